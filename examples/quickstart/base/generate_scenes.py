@@ -1,0 +1,317 @@
+"""Scenes of coloured shapes, and everything said about them.
+
+A scene is a function of (SEED, split, index) alone, so that any one of them can be made again without the others.
+Run as a script it writes the quickstart's volumes: unlabelled images, instruction data and held-out questions.
+"""
+
+import argparse
+import io
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from PIL import Image, ImageDraw
+
+SEED = 2405
+COLORS = {
+    "red": (215, 40, 40),
+    "blue": (45, 85, 220),
+    "green": (45, 155, 65),
+    "yellow": (240, 215, 45),
+    "purple": (140, 55, 180),
+    "orange": (245, 135, 30),
+}
+SHAPES = ("circle", "square", "triangle", "cross")
+ROWS = COLUMNS = 3
+PLACES = (
+    ("at the top left", "at the top", "at the top right"),
+    ("at the left", "in the center", "at the right"),
+    ("at the bottom left", "at the bottom", "at the bottom right"),
+)
+NUMBERS = ("no", "one", "two", "three", "four", "five")
+OBJECTS_MIN, OBJECTS_MAX = 2, 5
+SIDE_MIN, SIDE_MAX, ASPECT_MAX = 48, 112, 1.9
+SUPERSAMPLING = 4
+TURNS = 4
+
+UNLABELLED, INSTRUCTIONS, HELDOUT = 192, 240, 250
+
+
+@dataclass(frozen=True)
+class Item:
+    """One shape, in the cell (row, column) of the scene's grid."""
+
+    color: str
+    shape: str
+    row: int
+    column: int
+
+    @property
+    def phrase(self) -> str:
+        return f"{self.color} {self.shape}"
+
+    @property
+    def placed(self) -> str:
+        return f"{article(self.color)} {self.phrase} {PLACES[self.row][self.column]}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A canvas with two to five shapes in reading order."""
+
+    split: str
+    index: int
+    width: int
+    height: int
+    dark: bool
+    items: tuple[Item, ...]
+
+    def random(self, purpose: str) -> Random:
+        """The only source of chance: each purpose of each scene has its own."""
+        return Random(f"{SEED}/{self.split}/{self.index}/{purpose}")
+
+    @property
+    def phrases(self) -> list[str]:
+        return [item.phrase for item in self.items]
+
+
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def listing(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def make_scene(split: str, index: int) -> Scene:
+    random = Random(f"{SEED}/{split}/{index}/scene")
+    while True:
+        width, height = (random.randint(SIDE_MIN, SIDE_MAX) for _ in range(2))
+        if max(width, height) <= ASPECT_MAX * min(width, height):
+            break
+    cells = sorted(random.sample(range(ROWS * COLUMNS), random.randint(OBJECTS_MIN, OBJECTS_MAX)))
+    items = tuple(Item(random.choice(tuple(COLORS)), random.choice(SHAPES), *divmod(cell, COLUMNS)) for cell in cells)
+    return Scene(split, index, width, height, random.random() < 0.5, items)
+
+
+def outline(shape: str, x: float, y: float, r: float) -> list[tuple[float, float]]:
+    """The polygon of a square, triangle or cross of radius r around (x, y)."""
+    if shape == "square":
+        corners = [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)]
+    elif shape == "triangle":
+        corners = [(0, -1), (1, 0.85), (-1, 0.85)]
+    else:
+        a, b = 0.32, 1.0
+        corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
+        corners += [(a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+    return [(x + r * dx, y + r * dy) for dx, dy in corners]
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draws the scene at a multiple of its size and averages down, for smooth edges."""
+    random = scene.random("render")
+    shade = random.randint(20, 60) if scene.dark else random.randint(205, 245)
+    width, height = scene.width * SUPERSAMPLING, scene.height * SUPERSAMPLING
+    image = Image.new("RGB", (width, height), (shade, shade, shade))
+    draw = ImageDraw.Draw(image)
+    cell_width, cell_height = width / COLUMNS, height / ROWS
+    for item in scene.items:
+        r = random.uniform(0.34, 0.48) * min(cell_width, cell_height)
+        x = (item.column + 0.5) * cell_width + random.uniform(-1, 1) * (cell_width / 2 - r)
+        y = (item.row + 0.5) * cell_height + random.uniform(-1, 1) * (cell_height / 2 - r)
+        fill = tuple(min(255, max(0, channel + random.randint(-20, 20))) for channel in COLORS[item.color])
+        if item.shape == "circle":
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+        else:
+            draw.polygon(outline(item.shape, x, y, r), fill=fill)
+    return image.reduce(SUPERSAMPLING)
+
+
+def jpeg(scene: Scene, **options) -> bytes:
+    """The scene as a JPEG file; `options` are Pillow's."""
+    random = scene.random("jpeg")
+    settings = {"quality": random.randint(92, 95), "subsampling": random.choice((0, 2))}
+    image = options.pop("image", None) or render(scene)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **settings, **options)
+    return buffer.getvalue()
+
+
+# What is said of a scene. Each description is made of countable "<color> <shape>" phrases.
+
+
+def careful_description(scene: Scene) -> str:
+    """Every shape, with its place."""
+    ground = "dark" if scene.dark else "light"
+    places = listing([item.placed for item in scene.items])
+    return f"The image shows {NUMBERS[len(scene.items)]} shapes on a {ground} background: {places}."
+
+
+def some_items(scene: Scene, random: Random) -> list[Item]:
+    """About half of the shapes, in reading order."""
+    count = math.floor(len(scene.items) / 2 + random.random() / 2)
+    kept = sorted(random.sample(range(len(scene.items)), count))
+    return [scene.items[index] for index in kept]
+
+
+def short_caption(scene: Scene, sample: int) -> str:
+    """A caption that leaves about half of the shapes out."""
+    random = scene.random(f"caption/{sample}")
+    parts = [f"{article(item.color)} {item.phrase}" for item in some_items(scene, random)]
+    opening = random.choice(("The picture shows", "There is", "You can see"))
+    return f"{opening} {listing(parts)}."
+
+
+def hallucinated_description(scene: Scene, sample: int) -> str:
+    """A caption that leaves shapes out and names one to three that are not there."""
+    random = scene.random(f"hallucination/{sample}")
+    parts = [f"{article(item.color)} {item.phrase}" for item in some_items(scene, random)]
+    absent = [f"{color} {shape}" for color in COLORS for shape in SHAPES if f"{color} {shape}" not in scene.phrases]
+    added = [f"{article(phrase)} {phrase}" for phrase in random.sample(absent, random.randint(1, 3))]
+    return f"The scene has {listing(parts)}, joined by {listing(added)}."
+
+
+# Questions. Each kind returns a (question, answer), or None where the scene has no unambiguous one.
+
+
+def unique(scene: Scene, attribute: str) -> list[Item]:
+    counts = Counter(getattr(item, attribute) for item in scene.items)
+    return [item for item in scene.items if counts[getattr(item, attribute)] == 1]
+
+
+def ask_color(scene: Scene, random: Random):
+    if items := unique(scene, "shape"):
+        item = random.choice(items)
+        return f"What color is the {item.shape}?", item.color
+
+
+def ask_shape(scene: Scene, random: Random):
+    if items := unique(scene, "color"):
+        item = random.choice(items)
+        return f"What shape is the {item.color} object?", item.shape
+
+
+def ask_count(scene: Scene, random: Random):
+    return "How many shapes are there?", str(len(scene.items))
+
+
+def ask_count_of(scene: Scene, random: Random):
+    attribute, values = random.choice((("color", tuple(COLORS)), ("shape", SHAPES)))
+    present = [getattr(item, attribute) for item in scene.items]
+    value = random.choice(present) if random.random() < 0.75 else random.choice(values)
+    noun = f"{value} shapes" if attribute == "color" else {"cross": "crosses"}.get(value, value + "s")
+    return f"How many {noun} are there?", str(present.count(value))
+
+
+def ask_existence(scene: Scene, random: Random):
+    """Half are there; of the others most have a color and a shape that are both there, but not together."""
+    if random.random() < 0.5:
+        return f"Is there {with_article(random.choice(scene.phrases))}?", "yes"
+    absent = [(color, shape) for color in COLORS for shape in SHAPES if f"{color} {shape}" not in scene.phrases]
+    near = [
+        (color, shape)
+        for color, shape in absent
+        if any(item.color == color for item in scene.items) and any(item.shape == shape for item in scene.items)
+    ]
+    color, shape = random.choice(near if near and random.random() < 0.7 else absent)
+    return f"Is there {with_article(f'{color} {shape}')}?", "no"
+
+
+def ask_position(scene: Scene, random: Random):
+    axis, before, after = random.choice((("column", "left", "right"), ("row", "above", "below")))
+    items = unique(scene, "phrase")
+    pairs = [(a, b) for a in items for b in items if getattr(a, axis) != getattr(b, axis)]
+    if pairs:
+        a, b = random.choice(pairs)
+        relation = f"{before} or {after}" + (" of" if axis == "column" else "")
+        answer = before if getattr(a, axis) < getattr(b, axis) else after
+        return f"Is the {a.phrase} {relation} the {b.phrase}?", answer
+
+
+KINDS = (ask_color, ask_shape, ask_count, ask_count_of, ask_existence, ask_position)
+
+
+def with_article(phrase: str) -> str:
+    return f"{article(phrase)} {phrase}"
+
+
+def questions(scene: Scene, sample: int, count: int = TURNS) -> list[tuple[str, str]]:
+    """Up to `count` questions of different kinds about one scene."""
+    random = scene.random(f"questions/{sample}")
+    asked = [kind(scene, random) for kind in random.sample(KINDS, len(KINDS))]
+    return [pair for pair in asked if pair][:count]
+
+
+# The volumes.
+
+
+def write_unlabelled(root: Path) -> None:
+    """Plain JPEGs, with a handful of the kinds that real folders hold: progressive, rotated by EXIF, grey."""
+    folder = root / "images" / "unlabelled"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(UNLABELLED):
+        scene = make_scene("unlabelled", index)
+        options = {}
+        if index in (20, 120):
+            options["progressive"] = True
+        elif index in (60, 150):
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            options = {"exif": exif, "image": render(scene).transpose(Image.Transpose.ROTATE_90)}
+        elif index == 90:
+            options["image"] = render(scene).convert("L")
+        (folder / f"scene-{index:03}.jpg").write_bytes(jpeg(scene, **options))
+
+
+def write_instructions(root: Path) -> None:
+    """Questions of the training kinds over scenes that the base model was trained on."""
+    folder = root / "instructions" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for index in range(INSTRUCTIONS):
+        scene = make_scene("train", index)
+        name = f"scene-{index:03}.jpg"
+        (folder / name).write_bytes(jpeg(scene))
+        turns = []
+        for question, answer in questions(scene, sample=0, count=2 if index % 4 == 0 else 1):
+            turns += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        first = turns[0]["value"]
+        turns[0]["value"] = f"{first}\n<image>" if index % 6 == 1 else f"<image>\n{first}"
+        records.append({"id": f"scene-{index:03}", "image": f"images/{name}", "conversations": turns})
+    (root / "instructions" / "instructions.json").write_text(json.dumps(records, indent=1) + "\n")
+
+
+def write_heldout(root: Path) -> None:
+    """Questions, and the phrases that a right description has, over scenes seen nowhere else."""
+    folder = root / "heldout" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    asked, described = [], []
+    for index in range(HELDOUT):
+        scene = make_scene("heldout", index)
+        identifier, image = f"scene-{index:03}", f"images/scene-{index:03}.jpg"
+        (root / "heldout" / image).write_bytes(jpeg(scene))
+        described.append({"id": identifier, "image": image, "phrases": scene.phrases})
+        for turn, (question, answer) in enumerate(questions(scene, sample=0)):
+            asked.append({"id": f"{identifier}-{turn}", "image": image, "question": question, "answer": answer})
+    write_lines(root / "heldout" / "questions.jsonl", asked)
+    write_lines(root / "heldout" / "scenes.jsonl", described)
+
+
+def write_lines(path: Path, records: list[dict]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("volumes", type=Path, help="folder to write images/, instructions/ and heldout/ into")
+    root = parser.parse_args().volumes
+    write_unlabelled(root)
+    write_instructions(root)
+    write_heldout(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+//! What can go wrong in a step, and the one place where it becomes an exit code.
+
+use std::path::{Path, PathBuf};
+
+use stic_contract::ExitCode;
+
+/// Why a step ended early. Every message names the file, the field and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration, the model's files included, cannot be used: running again changes nothing.
+    #[error("{0}")]
+    Config(String),
+    /// The data cannot be used.
+    #[error("{0}")]
+    Data(String),
+    /// Reading or writing failed.
+    #[error("{path}: {source}; {}", mend_of(source))]
+    Storage {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// SIGTERM or SIGINT was honoured and the state saved.
+    #[error("interrupted; what is done was saved, run the step again to go on")]
+    Interrupted,
+    /// The tensor library failed: a bug of ours.
+    #[error("tensor computation failed: {0}; this is a bug, please report it with the run config")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A storage error at `path`.
+    pub fn storage(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Storage { path, source }
+    }
+
+    /// The exit code it becomes.
+    #[must_use]
+    pub const fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::ConfigInvalid,
+            Self::Data(_) => ExitCode::DataInvalid,
+            Self::Storage { .. } => ExitCode::StorageFailed,
+            Self::Interrupted => ExitCode::Interrupted,
+            Self::Tensor(_) => ExitCode::Bug,
+        }
+    }
+}
+
+fn mend_of(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "check that the path exists in the volume",
+        std::io::ErrorKind::PermissionDenied => "check the owner of the volume and the pod's fsGroup",
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "free space or enlarge the volume, then run again: finished items are kept"
+        }
+        std::io::ErrorKind::ReadOnlyFilesystem => "the output volume must be mounted read-write",
+        _ => "check the volume, then run again: finished items are kept",
+    }
+}
