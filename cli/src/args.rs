@@ -14,7 +14,6 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run manifests on this machine, with no cluster.
     Run(RunArgs),
 }
 

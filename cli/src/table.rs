@@ -17,7 +17,8 @@ pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes)
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["RUN", "ARTIFACT", "", "SIZE", "DIGEST", "FOLDER"]);
     let mut adapters = Vec::new();
-    for (state, manifest) in states.iter().zip(manifests) {
+    // What an unfinished run has left is its own business until it is finished.
+    for (state, manifest) in states.iter().zip(manifests).filter(|(state, _)| state.succeeded()) {
         for artifact in &state.status.artifacts {
             let folder = folder(artifact, manifest, volumes);
             let made = match artifact.state {
@@ -28,19 +29,19 @@ pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes)
             let kind = artifact.kind.folder_prefix();
             table.add_row([&state.title(), kind, made, &size(artifact.size_bytes), &digest, &folder]);
         }
-        if state.succeeded() {
-            let adapter =
-                state.status.artifacts.iter().find(|artifact| artifact.kind == ArtifactKind::Adapter);
-            adapters.extend(
-                adapter.map(|adapter| (state.title(), folder(adapter, manifest, volumes), manifest, state)),
-            );
-        }
+        let adapter = state.status.artifacts.iter().find(|artifact| artifact.kind == ArtifactKind::Adapter);
+        adapters.extend(
+            adapter.map(|adapter| (state.title(), folder(adapter, manifest, volumes), manifest, state)),
+        );
     }
     if let Some(column) = table.column_mut(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     if table.row_count() > 0 {
-        println!("{table}");
+        println!();
+        for line in table.lines() {
+            println!("{}", line.trim_end());
+        }
     }
     if let Some((title, adapter, manifest, state)) = adapters.last() {
         println!("\nThe adapter of {title} loads in PEFT:\n");

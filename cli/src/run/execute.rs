@@ -98,6 +98,7 @@ impl Machine {
                 progress: output.join(progress_file(&run.run, step, shard)),
             };
             let mut written = Instant::now();
+            let mut last = None;
             let mut failure = None;
             let ended = if interrupts.count() > 0 {
                 Ended::Exited(ExitCode::Interrupted)
@@ -105,6 +106,7 @@ impl Machine {
                 process.run(interrupts, |event| match event {
                     Event::Progress(progress) => {
                         display.progress(progress);
+                        last = Some(progress.clone());
                         if written.elapsed() >= STATUS_INTERVAL {
                             written = Instant::now();
                             failure = report(state, run, settled, &observed, &running, Some(progress)).err();
@@ -119,6 +121,7 @@ impl Machine {
             if let Some(failure) = failure {
                 return Err(failure);
             }
+            report(state, run, settled, &observed, &running, last.as_ref())?;
             let said: Option<StepResult> = state::read(&process.said)?;
             if ended != Ended::Exited(ExitCode::Done) {
                 return Err(give_up(

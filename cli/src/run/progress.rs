@@ -61,7 +61,7 @@ impl Display {
     /// Says something without breaking the bar.
     pub(super) fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(format!("  {text}")),
             None => eprintln!("{} {}: {text}", self.title, self.step),
         }
     }
