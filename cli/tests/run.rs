@@ -1,4 +1,5 @@
 //! `kubectl-stic run` as a whole, with a trainer that keeps the contract and does no work.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -95,7 +95,8 @@ pub struct PreferenceRecipe {
     pub source: PreferenceSource,
     /// Where rejected responses come from.
     pub negatives: Negatives,
-    /// The probability that a rejected response comes from a corrupted image.
+    /// The probability that a rejected response comes from a corrupted image: 1 for `ImagesOnly`, 0 for
+    /// `PromptsOnly` and `None`.
     pub corrupted_share: f64,
     /// One is drawn per item: the prompt pairs are trained under.
     pub caption_prompts: Vec<String>,
@@ -103,7 +104,8 @@ pub struct PreferenceRecipe {
     pub well_curated_prompt: String,
     /// One is drawn per rejected response on a clean image.
     pub hallucination_prompts: Vec<String>,
-    /// One is drawn, by weight, per corrupted image.
+    /// One is drawn, by weight, per corrupted image. If empty, what should come from a corrupted image comes from
+    /// the caption prompt on the clean one, as in the released code.
     pub corruptions: Vec<WeightedCorruption>,
     /// How responses are drawn.
     pub sampling: Sampling,

@@ -29,13 +29,13 @@ use crate::volumes::{Output, VolumeFolder};
     status = "RunStatus",
     derive = "PartialEq",
     doc = "Stage 1 of STIC: preference pairs from unlabelled images, and a LoRA adapter trained on them.",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.display.phase"),
-    printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
-    printcolumn(name = "Pairs", type_ = "string", json_path = ".status.display.items"),
-    printcolumn(name = "Loss", type_ = "string", json_path = ".status.display.loss"),
-    printcolumn(name = "Margin", type_ = "string", json_path = ".status.display.margin"),
-    printcolumn(name = "ETA", type_ = "string", json_path = ".status.display.eta"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.display.phase"}"#,
+    printcolumn = r#"{"name": "Progress", "type": "string", "jsonPath": ".status.display.progress"}"#,
+    printcolumn = r#"{"name": "Pairs", "type": "string", "jsonPath": ".status.display.items"}"#,
+    printcolumn = r#"{"name": "Loss", "type": "string", "jsonPath": ".status.display.loss"}"#,
+    printcolumn = r#"{"name": "Margin", "type": "string", "jsonPath": ".status.display.margin"}"#,
+    printcolumn = r#"{"name": "ETA", "type": "string", "jsonPath": ".status.display.eta"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [

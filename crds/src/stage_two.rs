@@ -30,12 +30,12 @@ use crate::volumes::{Output, VolumeFolder};
     status = "RunStatus",
     derive = "PartialEq",
     doc = "Stage 2 of STIC: instructions infused with the model's own image descriptions, and a LoRA adapter trained on them.",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.display.phase"),
-    printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
-    printcolumn(name = "Steps", type_ = "string", json_path = ".status.display.items"),
-    printcolumn(name = "Loss", type_ = "string", json_path = ".status.display.loss"),
-    printcolumn(name = "ETA", type_ = "string", json_path = ".status.display.eta"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.display.phase"}"#,
+    printcolumn = r#"{"name": "Progress", "type": "string", "jsonPath": ".status.display.progress"}"#,
+    printcolumn = r#"{"name": "Steps", "type": "string", "jsonPath": ".status.display.items"}"#,
+    printcolumn = r#"{"name": "Loss", "type": "string", "jsonPath": ".status.display.loss"}"#,
+    printcolumn = r#"{"name": "ETA", "type": "string", "jsonPath": ".status.display.eta"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [

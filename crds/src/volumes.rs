@@ -76,7 +76,6 @@ pub struct StorageRequests {
 
 /// How a volume may be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[expect(clippy::enum_variant_names, reason = "they are Kubernetes' words")]
 pub enum AccessMode {
     /// By one node.
     ReadWriteOnce,

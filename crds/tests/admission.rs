@@ -1,5 +1,6 @@
 //! The API server's answers, replicated: what is accepted, what it becomes, and what each mistake is answered.
 #![cfg(feature = "admission")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use stic_crds::admission::{Admission, value_at};

@@ -31,7 +31,7 @@ pub enum StepOutcome {
     /// It runs, or waits to.
     Running,
     /// It is done; of a sharded step, all indexes are ([`merge`]).
-    Succeeded(StepResult),
+    Succeeded(Box<StepResult>),
     /// It ended otherwise.
     Failed {
         /// How.

@@ -61,6 +61,7 @@ pub fn status(previous: &RunStatus, facts: &Facts<'_>) -> RunStatus {
         display: Some(display::display(
             verdict.reason,
             progress.as_ref().or(previous.progress.as_ref()),
+            run.and_then(|run| batch(run, observed)),
             over,
         )),
         progress: progress.or_else(|| previous.progress.clone()),
@@ -115,7 +116,7 @@ fn conditions(
     );
     let inputs = match verdict.reason {
         Reason::StageOneNotSucceeded => ("False", verdict.reason, verdict.message.clone()),
-        _ if prepared => ("True", Reason::Succeeded, "every input is there and was checked".to_owned()),
+        _ if prepared => ("True", Reason::InputsReady, "every input is there and was checked".to_owned()),
         Reason::ModelChanged | Reason::DataInvalid | Reason::ConfigInvalid => {
             ("False", verdict.reason, verdict.message.clone())
         }
@@ -135,7 +136,7 @@ fn conditions(
         (
             SUSPENDED,
             yes_no(suspended),
-            if suspended { Reason::Suspended } else { verdict.reason },
+            if suspended { Reason::Suspended } else { Reason::NotSuspended },
             if suspended { "held; set spec.suspend to false to go on" } else { "not held" }.to_owned(),
         ),
         (
@@ -185,7 +186,7 @@ fn step(previous: &RunStatus, observed: &Observed, plan: &Plan, name: StepName, 
     };
     let over = matches!(state, StepState::Succeeded | StepState::Failed);
     let result = match seen.map(|seen| &seen.outcome) {
-        Some(StepOutcome::Succeeded(result)) => Some(result),
+        Some(StepOutcome::Succeeded(result)) => Some(result.as_ref()),
         _ => None,
     };
     let message = match seen.map(|seen| &seen.outcome) {
@@ -309,6 +310,16 @@ fn inputs(run: &Validated, observed: &Observed) -> Inputs {
         images,
         instructions,
     }
+}
+
+/// How many pairs stage 1 trains on at a time, and in all.
+fn batch(run: &Validated, observed: &Observed) -> Option<display::Batch> {
+    let all = inputs(run, observed).images?.count;
+    Some(display::Batch {
+        size: u64::from(run.train.global_batch_size),
+        all,
+        epochs: u64::from(run.train.epochs),
+    })
 }
 
 /// Whether two statuses differ in more than times of progress, so that a patch is worth its cost.

@@ -54,7 +54,7 @@ impl Machine {
                     records::begin(run, state, launch.step, &mounted)?;
                     let result =
                         self.launch(&launch, run, manifest, state, interrupts, &settled, &observed)?;
-                    let outcome = StepOutcome::Succeeded(result);
+                    let outcome = StepOutcome::Succeeded(Box::new(result));
                     observed.steps.insert(launch.step, StepObservation { attempts: launch.attempt, outcome });
                 }
                 Plan::Done { .. } => return Ok(()),

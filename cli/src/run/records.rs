@@ -41,7 +41,7 @@ pub(super) fn observe(
             break;
         }
         made.add(&result);
-        let outcome = StepOutcome::Succeeded(result);
+        let outcome = StepOutcome::Succeeded(Box::new(result));
         observed.steps.insert(spec.name, StepObservation { attempts: 1, outcome });
     }
     Ok(observed)

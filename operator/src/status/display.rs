@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use stic_contract::Progress;
+use stic_contract::{Progress, StepName};
 use stic_crds::status::{self, Display};
 
 use crate::refusal::Reason;
@@ -23,18 +23,41 @@ pub(super) fn progress(progress: &Progress) -> status::Progress {
     }
 }
 
-pub(super) fn display(phase: Reason, progress: Option<&status::Progress>, over: bool) -> Display {
+/// What turns stage 1's training steps into pairs, which is what its column counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batch {
+    pub size: u64,
+    pub all: u64,
+    pub epochs: u64,
+}
+
+pub(super) fn display(
+    phase: Reason,
+    progress: Option<&status::Progress>,
+    batch: Option<Batch>,
+    over: bool,
+) -> Display {
     let metric = |name: &str| progress.and_then(|progress| progress.metrics.get(name).cloned());
     Display {
         phase: Some(phase.as_str().into()),
         progress: progress.filter(|_| !over).map(|progress| format!("{}%", progress.percent)),
-        items: progress.map(|progress| format!("{}/{}", progress.current_step, progress.total_steps)),
+        items: progress.map(|progress| items(progress, batch)),
         loss: metric("loss"),
         margin: metric("rewards/margins"),
         eta: progress
             .filter(|_| !over)
             .and_then(|progress| progress.estimated_remaining_seconds)
             .map(duration),
+    }
+}
+
+fn items(progress: &status::Progress, batch: Option<Batch>) -> String {
+    match batch {
+        Some(Batch { size, all, epochs }) if progress.step == StepName::Train => {
+            let all = all * epochs;
+            format!("{}/{all}", (progress.current_step * size).min(all))
+        }
+        _ => format!("{}/{}", progress.current_step, progress.total_steps),
     }
 }
 

@@ -1,0 +1,7 @@
+//! The pure parts of the controller, on runs as the API server would hand them over.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod build;
+mod common;
+mod plan;
+mod validate;

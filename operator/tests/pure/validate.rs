@@ -1,0 +1,274 @@
+//! What a spec means: the paper's and the released code's settings, precision, pods, and what is refused.
+
+use crate::common::{UID, admitted, artifact, at, metadata, stage_one, stage_two};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+use stic_contract::config::{DataRecipe, ItemSource};
+use stic_contract::recipe::{
+    ChatTemplate, ImageLayout, Negatives, Objective, Precision, PreferenceRecipe, RejectedTerm,
+};
+use stic_contract::{ArtifactKind, Digest, StepName};
+use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, Inputs, RunStatus, SUCCEEDED};
+use stic_crds::volumes::VolumeFolder;
+use stic_crds::{StageOneRun, StageTwoRun};
+use stic_operator::controllers::stage_two::Upstream;
+use stic_operator::controllers::{stage_one as one, stage_two as two};
+use stic_operator::validated::Hardware;
+use stic_operator::{Reason, Refusal, Validated};
+
+fn valid(extra: &str) -> Validated {
+    one::validate(&stage_one(extra), Hardware::OfPods).expect("it is valid")
+}
+
+fn recipe(run: &Validated) -> &PreferenceRecipe {
+    match &run.data {
+        DataRecipe::Preferences(recipe) => recipe,
+        DataRecipe::Descriptions(_) => panic!("stage 1 makes preferences"),
+    }
+}
+
+#[test]
+fn the_paper_is_the_default() {
+    let run = valid("");
+    assert_eq!(recipe(&run).corrupted_share, 0.5);
+    assert_eq!(recipe(&run).corruptions.len(), 2);
+    assert_eq!(recipe(&run).chat_template, ChatTemplate::Auto);
+    assert_eq!(run.train.chat_template, ChatTemplate::Auto);
+    assert_eq!(run.layouts.training, ImageLayout::Model);
+    assert!(run.train.with_image);
+    assert_eq!(run.train.max_length, None);
+    assert_eq!(run.train.lora.as_ref().map(|lora| (lora.rank, lora.alpha)), Some((128, 256.0)));
+    assert_eq!(run.train.optimizer.learning_rate, 1e-7);
+    let Objective::Dpo(dpo) = &run.train.objective else { panic!("it is DPO") };
+    assert_eq!((dpo.beta, dpo.chosen_log_prob_weight), (0.1, 1.0 / 1024.0));
+    assert_eq!(dpo.rejected_term, RejectedTerm::LogProb);
+}
+
+#[test]
+fn official_compat_is_the_released_code() {
+    let run = valid("  profile: OfficialCompat\n");
+    assert_eq!(recipe(&run).corrupted_share, 0.5);
+    assert!(recipe(&run).corruptions.is_empty(), "its corruption flag is never passed");
+    assert_eq!(recipe(&run).chat_template, ChatTemplate::MistralInstruct);
+    assert_eq!(run.train.chat_template, ChatTemplate::VicunaV1);
+    assert_eq!((run.layouts.generation, run.layouts.training), (ImageLayout::Model, ImageLayout::Pad));
+    assert!(!run.train.with_image);
+    assert_eq!(run.train.max_length, Some(1048));
+    let Objective::Dpo(dpo) = &run.train.objective else { panic!("it is DPO") };
+    assert_eq!(dpo.rejected_term, RejectedTerm::TopLogit);
+
+    let base = "  profile: OfficialCompat\n  initFrom: {baseModel: {volume: {claimName: models}}}\n";
+    let object: StageTwoRun = admitted(
+        "StageTwoRun",
+        &crate::common::STAGE_TWO.replace("  initFrom: {stageOneRunRef: {name: coco-6k}}\n", base),
+        &metadata(),
+    );
+    let run = two::validate(&object, Upstream::Missing, Hardware::OfPods).expect("it is valid");
+    assert_eq!(run.train.max_length, Some(2048));
+    assert!(run.train.with_image && run.train.lora.is_some() && run.adapter.is_none());
+}
+
+#[test]
+fn a_template_that_is_asked_for_holds_throughout() {
+    let spec = crate::common::STAGE_ONE.replace("path: llava}}", "path: llava}, chatTemplate: VicunaV1}");
+    let object: StageOneRun =
+        admitted("StageOneRun", &format!("{spec}  profile: OfficialCompat\n"), &metadata());
+    let run = one::validate(&object, Hardware::OfPods).expect("it is valid");
+    assert_eq!(recipe(&run).chat_template, ChatTemplate::VicunaV1);
+    assert_eq!(run.train.chat_template, ChatTemplate::VicunaV1);
+}
+
+#[test]
+fn the_ablations_are_what_their_tables_say() {
+    let share = |extra: &str| {
+        let run = valid(extra);
+        (recipe(&run).negatives, recipe(&run).corrupted_share)
+    };
+    assert_eq!(share("  preferences: {negatives: PromptsOnly}\n"), (Negatives::PromptsOnly, 0.0));
+    assert_eq!(share("  preferences: {negatives: ImagesOnly}\n"), (Negatives::ImagesOnly, 1.0));
+    assert_eq!(share("  preferences: {corruptedShare: \"0.25\"}\n"), (Negatives::Both, 0.25));
+    let run = valid("  preferences: {negatives: None}\n  training: {method: SFT}\n");
+    assert_eq!(run.train.objective, Objective::Sft { infusion: None });
+    assert_eq!(run.train.optimizer.learning_rate, 2e-5, "SFT has its own learning rate");
+}
+
+#[test]
+fn povid_and_spin_are_options_of_the_same_pieces() {
+    let run = valid(
+        "  preferences: {source: File, pairs: {volume: {claimName: povid, path: p/}, file: pairs.jsonl}, corruptions: [{kind: GaussianNoise, steps: 500, at: Training}]}\n",
+    );
+    let Objective::Dpo(dpo) = &run.train.objective else { panic!("it is DPO") };
+    assert_eq!(dpo.rejected_image_noise_steps, Some(500));
+    assert!(recipe(&run).corruptions.is_empty());
+    assert!(matches!(&run.items, ItemSource::Pairs { location, .. } if location.path == "p"));
+    let run = valid(
+        "  preferences: {source: Instructions, instructions: {volume: {claimName: llava}, file: mix.json}}\n",
+    );
+    assert!(
+        matches!(&run.items, ItemSource::Instructions(instructions) if instructions.images.volume == "coco")
+    );
+    assert_eq!(run.input_claims().into_iter().collect::<Vec<_>>(), ["coco", "llava", "models"]);
+}
+
+#[test]
+fn an_adapter_that_is_continued_keeps_its_shape() {
+    let run = valid(
+        "  initFrom: {adapter: {volume: {claimName: stic, path: old}}}\n  training: {reference: InitialAdapter}\n",
+    );
+    assert_eq!(run.train.lora, None);
+    assert_eq!(run.adapter.map(|adapter| adapter.location.path), Some("old".into()));
+}
+
+#[test]
+fn precision_follows_the_pods_and_prepare_holds_no_gpu() {
+    let gpu =
+        "  pod: {resources: {limits: {nvidia.com/gpu: 1, memory: 32Gi}}, nodeSelector: {gpu: \"yes\"}}\n";
+    let run = valid(gpu);
+    assert_eq!(run.precision, Precision::Bf16);
+    let prepare = run.pod(StepName::Prepare);
+    let limits = prepare.resources.and_then(|resources| resources.limits).expect("memory stays");
+    assert_eq!(limits.keys().collect::<Vec<_>>(), ["memory"]);
+    assert!(prepare.node_selector.is_some());
+    assert_eq!(valid("").precision, Precision::F32);
+    assert_eq!(valid("  training: {precision: BF16}\n").precision, Precision::Bf16);
+    let only_training = "  pod: {training: {resources: {limits: {nvidia.com/gpu: 1}}}}\n";
+    assert_eq!(valid(only_training).precision, Precision::F32, "one number format for a run");
+    let here = one::validate(&stage_one(gpu), Hardware::Cpu).expect("it is valid");
+    assert_eq!(here.precision, Precision::F32, "a laptop has no pods");
+}
+
+#[test]
+fn what_can_never_run_is_refused_with_field_and_mend() {
+    let model = |source: &str| {
+        let spec = crate::common::STAGE_ONE.replace("{volume: {claimName: models, path: llava}}", source);
+        let object: StageOneRun = admitted("StageOneRun", &spec, &metadata());
+        one::validate(&object, Hardware::OfPods)
+    };
+    let hub =
+        model("{huggingFace: {repository: llava-hf/x, revision: 0a23456789012345678901234567890123456789}}");
+    assert!(
+        matches!(&hub, Err(Refusal::Invalid { reason: Reason::ModelSourceUnsupported, field, .. }) if field == "spec.model.huggingFace")
+    );
+    assert!(hub.expect_err("it is refused").to_string().ends_with("and name it in volume"));
+    let image =
+        model("{image: {reference: \"registry/llava@sha256:00\", path: model}}").expect("it is valid");
+    assert_eq!(image.model.location.to_string(), "model-image:model");
+
+    let spec = crate::common::STAGE_ONE.replace(
+        "{volume: {claimName: stic, path: coco-6k}}",
+        "{volumeClaimTemplate: {accessModes: [ReadWriteOncePod], resources: {requests: {storage: 1Gi}}}}",
+    );
+    let object: StageOneRun =
+        admitted("StageOneRun", &format!("{spec}  preferences: {{shards: 2}}\n"), &metadata());
+    let refusal = one::validate(&object, Hardware::OfPods).expect_err("two pods, one mount");
+    assert!(matches!(refusal, Refusal::Invalid { reason: Reason::ClaimNotShareable, .. }));
+}
+
+fn upstream(status: Option<RunStatus>) -> StageOneRun {
+    let mut run = stage_one("");
+    run.status = status;
+    run
+}
+
+fn condition(status: &str, reason: &str, message: &str) -> Condition {
+    Condition {
+        type_: SUCCEEDED.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: None,
+        last_transition_time: at("2026-11-24T00:00:00Z"),
+    }
+}
+
+#[test]
+fn stage_two_waits_for_stage_one_and_says_for_what() {
+    let waits =
+        |found: Upstream<'_>, wanted: &str| match two::validate(&stage_two(""), found, Hardware::OfPods) {
+            Err(Refusal::Wait { reason: Reason::StageOneNotSucceeded, message }) => {
+                assert!(message.contains(wanted), "{message}");
+            }
+            other => panic!("{other:?}"),
+        };
+    waits(Upstream::Missing, "does not exist; apply it in this namespace");
+    waits(Upstream::Found(&upstream(None)), "is not finished (phase Pending)");
+    let running =
+        RunStatus { conditions: vec![condition("Unknown", "Training", "")], ..RunStatus::default() };
+    waits(Upstream::Found(&upstream(Some(running))), "is not finished (phase Training)");
+    let failed = RunStatus {
+        conditions: vec![condition("False", "DataInvalid", "bad image")],
+        ..RunStatus::default()
+    };
+    waits(Upstream::Found(&upstream(Some(failed))), "failed: bad image; mend it and raise its spec.rerun");
+}
+
+#[test]
+fn stage_two_pins_model_and_adapter_of_a_finished_stage_one() {
+    let adapter = artifact(ArtifactKind::Adapter, StepName::Train);
+    let model = Digest::of(b"model");
+    let status = RunStatus {
+        conditions: vec![condition("True", "Succeeded", "")],
+        inputs: Some(Inputs {
+            model: Some(InputFolder { volume: None, digest: Some(model.to_string()) }),
+            ..Inputs::default()
+        }),
+        artifacts: vec![ArtifactStatus {
+            kind: adapter.kind,
+            volume: VolumeFolder { claim_name: "stic".into(), path: adapter.location.path.clone() },
+            digest: adapter.digest.to_string(),
+            size_bytes: 1,
+            step: StepName::Train,
+            state: ArtifactState::Created,
+        }],
+        ..RunStatus::default()
+    };
+    let run = upstream(Some(status));
+    let run = two::validate(&stage_two(""), Upstream::Found(&run), Hardware::OfPods).expect("it is valid");
+    let pinned = run.adapter.expect("an adapter");
+    assert_eq!((pinned.location, pinned.digest), (adapter.location, Some(adapter.digest)));
+    assert_eq!(run.model.location.to_string(), "models:llava");
+    assert_eq!(run.model.digest, Some(model));
+    assert_eq!(run.train.lora, None);
+    assert_eq!(run.train.optimizer.learning_rate, 2e-5);
+    assert_eq!(run.run.uid, UID);
+}
+
+#[test]
+fn only_kueues_labels_are_copied() {
+    let mut meta = metadata();
+    meta["labels"] = json!({"kueue.x-k8s.io/queue-name": "research", "team": "a"});
+    let object: StageOneRun = admitted("StageOneRun", crate::common::STAGE_ONE, &meta);
+    let run = one::validate(&object, Hardware::OfPods).expect("it is valid");
+    assert_eq!(run.operation.queue_labels.keys().collect::<Vec<_>>(), ["kueue.x-k8s.io/queue-name"]);
+}
+
+#[test]
+fn examples_are_valid() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut seen = 0;
+    for folder in ["quickstart", "paper", "ablations"] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("the folder is there") {
+            let path = entry.expect("it can be listed").path();
+            if path.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("it can be read");
+            let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("it is YAML");
+            for mut object in objects {
+                object["metadata"]["namespace"] = json!("default");
+                object["metadata"]["uid"] = json!(UID);
+                let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+                let admission = stic_crds::admission::Admission::of(&kind).expect("the kind is ours");
+                let stored =
+                    admission.admit(&object, None).unwrap_or_else(|e| panic!("{}: {e:#?}", path.display()));
+                if kind == "StageOneRun" {
+                    let run = serde_json::from_value(stored).expect("the types agree");
+                    one::validate(&run, Hardware::OfPods)
+                        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 10, "{seen}");
+}
