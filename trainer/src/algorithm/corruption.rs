@@ -151,7 +151,12 @@ mod tests {
         }
     }
 
-    const TORCH_SCALES: [(u32, f32, f32); 4] = [(0, 0.0, 0.0); 4];
+    const TORCH_SCALES: [(u32, f32, f32); 4] = [
+        (0, 0.999_988_85, 0.004_727_763),
+        (250, 0.989_133_83, 0.147_018_07),
+        (500, 0.863_017_26, 0.505_174_5),
+        (999, 0.285_042_52, 0.958_514_87),
+    ];
 
     #[test]
     fn a_drawn_corruption_is_the_same_again_and_within_its_bounds() {

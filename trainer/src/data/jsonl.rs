@@ -33,7 +33,9 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<impl Iterator<Item = Res
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, line: usize, text: &str) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let wrong = |field: &str, reason: &dyn std::fmt::Display| {
-        let field = if field == "." { String::new() } else { format!("{field}: ") };
+        // serde_path_to_error writes "." for the whole record and "?" where it lost the way.
+        let field = field.trim_end_matches('?').trim_end_matches('.');
+        let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
         Error::Data(format!("{}:{line}: {field}{reason}; mend or remove this record", path.display()))
     };
     let value = serde_path_to_error::deserialize(&mut deserializer)

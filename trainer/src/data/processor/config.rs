@@ -88,7 +88,8 @@ fn hub(
                 None => DEFAULT_PINPOINTS.to_vec(),
             };
             let side = (crop_size.0 / patch_size) as usize;
-            Layout::Anyres(Geometry::new(pinpoints, crop_size.0, side)?)
+            let geometry = Geometry::new(pinpoints, crop_size.0, side).map_err(|error| fields.beside(&error))?;
+            Layout::Anyres(geometry)
         }
         // CLIP's own `do_pad` fills a batch of unlike images and does nothing to one.
         Family::Llava if class.starts_with("LlavaImageProcessor") && fields.flag("do_pad", false)? => {
@@ -109,7 +110,7 @@ fn hub(
             Some(value) => Filter::from_pillow(
                 value.as_u64().ok_or_else(|| fields.wrong("resample", "a whole number from 0 to 5"))?,
             )
-            .map_err(|error| Error::Config(format!("{}: {error}", fields.path)))?,
+            .map_err(|error| fields.beside(&error))?,
         },
         resize: fields.flag("do_resize", true)?.then_some(size),
         base: size,
@@ -148,7 +149,7 @@ fn original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<Im
                     .ok_or_else(|| fields.wrong("image_grid_pinpoints", "a list of [height, width]"))?,
                 None => DEFAULT_PINPOINTS.to_vec(),
             };
-            Layout::Anyres(Geometry::new(pinpoints, side, (side / DEFAULT_PATCH_SIZE) as usize)?)
+            Layout::Anyres(Geometry::new(pinpoints, side, (side / DEFAULT_PATCH_SIZE) as usize).map_err(|error| fields.beside(&error))?)
         }
         (Some("pad"), _) => Layout::Square(mean_color),
         (Some("square") | None, _) => Layout::Single,
@@ -197,6 +198,11 @@ impl Fields<'_> {
     fn wrong(&self, field: &str, expected: &str) -> Error {
         let found = self.map.get(field).map_or_else(|| "absent".to_owned(), Value::to_string);
         Error::Config(format!("{}: {field} is {found}; it must be {expected}", self.path))
+    }
+
+    /// An error about this file's values, with its path.
+    fn beside(&self, error: &Error) -> Error {
+        Error::Config(format!("{}: {error}", self.path))
     }
 
     /// A field that is set: absent and `null` take the class default.
