@@ -1,4 +1,7 @@
-//! The method without IO and without a model: what is drawn, what is done to images.
+//! The method without a model: draws, corruption, infusion, losses, sampling.
 
 pub mod corruption;
 pub mod draw;
+pub mod infusion;
+pub mod losses;
+pub mod sampling;
