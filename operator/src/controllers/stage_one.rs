@@ -1,0 +1,5 @@
+//! `StageOneRun`.
+
+pub mod validate;
+
+pub use validate::validate;

@@ -1,0 +1,75 @@
+//! The `StageOneRun` a `StageTwoRun` starts from.
+
+use stic_contract::config::AdapterLocation;
+use stic_contract::{ArtifactKind, Digest, VolumePath};
+use stic_crds::StageOneRun;
+use stic_crds::status::SUCCEEDED;
+
+use crate::refusal::{Reason, Refusal};
+use crate::validated::{self, Model};
+
+/// What was observed of it.
+#[derive(Debug, Clone, Copy)]
+pub enum Upstream<'a> {
+    /// It does not exist.
+    Missing,
+    /// It does.
+    Found(&'a StageOneRun),
+}
+
+/// What a run takes over from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inherited {
+    /// Its model, pinned by the digest it recorded.
+    pub model: Model,
+    /// Its adapter, pinned by digest.
+    pub adapter: AdapterLocation,
+}
+
+/// What the run called `name` hands on.
+///
+/// # Errors
+/// It has not succeeded: the caller waits, because it may yet appear, go on or be run again.
+pub fn inherit(name: &str, upstream: Upstream<'_>) -> Result<Inherited, Refusal> {
+    let wait = |message: String| Refusal::Wait { reason: Reason::StageOneNotSucceeded, message };
+    let Upstream::Found(run) = upstream else {
+        return Err(wait(format!("StageOneRun {name} does not exist; apply it in this namespace")));
+    };
+    let succeeded = run.status.as_ref().and_then(|status| status.condition(SUCCEEDED));
+    match succeeded.map(|condition| condition.status.as_str()) {
+        Some("True") => {}
+        Some("False") => {
+            let why = succeeded.map(|condition| condition.message.clone()).unwrap_or_default();
+            return Err(wait(format!(
+                "StageOneRun {name} failed: {why}; mend it and raise its spec.rerun, and this run goes on by itself"
+            )));
+        }
+        _ => {
+            let phase = succeeded.map_or("Pending", |condition| condition.reason.as_str());
+            return Err(wait(format!(
+                "StageOneRun {name} is not finished (phase {phase}); this run starts by itself when it is"
+            )));
+        }
+    }
+    let status = run.status.clone().unwrap_or_default();
+    let adapter = status
+        .artifacts
+        .iter()
+        .find(|artifact| artifact.kind == ArtifactKind::Adapter)
+        .and_then(|artifact| {
+            Some(AdapterLocation {
+                location: VolumePath {
+                    volume: artifact.volume.claim_name.clone(),
+                    path: artifact.volume.path.clone(),
+                },
+                digest: Some(artifact.digest.parse::<Digest>().ok()?),
+            })
+        })
+        .ok_or_else(|| {
+            wait(format!("StageOneRun {name} succeeded but records no adapter; raise its spec.rerun to run it again"))
+        })?;
+    let recorded = status.inputs.and_then(|inputs| inputs.model).and_then(|model| model.digest);
+    let mut model = validated::model(&run.spec.model, "spec.model")?;
+    model.digest = recorded.and_then(|digest| digest.parse().ok());
+    Ok(Inherited { model, adapter })
+}

@@ -1,0 +1,134 @@
+//! A `StageTwoRun` becomes a [`Validated`], or a reason why not, or why not yet.
+
+use stic_contract::config::{AdapterLocation, DataRecipe, Instructions, ItemSource};
+use stic_contract::recipe::{ChatTemplate, DescriptionRecipe, Objective, TrainRecipe};
+use stic_contract::{RunKind, pipeline};
+use stic_crds::lifecycle::Profile;
+use stic_crds::stage_two::{Infusion, StageTwoInit};
+use stic_crds::training::{StageTwoMethod, StageTwoTraining};
+use stic_crds::{StageTwoRun, StageTwoRunSpec};
+
+use super::super::train;
+use super::upstream::{Inherited, Upstream, inherit};
+use crate::refusal::Refusal;
+use crate::validated::{self, Hardware, Model, Operation, Validated, folder};
+
+/// Where the released code cuts sequences in stage 2.
+const RELEASED_MAX_LENGTH: u32 = 2048;
+
+/// Settles everything about a run. `upstream` is what was observed of the run that `initFrom.stageOneRunRef` names;
+/// without such a reference it is not looked at.
+///
+/// # Errors
+/// What keeps it from running, now or ever.
+pub fn validate(object: &StageTwoRun, upstream: Upstream<'_>, hardware: Hardware) -> Result<Validated, Refusal> {
+    let StageTwoRunSpec {
+        profile,
+        seed,
+        init_from,
+        instructions,
+        images,
+        description,
+        infusion,
+        training,
+        output,
+        pod,
+        backoff,
+        active_deadline_seconds,
+        suspend,
+        retention,
+        rerun,
+    } = &object.spec;
+    let run = validated::identity(RunKind::StageTwoRun, &object.metadata, *rerun)?;
+    let (model, adapter) = start(init_from, upstream)?;
+    let templates = train::templates(*profile, model.chat_template);
+    let pods = validated::pods(pod, pipeline::steps(RunKind::StageTwoRun).iter().map(|step| step.name));
+    let output = validated::output(output, &run)?;
+    validated::check_sharing(&output, description.shards, "spec.description.shards")?;
+    let location = folder(&images.volume);
+    let run = Validated {
+        run,
+        profile: *profile,
+        seed: *seed,
+        items: ItemSource::Instructions(Instructions {
+            location: folder(&instructions.volume),
+            file: instructions.file.clone(),
+            images: location.clone(),
+            limit: instructions.limit,
+            order: instructions.order,
+            on_unreadable: images.on_unreadable,
+        }),
+        images: location,
+        data: DataRecipe::Descriptions(DescriptionRecipe {
+            prompts: description.prompts.clone(),
+            sampling: train::sampling(&description.sampling, "spec.description.sampling")?,
+            chat_template: templates.generation,
+        }),
+        shards: description.shards,
+        train: training_recipe(*profile, infusion, training, adapter.is_some(), templates.training)?,
+        layouts: train::layouts(*profile),
+        precision: validated::precision(training.precision, &pods, hardware),
+        model,
+        adapter,
+        output,
+        operation: Operation {
+            pods,
+            backoff_limit: backoff.limit,
+            active_deadline_seconds: *active_deadline_seconds,
+            suspend: *suspend,
+            retention: retention.clone(),
+            queue_labels: validated::for_queue(&object.metadata.labels),
+            queue_annotations: validated::for_queue(&object.metadata.annotations),
+        },
+    };
+    validated::check_mounts(&run)?;
+    Ok(run)
+}
+
+fn start(init: &StageTwoInit, upstream: Upstream<'_>) -> Result<(Model, Option<AdapterLocation>), Refusal> {
+    match (&init.stage_one_run_ref, &init.adapter, &init.base_model) {
+        (Some(reference), None, None) => {
+            let Inherited { model, adapter } = inherit(&reference.name, upstream)?;
+            Ok((model, Some(adapter)))
+        }
+        (None, Some(adapter), None) => {
+            let location = AdapterLocation { location: folder(&adapter.volume), digest: None };
+            Ok((validated::model(&adapter.model, "spec.initFrom.adapter.model")?, Some(location)))
+        }
+        (None, None, Some(model)) => Ok((validated::model(model, "spec.initFrom.baseModel")?, None)),
+        _ => Err(Refusal::invalid(
+            "spec.initFrom",
+            "exactly one of stageOneRunRef, adapter, baseModel must be set",
+            "keep one of them",
+        )),
+    }
+}
+
+fn training_recipe(
+    profile: Profile,
+    infusion: &Infusion,
+    spec: &StageTwoTraining,
+    continues: bool,
+    chat_template: ChatTemplate,
+) -> Result<TrainRecipe, Refusal> {
+    let StageTwoTraining {
+        method: StageTwoMethod::Sft,
+        lora,
+        optimizer,
+        epochs,
+        global_batch_size,
+        precision: _,
+        save_steps,
+    } = spec;
+    Ok(TrainRecipe {
+        objective: Objective::Sft { infusion: Some(infusion.template.clone()) },
+        lora: if continues { None } else { Some(train::lora(&lora.clone().unwrap_or_default())?) },
+        optimizer: train::optimizer(optimizer)?,
+        epochs: *epochs,
+        global_batch_size: *global_batch_size,
+        max_length: (profile == Profile::OfficialCompat).then_some(RELEASED_MAX_LENGTH),
+        with_image: true,
+        chat_template,
+        save_steps: *save_steps,
+    })
+}
