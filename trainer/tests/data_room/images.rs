@@ -21,7 +21,7 @@ fn goldens() -> BTreeMap<String, Golden> {
 }
 
 /// zune-jpeg against libjpeg-turbo: its inverse transform and chroma upsampling round otherwise.
-const JPEG_TOLERANCE: u8 = 8;
+const JPEG_TOLERANCE: u8 = 4;
 
 #[test]
 fn files_decode_as_pillow_decodes_them() {

@@ -23,12 +23,14 @@ fn resampling_is_pillows() {
     }
 }
 
+/// Image (width, height), seed, shape, hash of the little-endian values.
+type Processed = ((u32, u32), u32, [usize; 4], String);
+
 #[derive(Deserialize)]
 struct Golden {
     family: String,
     config: Value,
-    /// Image (width, height), seed, shape, hash of the little-endian values.
-    results: Vec<((u32, u32), u32, [usize; 4], String)>,
+    results: Vec<Processed>,
 }
 
 fn folder(files: &[(&str, &Value)]) -> tempfile::TempDir {
@@ -151,4 +153,15 @@ fn crops_of_unlike_sizes_are_refused() {
     let processor = ImageProcessor::from_dir(dir.path(), Family::LlavaNext).unwrap();
     assert!(processor.preprocess(&noise(31, 57, 0)).is_ok());
     assert!(processor.preprocess(&image::RgbImage::new(0, 5)).is_err());
+}
+
+#[test]
+fn a_line_of_pixels_is_refused_rather_than_blown_up() {
+    let dir = folder(&[("preprocessor_config.json", &json!({ "size": 336, "crop_size": 336 }))]);
+    let line = image::RgbImage::new(1, 100_000);
+    let llava = ImageProcessor::from_dir(dir.path(), Family::Llava).unwrap();
+    assert!(llava.preprocess(&line).unwrap_err().to_string().contains("is too narrow"));
+    assert!(llava.preprocess(&image::RgbImage::new(1, 1_000)).is_ok());
+    let next = ImageProcessor::from_dir(dir.path(), Family::LlavaNext).unwrap();
+    assert!(next.preprocess(&line).is_ok());
 }
