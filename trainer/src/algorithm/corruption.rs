@@ -13,6 +13,9 @@ use crate::data::resample::{Filter, resize};
 /// Steps of POVID's diffusion schedule.
 const NOISE_STEPS: u32 = 1000;
 
+/// Beyond it a resized image's longer side is cut: an aspect that no picture has, but that must not cost all memory.
+const LONGEST_SIDE: u64 = 1 << 20;
+
 /// A corruption with everything drawn: what a journal records, and enough to do it again.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase", deny_unknown_fields)]
@@ -92,7 +95,7 @@ impl Applied {
 /// The (width, height) of torchvision's `Resize(short_side)`: the longer side is truncated.
 fn short_side_size((width, height): (u32, u32), short_side: u32) -> (u32, u32) {
     let (short, long) = (width.min(height).max(1), width.max(height));
-    let long = (u64::from(short_side) * u64::from(long) / u64::from(short)) as u32;
+    let long = (u64::from(short_side) * u64::from(long) / u64::from(short)).min(LONGEST_SIDE) as u32;
     if width <= height { (short_side, long) } else { (long, short_side) }
 }
 

@@ -135,11 +135,11 @@ impl Encoder {
         else {
             return self.encode_text(text, with_image);
         };
-        let mut ids = self.encode_text(&format!("{token}{text}"), with_image)?;
-        if ids.first() == Some(&context) {
-            ids.remove(0);
+        match self.encode_text(&format!("{token}{text}"), with_image)?.split_first() {
+            Some((first, rest)) if *first == context => Ok(rest.to_vec()),
+            // The tokenizer does not read its own token in a text.
+            _ => self.encode_text(text, with_image),
         }
-        Ok(ids)
     }
 
     /// Ids of `text`, in which one image token stands for `<image>` where `with_image`.

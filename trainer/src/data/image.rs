@@ -3,7 +3,8 @@
 //!
 //! JPEG is the exception to bit equality: zune-jpeg upsamples chroma otherwise than libjpeg-turbo, up to 8 levels.
 
-use std::io::{Cursor, ErrorKind};
+use std::fs::File;
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
 
 use image::codecs::{
@@ -11,6 +12,9 @@ use image::codecs::{
     webp::WebPDecoder,
 };
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, Pixel, Primitive, Rgb, RgbImage};
+
+/// Enough of a file to tell its kind.
+const MAGIC_BYTES: u64 = 32;
 
 /// What is refused from a file's header, before anything is allocated for its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +85,16 @@ pub enum ImageError {
 /// # Errors
 /// See [`ImageError`].
 pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+    let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => ImageError::NotFound,
         _ => ImageError::Io(error),
-    })?;
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    // A file that is no image is not read to its end.
+    let mut bytes = Vec::new();
+    file.by_ref().take(MAGIC_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    image::guess_format(&bytes).map_err(|_| ImageError::Unrecognised)?;
+    file.read_to_end(&mut bytes).map_err(failed)?;
     decode(&bytes, limits)
 }
 

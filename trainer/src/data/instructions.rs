@@ -1,6 +1,8 @@
 //! Instructions in LLaVA's conversation format, and preference pairs from a file.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
@@ -91,7 +93,9 @@ pub fn read(path: &Path) -> Result<Vec<Instruction>> {
         instruction(line, raw).map_err(|reason| at(path, line, &reason))
     };
     let instructions = if is_array(path)? {
-        let text = std::fs::read_to_string(path).map_err(Error::storage(path))?;
+        let bytes = std::fs::read(path).map_err(Error::storage(path))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::Data(format!("{}: is not UTF-8; save the file as UTF-8", path.display())))?;
         array_items(path, &text)?
             .into_iter()
             .map(|(line, item)| check(line, jsonl::parse(path, line, item)?))
@@ -133,10 +137,9 @@ pub fn read_pairs(path: &Path) -> Result<Vec<FilePair>> {
 #[must_use]
 pub fn strip_image_placeholder(text: &str) -> String {
     let Some((before, after)) = text.split_once(IMAGE_PLACEHOLDER) else { return text.to_owned() };
-    let stripped = match (before.strip_suffix('\n'), after.strip_prefix('\n')) {
-        (_, Some(after)) => format!("{before}{after}"),
-        (Some(before), None) => format!("{before}{after}"),
-        (None, None) => format!("{before}{after}"),
+    let stripped = match after.strip_prefix('\n') {
+        Some(after) => format!("{before}{after}"),
+        None => format!("{}{after}", before.strip_suffix('\n').unwrap_or(before)),
     };
     stripped.trim().to_owned()
 }
@@ -239,8 +242,15 @@ impl<'a> Ids<'a> {
 
 /// Whether the file's first character that is no white space opens an array.
 fn is_array(path: &Path) -> Result<bool> {
-    let first = jsonl::Lines::open(path)?.next_line()?;
-    Ok(first.is_some_and(|(_, text)| text.trim_start().starts_with('[')))
+    let file = File::open(path).map_err(Error::storage(path))?;
+    for byte in BufReader::new(file).bytes() {
+        match byte.map_err(Error::storage(path))? {
+            // White space and a byte order mark.
+            b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => {}
+            first => return Ok(first == b'['),
+        }
+    }
+    Ok(false)
 }
 
 /// The items of a JSON array, unparsed, each with the line it begins on.

@@ -7,6 +7,7 @@ use ::image::{Rgb, RgbImage, imageops};
 use stic_contract::recipe::ImageLayout;
 
 use crate::data::anyres::{Geometry, Packing, patch_output_size};
+use crate::data::image::Limits;
 use crate::data::resample::{Filter, resize};
 use crate::{Error, Result};
 
@@ -155,12 +156,13 @@ impl ImageProcessor {
     /// The crops of `image`.
     ///
     /// # Errors
-    /// [`Error::Data`] for an image without pixels, and for one that the processor brings to crops of unlike sizes.
+    /// [`Error::Data`] for an image without pixels or of an extreme aspect, and for one that the processor brings to crops of unlike sizes.
     pub fn preprocess(&self, image: &RgbImage) -> Result<PixelValues> {
         let original = (image.height(), image.width());
         if original.0 == 0 || original.1 == 0 {
             return Err(Error::Data("the image has no pixels; replace or remove it".into()));
         }
+        self.check_aspect(original)?;
         let tables = self.tables();
         let crops = match &self.layout {
             Layout::Single => vec![self.crop(image)],
@@ -194,6 +196,21 @@ impl ImageProcessor {
             }
         }
         Ok(PixelValues { data, crops: crops.len(), height: height as usize, width: width as usize, original })
+    }
+
+    /// An image one pixel wide becomes enormous when its shorter side is resized to the crop's.
+    fn check_aspect(&self, original: (u32, u32)) -> Result<()> {
+        let Some(size @ Size::ShortestEdge(_)) = self.resize.filter(|_| self.layout == Layout::Single) else {
+            return Ok(());
+        };
+        let (height, width) = size.apply(original);
+        if u64::from(height) * u64::from(width) <= Limits::default().max_pixels {
+            return Ok(());
+        }
+        Err(Error::Data(format!(
+            "an image of {}x{} pixels is too narrow: it would be resized to {width}x{height}; crop it or remove the item",
+            original.1, original.0
+        )))
     }
 
     /// What becomes of each of the 256 sample values, per channel. The order and width of the operations is numpy's:

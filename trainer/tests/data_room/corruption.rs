@@ -17,12 +17,14 @@ struct Jitter {
     sha256: String,
 }
 
+/// (width, height), seed, (new width, new height), hash.
+type Resized = ((u32, u32), u32, (u32, u32), String);
+
 #[derive(Deserialize)]
 struct Goldens {
     jitter: Vec<Jitter>,
     every_color_hue_0_17: String,
-    /// (width, height), seed, (new width, new height), hash.
-    low_resolution: Vec<((u32, u32), u32, (u32, u32), String)>,
+    low_resolution: Vec<Resized>,
 }
 
 #[test]

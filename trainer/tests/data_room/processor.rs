@@ -23,12 +23,14 @@ fn resampling_is_pillows() {
     }
 }
 
+/// Image (width, height), seed, shape, hash of the little-endian values.
+type Processed = ((u32, u32), u32, [usize; 4], String);
+
 #[derive(Deserialize)]
 struct Golden {
     family: String,
     config: Value,
-    /// Image (width, height), seed, shape, hash of the little-endian values.
-    results: Vec<((u32, u32), u32, [usize; 4], String)>,
+    results: Vec<Processed>,
 }
 
 fn folder(files: &[(&str, &Value)]) -> tempfile::TempDir {
@@ -113,10 +115,16 @@ fn what_cannot_be_used_is_named() {
         (json!({ "crop_size": { "shortest_edge": 3 } }), "crop_size is {\"shortest_edge\":3}"),
         (json!({ "image_mean": [1, 2] }), "image_mean is [1,2]; it must be three numbers"),
         (json!({ "image_std": [1, 0, 1] }), "image_std is [1,0,1]"),
-        (json!({ "do_resize": 1 }), "do_resize is 1; it must be true or false"),
-        (json!({ "resample": 9, "crop_size": 336 }), "DIR/preprocessor_config.json: resample 9 is no Pillow filter"),
+        (json!({ "do_resize": 1, "crop_size": 336 }), "do_resize is 1; it must be true or false"),
+        (
+            json!({ "resample": 9, "crop_size": 336 }),
+            "DIR/preprocessor_config.json: resample 9 is no Pillow filter",
+        ),
         (json!({ "image_grid_pinpoints": [[1]] }), "image_grid_pinpoints is [[1]]"),
-        (json!({ "image_grid_pinpoints": [[100, 224]] }), "DIR/preprocessor_config.json: image_grid_pinpoints holds [100, 224], which is not made of whole crops of 224 pixels"),
+        (
+            json!({ "image_grid_pinpoints": [[100, 224]] }),
+            "DIR/preprocessor_config.json: image_grid_pinpoints holds [100, 224], which is not made of whole crops of 224 pixels",
+        ),
     ] {
         let message = refused(&[(file, &config)], Family::LlavaNext);
         assert!(message.contains(reason), "{message}");
@@ -145,4 +153,15 @@ fn crops_of_unlike_sizes_are_refused() {
     let processor = ImageProcessor::from_dir(dir.path(), Family::LlavaNext).unwrap();
     assert!(processor.preprocess(&noise(31, 57, 0)).is_ok());
     assert!(processor.preprocess(&image::RgbImage::new(0, 5)).is_err());
+}
+
+#[test]
+fn a_line_of_pixels_is_refused_rather_than_blown_up() {
+    let dir = folder(&[("preprocessor_config.json", &json!({ "size": 336, "crop_size": 336 }))]);
+    let line = image::RgbImage::new(1, 100_000);
+    let llava = ImageProcessor::from_dir(dir.path(), Family::Llava).unwrap();
+    assert!(llava.preprocess(&line).unwrap_err().to_string().contains("is too narrow"));
+    assert!(llava.preprocess(&image::RgbImage::new(1, 1_000)).is_ok());
+    let next = ImageProcessor::from_dir(dir.path(), Family::LlavaNext).unwrap();
+    assert!(next.preprocess(&line).is_ok());
 }
