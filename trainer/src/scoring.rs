@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::encode::Encoder;
@@ -27,8 +27,16 @@ pub struct Request {
     /// The image, relative to the image folder.
     #[serde(default)]
     pub image: Option<String>,
+    /// Instead of an image: a safetensors file as `--dump-pixels` writes it, relative to the image folder.
+    #[serde(default)]
+    pub pixels: Option<String>,
     /// What the user asks.
-    pub prompt: String,
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// Instead of a prompt: its token ids, taken as they are but for a single image token, which is repeated for
+    /// each feature of the image.
+    #[serde(default)]
+    pub prompt_ids: Option<Vec<u32>>,
     /// The response as text: tokenised together with its prompt, EOS appended.
     #[serde(default)]
     pub response: Option<String>,
@@ -58,8 +66,8 @@ pub struct Score {
 pub struct Scorer<'a> {
     /// The model.
     pub vlm: &'a Vlm,
-    /// Its tokenizer under one template.
-    pub encoder: &'a Encoder,
+    /// Its tokenizer under one template; rows of token ids need none.
+    pub encoder: Option<&'a Encoder>,
     /// The folder images are in.
     pub images: &'a Path,
     /// Where to write what the model was fed, a file a row.
@@ -86,7 +94,12 @@ impl Scorer<'_> {
     /// # Errors
     /// [`Error::Data`] for an image that cannot be read or a response that cannot be told from its prompt.
     pub fn score(&self, request: &Request, policies: &[(&'static str, Option<&LoraAdapter>)]) -> Result<Vec<Score>> {
-        let pixels = request.image.as_deref().map(|image| self.pixels(image)).transpose()?;
+        let pixels = match (&request.image, &request.pixels) {
+            (Some(image), None) => Some(self.preprocess(image)?),
+            (None, Some(dumped)) => Some(self.read_dumped(dumped)?),
+            (None, None) => None,
+            (Some(_), Some(_)) => return Err(Error::Data("give at most one of image and pixels".into())),
+        };
         let seen = pixels.as_ref().map(|pixels| self.vlm.see_pixels(pixels)).transpose()?;
         let encoded = self.encode(request, seen.as_ref().map(|seen| seen.tokens))?;
         if let Some(dir) = &self.dump {
@@ -115,39 +128,85 @@ impl Scorer<'_> {
             .collect()
     }
 
-    fn pixels(&self, relative: &str) -> Result<PixelValues> {
+    fn preprocess(&self, relative: &str) -> Result<PixelValues> {
         let path = images_dir::resolve(self.images, relative)?;
         let image = image::open(&path, &Limits::default())
             .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
         self.vlm.checked.processor.preprocess(&image)
     }
 
+    fn read_dumped(&self, relative: &str) -> Result<PixelValues> {
+        let path = images_dir::resolve(self.images, relative)?;
+        let invalid = |reason: String| Error::Data(format!("{}: {reason}", path.display()));
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| invalid(e.to_string()))?;
+        let values = tensors.get("pixel_values").ok_or_else(|| invalid("has no tensor pixel_values".into()))?;
+        let dims = values.dims();
+        let [.., 3, height, width] = *dims else {
+            return Err(invalid(format!("pixel_values has shape {dims:?}; expected [crops, 3, height, width]")));
+        };
+        let original = match tensors.get("image_sizes") {
+            Some(sizes) => match sizes.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?.as_slice() {
+                [h, w] => (*h as u32, *w as u32),
+                other => return Err(invalid(format!("image_sizes is {other:?}; expected one (height, width)"))),
+            },
+            None => (height as u32, width as u32),
+        };
+        let crops = dims[..dims.len() - 3].iter().product();
+        let expected = self.vlm.checked.processor.packing(original).map_or(1, |packing| packing.tiles() + 1);
+        if crops != expected {
+            return Err(invalid(format!("pixel_values has {crops} crops, an image of {original:?} has {expected}")));
+        }
+        Ok(PixelValues { data: values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?, crops, height, width, original })
+    }
+
     fn encode(&self, request: &Request, image_tokens: Option<usize>) -> Result<Encoded> {
-        let turn =
-            if image_tokens.is_some() { Turn::user_with_image(&request.prompt) } else { Turn::user(&request.prompt) };
-        let encoded = match (&request.response, &request.response_ids) {
-            (Some(text), None) => {
-                let whole = self.encoder.encode_supervised(&[turn, Turn::assistant(text)], image_tokens)?;
+        let turn = |text: &str| if image_tokens.is_some() { Turn::user_with_image(text) } else { Turn::user(text) };
+        let encoder = || {
+            self.encoder.ok_or_else(|| Error::Config("the model has no tokenizer; give prompt_ids and response_ids".into()))
+        };
+        let encoded = match (&request.prompt, &request.prompt_ids, &request.response, &request.response_ids) {
+            (Some(prompt), None, Some(text), None) => {
+                let whole = encoder()?.encode_supervised(&[turn(prompt), Turn::assistant(text)], image_tokens)?;
                 let start = whole.labels.iter().position(|label| *label).unwrap_or(whole.ids.len());
                 Encoded { prompt: whole.ids[..start].to_vec(), response: whole.ids[start..].to_vec() }
             }
-            (None, Some(ids)) => {
-                Encoded { prompt: self.encoder.encode_prompt(&[turn], image_tokens)?.ids, response: ids.clone() }
+            (Some(prompt), None, None, Some(ids)) => {
+                Encoded { prompt: encoder()?.encode_prompt(&[turn(prompt)], image_tokens)?.ids, response: ids.clone() }
             }
-            _ => return Err(Error::Data("give exactly one of response and response_ids".into())),
+            (None, Some(prompt), None, Some(ids)) => {
+                Encoded { prompt: self.expand(prompt, image_tokens), response: ids.clone() }
+            }
+            _ => {
+                return Err(Error::Data(
+                    "give prompt with response or response_ids, or prompt_ids with response_ids".into(),
+                ));
+            }
         };
         let vocabulary = self.vlm.checked.config.text.vocab_size;
         if encoded.response.is_empty() {
             return Err(Error::Data("the response is empty".into()));
         }
-        if let Some(id) = encoded.response.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::Data(format!("response_ids: {id} is beyond the vocabulary of {vocabulary}")));
+        let image = self.vlm.checked.config.image_token_id;
+        let beyond = |id: &&u32| **id as usize >= vocabulary;
+        let prompt = encoded.prompt.iter().filter(|id| **id != image);
+        if let Some(id) = prompt.chain(&encoded.response).find(beyond) {
+            return Err(Error::Data(format!("token id {id} is beyond the vocabulary of {vocabulary}")));
         }
         let (tokens, limit) = (encoded.prompt.len() + encoded.response.len(), self.vlm.checked.max_tokens());
         if tokens > limit {
             return Err(Error::Data(format!("prompt and response have {tokens} tokens, the model takes {limit}")));
         }
         Ok(encoded)
+    }
+}
+
+impl Scorer<'_> {
+    /// One image token becomes as many as the image has features.
+    fn expand(&self, prompt: &[u32], image_tokens: Option<usize>) -> Vec<u32> {
+        let image = self.vlm.checked.config.image_token_id;
+        let single = prompt.iter().filter(|id| **id == image).count() == 1;
+        let times = |id: u32| if single && id == image { image_tokens.unwrap_or(1) } else { 1 };
+        prompt.iter().flat_map(|id| std::iter::repeat_n(*id, times(*id))).collect()
     }
 }
 

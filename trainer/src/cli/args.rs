@@ -89,7 +89,8 @@ pub(crate) struct ScoreArgs {
     /// Under which policies; both where an adapter is given, base otherwise.
     #[arg(long, value_enum)]
     pub policy: Option<Policy>,
-    /// JSONL: id, prompt, response or response_ids, and image, a path under --images, where there is one.
+    /// JSONL: id; prompt or prompt_ids; response or response_ids; and image, a path under --images, or pixels, a file of
+    /// --dump-pixels under --images, where there is one.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
     /// The folder images are in; that of the input where it is left out.

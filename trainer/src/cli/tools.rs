@@ -22,7 +22,9 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     }
     let rows = Scorer::read(&args.input)?;
     let vlm = Vlm::load(&args.model, ImageLayout::Model, Precision::F32)?;
-    let encoder = vlm.checked.encoder(args.chat_template.into())?;
+    // A checkpoint without a tokenizer can still score token ids.
+    let needs_text = rows.iter().any(|(_, row)| row.prompt.is_some());
+    let encoder = needs_text.then(|| vlm.checked.encoder(args.chat_template.into())).transpose()?;
     let adapter = args.adapter.as_ref().map(|dir| vlm.load_adapter(dir)).transpose()?;
     let mut policies: Vec<(&'static str, Option<&LoraAdapter>)> = Vec::new();
     if policy != Policy::Adapter {
@@ -34,7 +36,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     let beside = args.input.parent().unwrap_or(std::path::Path::new("."));
     let scorer = Scorer {
         vlm: &vlm,
-        encoder: &encoder,
+        encoder: encoder.as_ref(),
         images: args.images.as_deref().unwrap_or(beside),
         dump: args.dump_pixels.clone(),
     };
