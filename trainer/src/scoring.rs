@@ -85,7 +85,11 @@ impl Scorer<'_> {
     ///
     /// # Errors
     /// [`Error::Data`] for an image that cannot be read or a response that cannot be told from its prompt.
-    pub fn score(&self, request: &Request, policies: &[(&'static str, Option<&LoraAdapter>)]) -> Result<Vec<Score>> {
+    pub fn score(
+        &self,
+        request: &Request,
+        policies: &[(&'static str, Option<&LoraAdapter>)],
+    ) -> Result<Vec<Score>> {
         let pixels = request.image.as_deref().map(|image| self.pixels(image)).transpose()?;
         let seen = pixels.as_ref().map(|pixels| self.vlm.see_pixels(pixels)).transpose()?;
         let encoded = self.encode(request, seen.as_ref().map(|seen| seen.tokens))?;
@@ -101,7 +105,8 @@ impl Scorer<'_> {
         policies
             .iter()
             .map(|(policy, adapter)| {
-                let logprobs = response_log_probs(&self.vlm.model, &branches, adapter.map(Into::into))?.concat();
+                let logprobs =
+                    response_log_probs(&self.vlm.model, &branches, adapter.map(Into::into))?.concat();
                 let sum: f64 = logprobs.iter().map(|v| f64::from(*v)).sum();
                 Ok(Score {
                     id: request.id.clone(),
@@ -123,17 +128,21 @@ impl Scorer<'_> {
     }
 
     fn encode(&self, request: &Request, image_tokens: Option<usize>) -> Result<Encoded> {
-        let turn =
-            if image_tokens.is_some() { Turn::user_with_image(&request.prompt) } else { Turn::user(&request.prompt) };
+        let turn = if image_tokens.is_some() {
+            Turn::user_with_image(&request.prompt)
+        } else {
+            Turn::user(&request.prompt)
+        };
         let encoded = match (&request.response, &request.response_ids) {
             (Some(text), None) => {
                 let whole = self.encoder.encode_supervised(&[turn, Turn::assistant(text)], image_tokens)?;
                 let start = whole.labels.iter().position(|label| *label).unwrap_or(whole.ids.len());
                 Encoded { prompt: whole.ids[..start].to_vec(), response: whole.ids[start..].to_vec() }
             }
-            (None, Some(ids)) => {
-                Encoded { prompt: self.encoder.encode_prompt(&[turn], image_tokens)?.ids, response: ids.clone() }
-            }
+            (None, Some(ids)) => Encoded {
+                prompt: self.encoder.encode_prompt(&[turn], image_tokens)?.ids,
+                response: ids.clone(),
+            },
             _ => return Err(Error::Data("give exactly one of response and response_ids".into())),
         };
         let vocabulary = self.vlm.checked.config.text.vocab_size;
@@ -145,7 +154,9 @@ impl Scorer<'_> {
         }
         let (tokens, limit) = (encoded.prompt.len() + encoded.response.len(), self.vlm.checked.max_tokens());
         if tokens > limit {
-            return Err(Error::Data(format!("prompt and response have {tokens} tokens, the model takes {limit}")));
+            return Err(Error::Data(format!(
+                "prompt and response have {tokens} tokens, the model takes {limit}"
+            )));
         }
         Ok(encoded)
     }
@@ -154,8 +165,11 @@ impl Scorer<'_> {
 /// `pixel_values` `[crops, 3, h, w]`, `image_sizes` `[1, 2]` (height, width), `prompt_ids` and `response_ids` `[n]`.
 fn dump(dir: &Path, request: &Request, pixels: Option<&PixelValues>, encoded: &Encoded) -> Result<()> {
     atomic::create_dir(dir)?;
-    let name: String =
-        request.id.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect();
+    let name: String = request
+        .id
+        .chars()
+        .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
+        .collect();
     let ids = |ids: &[u32]| Tensor::from_iter(ids.iter().map(|id| i64::from(*id)), &Device::Cpu);
     let mut tensors = std::collections::BTreeMap::from([
         ("prompt_ids".to_owned(), ids(&encoded.prompt)?),

@@ -65,7 +65,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
     match args.kind {
         ExportKind::Adapter => {
             atomic::create_dir(&args.output)?;
-            let base = args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let base =
+                args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             adapter::save(&imported.adapter, &args.output, &base)?;
             tracing::info!(output = %args.output.display(), "wrote the adapter");
         }
@@ -74,7 +75,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
                 ExportPrecision::F32 => DType::F32,
                 ExportPrecision::Bf16 => DType::BF16,
             };
-            let report = merge::merged(&args.model, &imported.adapter, &args.output, dtype, args.max_shard_bytes)?;
+            let report =
+                merge::merged(&args.model, &imported.adapter, &args.output, dtype, args.max_shard_bytes)?;
             tracing::info!(
                 output = %args.output.display(),
                 tensors = report.tensors,

@@ -125,7 +125,8 @@ mod tests {
     fn takes_bf16_weights_and_views() -> candle_core::Result<()> {
         let device = Device::Cpu;
         let weight = Tensor::arange(0f32, 12f32, &device)?.reshape((3, 4))?.to_dtype(DType::BF16)?;
-        let xs = Tensor::arange(0f32, 24f32, &device)?.reshape((6, 4))?.to_dtype(DType::BF16)?.narrow(0, 2, 3)?;
+        let xs =
+            Tensor::arange(0f32, 24f32, &device)?.reshape((6, 4))?.to_dtype(DType::BF16)?.narrow(0, 2, 3)?;
         let ys = FrozenLinear::new(weight.clone(), None).forward(&xs)?.to_dtype(DType::F32)?;
         let expected = xs.matmul(&weight.t()?)?.to_dtype(DType::F32)?;
         assert_eq!(ys.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);

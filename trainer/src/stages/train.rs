@@ -26,11 +26,11 @@ use crate::io::metrics::{MetricsLog, StepMetrics};
 use crate::io::progress::Reporter;
 use crate::io::{adapter, atomic, resume};
 use crate::model::lora::{DropoutKey, LoraAdapter};
+use crate::training::Gradients;
 use crate::training::adamw::AdamW;
 use crate::training::checkpoint_policy::save_after;
 use crate::training::schedule::learning_rate;
 use crate::training::step::{Branches, Policies, Supervised, preference_step, supervised_step};
-use crate::training::Gradients;
 
 pub(super) fn run(
     task: &Train,
@@ -41,8 +41,12 @@ pub(super) fn run(
 ) -> Result<StepResult> {
     let prepared = PreparedItems::open(&context.volumes, &task.items, &task.images)?;
     let (data, data_dir) = match config.run.kind {
-        RunKind::StageOneRun => seal::<PreferenceRow>(task, &prepared, context, output, ArtifactKind::Preferences)?,
-        RunKind::StageTwoRun => seal::<DescriptionRow>(task, &prepared, context, output, ArtifactKind::Descriptions)?,
+        RunKind::StageOneRun => {
+            seal::<PreferenceRow>(task, &prepared, context, output, ArtifactKind::Preferences)?
+        }
+        RunKind::StageTwoRun => {
+            seal::<DescriptionRow>(task, &prepared, context, output, ArtifactKind::Descriptions)?
+        }
     };
     let key = keys::adapter(
         &task.recipe,
@@ -68,7 +72,8 @@ pub(super) fn run(
         return Ok(result(there, BTreeMap::new()));
     }
 
-    let vlm = Vlm::load(&context.volumes.resolve(&task.model.location)?, task.model.image_layout, task.precision)?;
+    let vlm =
+        Vlm::load(&context.volumes.resolve(&task.model.location)?, task.model.image_layout, task.precision)?;
     let encoder = vlm.checked.encoder(task.recipe.chat_template)?;
     let builder = ExampleBuilder { vlm: &vlm, encoder: &encoder, recipe: &task.recipe };
     let examples = build_examples(config.run.kind, &builder, &prepared, &data_dir)?;
@@ -94,9 +99,20 @@ pub(super) fn run(
     let base = task.model.location.path.rsplit('/').next().filter(|s| !s.is_empty()).unwrap_or("base");
     adapter::save(&trained, &draft.dir, base)?;
     let proof = training.prove(&examples, &trained, &draft.dir)?;
-    let card = Card { config, task, data: &data, base, rank: trained.rank(), alpha: trained.alpha(), proof: &proof, examples: examples.len(), last: &last };
+    let card = Card {
+        config,
+        task,
+        data: &data,
+        base,
+        rank: trained.rank(),
+        alpha: trained.alpha(),
+        proof: &proof,
+        examples: examples.len(),
+        last: &last,
+    };
     atomic::write(&draft.dir.join("README.md"), model_card::render(&card).as_bytes())?;
-    let facts = json!({"examples": examples.len(), "steps": training.total_steps(examples.len()), "proof": proof});
+    let facts =
+        json!({"examples": examples.len(), "steps": training.total_steps(examples.len()), "proof": proof});
     let artifact = output.finish(draft, StepName::Train, facts)?;
     std::fs::remove_dir_all(&state_dir).map_err(Error::storage(&state_dir))?;
     let metrics = last.into_iter().map(|(name, value)| (name, format!("{value:.6}"))).collect();
@@ -212,7 +228,9 @@ impl Training<'_> {
             (Some(_), Some(_)) => Err(Error::Config(
                 "training.lora: may not be given when an adapter is continued; its own shape is used".into(),
             )),
-            (None, None) => Err(Error::Config("training.lora: missing, and there is no adapter to continue".into())),
+            (None, None) => {
+                Err(Error::Config("training.lora: missing, and there is no adapter to continue".into()))
+            }
         }
     }
 
@@ -243,13 +261,14 @@ impl Training<'_> {
             let begun = Instant::now();
             let epoch = done / self.steps_per_epoch(examples.len());
             let batch = self.batch(examples, epoch, done);
-            let accumulated = match self.context.stop.check().and_then(|()| self.accumulate(&batch, &adapter, epoch)) {
-                Err(Error::Interrupted) => {
-                    resume::save(state_dir, &optimizer)?;
-                    return Err(Error::Interrupted);
-                }
-                other => other?,
-            };
+            let accumulated =
+                match self.context.stop.check().and_then(|()| self.accumulate(&batch, &adapter, epoch)) {
+                    Err(Error::Interrupted) => {
+                        resume::save(state_dir, &optimizer)?;
+                        return Err(Error::Interrupted);
+                    }
+                    other => other?,
+                };
             let (mut gradients, mut values, tokens) = accumulated;
             let rate = learning_rate(&self.recipe.optimizer, done, total);
             let norm = gradients.clip(self.recipe.optimizer.max_gradient_norm)?;
