@@ -4,6 +4,8 @@
 //! are always checked; `STIC_PARITY_DIR` names a folder of further ones, of other seeds, widths, head counts,
 //! grids and prompts.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its fixtures are not what they should be")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

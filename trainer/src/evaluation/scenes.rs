@@ -66,6 +66,19 @@ impl Row for Said {
     }
 }
 
+/// What every policy is evaluated under.
+#[derive(Clone, Copy)]
+pub struct Conditions<'a> {
+    /// The base model.
+    pub vlm: &'a Vlm,
+    /// Its tokenizer and template.
+    pub encoder: &'a Encoder,
+    /// The folder images are in.
+    pub images: &'a Path,
+    /// A description ends here at the latest.
+    pub max_description_tokens: u32,
+}
+
 /// What is evaluated.
 pub struct Benchmark {
     questions: Vec<Question>,
@@ -106,11 +119,8 @@ impl Benchmark {
     /// [`Error::Data`] for an image that cannot be read; [`Error::Interrupted`], after which the next call goes on.
     pub fn run(
         &self,
-        vlm: &Vlm,
-        encoder: &Encoder,
-        images: &Path,
+        conditions: Conditions<'_>,
         policies: &[(String, Option<LoraAdapter>)],
-        max_description_tokens: u32,
         output: &Path,
         stop: &Stop,
     ) -> Result<Vec<PolicyRow>> {
@@ -126,13 +136,13 @@ impl Benchmark {
                 .map(|(image, questions)| (*image, questions))
                 .collect();
             tracing::info!(policy, images = todo.len(), "evaluates");
-            let reader = Reader { vlm, encoder, adapter: adapter.as_ref(), max_description_tokens, stop };
+            let reader = Reader { conditions, adapter: adapter.as_ref(), stop };
             pool::for_each(
                 &todo,
-                pool::workers(vlm.device()),
+                pool::workers(conditions.vlm.device()),
                 |(image, questions)| {
                     stop.check()?;
-                    reader.say(policy, images, image, questions)
+                    reader.say(policy, image, questions)
                 },
                 |_, said| log.append(&said),
             )?;
@@ -242,10 +252,8 @@ impl Benchmark {
 }
 
 struct Reader<'a> {
-    vlm: &'a Vlm,
-    encoder: &'a Encoder,
+    conditions: Conditions<'a>,
     adapter: Option<&'a LoraAdapter>,
-    max_description_tokens: u32,
     stop: &'a Stop,
 }
 
@@ -253,27 +261,23 @@ struct Reader<'a> {
 const MAX_ANSWER_TOKENS: u32 = 16;
 
 impl Reader<'_> {
-    fn say(&self, policy: &str, images: &Path, relative: &str, questions: &[&Question]) -> Result<Said> {
+    fn say(&self, policy: &str, relative: &str, questions: &[&Question]) -> Result<Said> {
+        let Conditions { vlm, encoder, images, max_description_tokens } = self.conditions;
         let path = images_dir::resolve(images, relative)?;
         let image = image::open(&path, &Limits::default())
             .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
-        let seen = self.vlm.see(&image)?;
-        let generator = Generator::new(
-            &self.vlm.model,
-            self.adapter,
-            self.encoder.tokenizer.eos_ids(),
-            self.stop.clone(),
-        );
-        let encode =
-            |text: &str| self.encoder.encode_prompt(&[Turn::user_with_image(text)], Some(seen.tokens));
+        let seen = vlm.see(&image)?;
+        let generator =
+            Generator::new(&vlm.model, self.adapter, encoder.tokenizer.eos_ids(), self.stop.clone());
+        let encode = |text: &str| encoder.encode_prompt(&[Turn::user_with_image(text)], Some(seen.tokens));
         let shared = generator.read_image(&encode(DESCRIBE_AND_RESPOND)?.ids, Some(&seen.features))?;
         let ask = |text: &str, max_new_tokens: u32| -> Result<String> {
             let greedy = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens };
             let mut draw = Draw::new(0, relative, "greedy");
             let response = generator.respond(&encode(text)?.ids, shared.as_ref(), &greedy, &mut draw)?;
-            Ok(self.encoder.tokenizer.decode(&response.tokens, true)?.trim().to_owned())
+            Ok(encoder.tokenizer.decode(&response.tokens, true)?.trim().to_owned())
         };
-        let description = ask(DESCRIBE_AND_RESPOND, self.max_description_tokens)?;
+        let description = ask(DESCRIBE_AND_RESPOND, max_description_tokens)?;
         let answers = questions
             .iter()
             .map(|question| {

@@ -180,7 +180,7 @@ impl PairMaker<'_> {
         if let Some(steps) = applied.noise_steps() {
             add_noise(&mut pixels, steps, &mut draw);
         }
-        let record = serde_json::to_value(&applied).map_err(|e| Error::Data(e.to_string()))?;
+        let record = serde_json::to_value(applied).map_err(|e| Error::Data(e.to_string()))?;
         Ok((self.desk.vlm.see_pixels(&pixels)?, record))
     }
 

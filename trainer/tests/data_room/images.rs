@@ -136,12 +136,4 @@ proptest! {
     }
 }
 #[test]
-fn dbg_worst() {
-    for (name, g) in goldens() {
-        if let Some(e) = g.expected {
-            let a = open(&path("images").join(&name), &Limits::default()).unwrap();
-            let b = open(&path("images").join(e), &Limits::default()).unwrap();
-            eprintln!("{name} {}", worst_difference(&a, &b));
-        }
-    }
-}
+fn dbg_worst() { for (name, g) in goldens() { if let Some(e)=g.expected { let a=open(&path("images").join(&name), &Limits::default()).unwrap(); let b=open(&path("images").join(e), &Limits::default()).unwrap(); eprintln!("{name} {}", worst_difference(&a,&b)); } } }

@@ -114,15 +114,9 @@ fn what_cannot_be_used_is_named() {
         (json!({ "image_mean": [1, 2] }), "image_mean is [1,2]; it must be three numbers"),
         (json!({ "image_std": [1, 0, 1] }), "image_std is [1,0,1]"),
         (json!({ "do_resize": 1 }), "do_resize is 1; it must be true or false"),
-        (
-            json!({ "resample": 9, "crop_size": 336 }),
-            "DIR/preprocessor_config.json: resample 9 is no Pillow filter",
-        ),
+        (json!({ "resample": 9, "crop_size": 336 }), "DIR/preprocessor_config.json: resample 9 is no Pillow filter"),
         (json!({ "image_grid_pinpoints": [[1]] }), "image_grid_pinpoints is [[1]]"),
-        (
-            json!({ "image_grid_pinpoints": [[100, 224]] }),
-            "DIR/preprocessor_config.json: image_grid_pinpoints holds [100, 224], which is not made of whole crops of 224 pixels",
-        ),
+        (json!({ "image_grid_pinpoints": [[100, 224]] }), "DIR/preprocessor_config.json: image_grid_pinpoints holds [100, 224], which is not made of whole crops of 224 pixels"),
     ] {
         let message = refused(&[(file, &config)], Family::LlavaNext);
         assert!(message.contains(reason), "{message}");

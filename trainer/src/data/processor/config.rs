@@ -88,8 +88,7 @@ fn hub(
                 None => DEFAULT_PINPOINTS.to_vec(),
             };
             let side = (crop_size.0 / patch_size) as usize;
-            let geometry =
-                Geometry::new(pinpoints, crop_size.0, side).map_err(|error| fields.beside(&error))?;
+            let geometry = Geometry::new(pinpoints, crop_size.0, side).map_err(|error| fields.beside(&error))?;
             Layout::Anyres(geometry)
         }
         // CLIP's own `do_pad` fills a batch of unlike images and does nothing to one.
@@ -150,10 +149,7 @@ fn original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<Im
                     .ok_or_else(|| fields.wrong("image_grid_pinpoints", "a list of [height, width]"))?,
                 None => DEFAULT_PINPOINTS.to_vec(),
             };
-            Layout::Anyres(
-                Geometry::new(pinpoints, side, (side / DEFAULT_PATCH_SIZE) as usize)
-                    .map_err(|error| fields.beside(&error))?,
-            )
+            Layout::Anyres(Geometry::new(pinpoints, side, (side / DEFAULT_PATCH_SIZE) as usize).map_err(|error| fields.beside(&error))?)
         }
         (Some("pad"), _) => Layout::Square(mean_color),
         (Some("square") | None, _) => Layout::Single,
