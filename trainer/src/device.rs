@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Config`] when a GPU is there and cannot be used.
 pub fn choose() -> Result<Device> {
-    Device::cuda_if_available(0)
-        .map_err(|e| Error::Config(format!("the GPU cannot be used: {e}; check the driver and the trainer image")))
+    Device::cuda_if_available(0).map_err(|e| {
+        Error::Config(format!("the GPU cannot be used: {e}; check the driver and the trainer image"))
+    })
 }
 
 /// The type of frozen weights and activations.

@@ -93,7 +93,11 @@ impl Scorer<'_> {
     ///
     /// # Errors
     /// [`Error::Data`] for an image that cannot be read or a response that cannot be told from its prompt.
-    pub fn score(&self, request: &Request, policies: &[(&'static str, Option<&LoraAdapter>)]) -> Result<Vec<Score>> {
+    pub fn score(
+        &self,
+        request: &Request,
+        policies: &[(&'static str, Option<&LoraAdapter>)],
+    ) -> Result<Vec<Score>> {
         let pixels = match (&request.image, &request.pixels) {
             (Some(image), None) => Some(self.preprocess(image)?),
             (None, Some(dumped)) => Some(self.read_dumped(dumped)?),
@@ -114,7 +118,8 @@ impl Scorer<'_> {
         policies
             .iter()
             .map(|(policy, adapter)| {
-                let logprobs = response_log_probs(&self.vlm.model, &branches, adapter.map(Into::into))?.concat();
+                let logprobs =
+                    response_log_probs(&self.vlm.model, &branches, adapter.map(Into::into))?.concat();
                 let sum: f64 = logprobs.iter().map(|v| f64::from(*v)).sum();
                 Ok(Score {
                     id: request.id.clone(),
@@ -138,41 +143,60 @@ impl Scorer<'_> {
     fn read_dumped(&self, relative: &str) -> Result<PixelValues> {
         let path = images_dir::resolve(self.images, relative)?;
         let invalid = |reason: String| Error::Data(format!("{}: {reason}", path.display()));
-        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| invalid(e.to_string()))?;
-        let values = tensors.get("pixel_values").ok_or_else(|| invalid("has no tensor pixel_values".into()))?;
+        let tensors =
+            candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| invalid(e.to_string()))?;
+        let values =
+            tensors.get("pixel_values").ok_or_else(|| invalid("has no tensor pixel_values".into()))?;
         let dims = values.dims();
         let [.., 3, height, width] = *dims else {
-            return Err(invalid(format!("pixel_values has shape {dims:?}; expected [crops, 3, height, width]")));
+            return Err(invalid(format!(
+                "pixel_values has shape {dims:?}; expected [crops, 3, height, width]"
+            )));
         };
         let original = match tensors.get("image_sizes") {
             Some(sizes) => match sizes.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?.as_slice() {
                 [h, w] => (*h as u32, *w as u32),
-                other => return Err(invalid(format!("image_sizes is {other:?}; expected one (height, width)"))),
+                other => {
+                    return Err(invalid(format!("image_sizes is {other:?}; expected one (height, width)")));
+                }
             },
             None => (height as u32, width as u32),
         };
         let crops = dims[..dims.len() - 3].iter().product();
         let expected = self.vlm.checked.processor.packing(original).map_or(1, |packing| packing.tiles() + 1);
         if crops != expected {
-            return Err(invalid(format!("pixel_values has {crops} crops, an image of {original:?} has {expected}")));
+            return Err(invalid(format!(
+                "pixel_values has {crops} crops, an image of {original:?} has {expected}"
+            )));
         }
-        Ok(PixelValues { data: values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?, crops, height, width, original })
+        Ok(PixelValues {
+            data: values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
+            crops,
+            height,
+            width,
+            original,
+        })
     }
 
     fn encode(&self, request: &Request, image_tokens: Option<usize>) -> Result<Encoded> {
-        let turn = |text: &str| if image_tokens.is_some() { Turn::user_with_image(text) } else { Turn::user(text) };
+        let turn =
+            |text: &str| if image_tokens.is_some() { Turn::user_with_image(text) } else { Turn::user(text) };
         let encoder = || {
-            self.encoder.ok_or_else(|| Error::Config("the model has no tokenizer; give prompt_ids and response_ids".into()))
+            self.encoder.ok_or_else(|| {
+                Error::Config("the model has no tokenizer; give prompt_ids and response_ids".into())
+            })
         };
         let encoded = match (&request.prompt, &request.prompt_ids, &request.response, &request.response_ids) {
             (Some(prompt), None, Some(text), None) => {
-                let whole = encoder()?.encode_supervised(&[turn(prompt), Turn::assistant(text)], image_tokens)?;
+                let whole =
+                    encoder()?.encode_supervised(&[turn(prompt), Turn::assistant(text)], image_tokens)?;
                 let start = whole.labels.iter().position(|label| *label).unwrap_or(whole.ids.len());
                 Encoded { prompt: whole.ids[..start].to_vec(), response: whole.ids[start..].to_vec() }
             }
-            (Some(prompt), None, None, Some(ids)) => {
-                Encoded { prompt: encoder()?.encode_prompt(&[turn(prompt)], image_tokens)?.ids, response: ids.clone() }
-            }
+            (Some(prompt), None, None, Some(ids)) => Encoded {
+                prompt: encoder()?.encode_prompt(&[turn(prompt)], image_tokens)?.ids,
+                response: ids.clone(),
+            },
             (None, Some(prompt), None, Some(ids)) => {
                 Encoded { prompt: self.expand(prompt, image_tokens), response: ids.clone() }
             }
@@ -194,7 +218,9 @@ impl Scorer<'_> {
         }
         let (tokens, limit) = (encoded.prompt.len() + encoded.response.len(), self.vlm.checked.max_tokens());
         if tokens > limit {
-            return Err(Error::Data(format!("prompt and response have {tokens} tokens, the model takes {limit}")));
+            return Err(Error::Data(format!(
+                "prompt and response have {tokens} tokens, the model takes {limit}"
+            )));
         }
         Ok(encoded)
     }
@@ -213,8 +239,11 @@ impl Scorer<'_> {
 /// `pixel_values` `[crops, 3, h, w]`, `image_sizes` `[1, 2]` (height, width), `prompt_ids` and `response_ids` `[n]`.
 fn dump(dir: &Path, request: &Request, pixels: Option<&PixelValues>, encoded: &Encoded) -> Result<()> {
     atomic::create_dir(dir)?;
-    let name: String =
-        request.id.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect();
+    let name: String = request
+        .id
+        .chars()
+        .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
+        .collect();
     let ids = |ids: &[u32]| Tensor::from_iter(ids.iter().map(|id| i64::from(*id)), &Device::Cpu);
     let mut tensors = std::collections::BTreeMap::from([
         ("prompt_ids".to_owned(), ids(&encoded.prompt)?),

@@ -4,6 +4,8 @@
 //! are always checked; `STIC_PARITY_DIR` names a folder of further ones, of other seeds, widths, head counts,
 //! grids and prompts.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its fixtures are not what they should be")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -147,7 +149,8 @@ fn greedy_tokens_equal_transformers() {
         let expected = fixture.ids("greedy");
         let prompt = fixture.ids("prompt");
         let generator = Generator::new(&fixture.model, None, &[2], Stop::default());
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens: expected.len() as u32 };
+        let sampling =
+            Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens: expected.len() as u32 };
         let shared = generator.read_image(&prompt, Some(&fixture.features())).unwrap();
         let mut draw = Draw::new(0, "item", "test");
         let found = generator.respond(&prompt, shared.as_ref(), &sampling, &mut draw).unwrap();
@@ -184,9 +187,15 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
         // Shared prefix, and one pass for each response: the loss is the same.
         for rejected_features in [None, Some(&features)] {
             let (loss, _, mut gradients) =
-                preference_step(&fixture.model, &branches, rejected_features, policies, &STIC, 1.0, None).unwrap();
+                preference_step(&fixture.model, &branches, rejected_features, policies, &STIC, 1.0, None)
+                    .unwrap();
             let expected = f64::from(fixture.floats("loss")[0]);
-            assert!((loss.loss - expected).abs() <= LOSS, "{}: loss {} != {expected}", fixture.name, loss.loss);
+            assert!(
+                (loss.loss - expected).abs() <= LOSS,
+                "{}: loss {} != {expected}",
+                fixture.name,
+                loss.loss
+            );
 
             let vars = adapter.named_vars();
             assert_eq!(gradients.iter().count(), vars.len());

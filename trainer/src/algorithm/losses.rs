@@ -139,7 +139,8 @@ mod tests {
             (config(DpoLoss::Ipo, 0.0, 0.0), TORCH[3]),
         ] {
             let found = dpo(policy, reference, &config);
-            for (found, expected) in [found.loss, found.d_chosen, found.d_rejected].into_iter().zip(expected) {
+            for (found, expected) in [found.loss, found.d_chosen, found.d_rejected].into_iter().zip(expected)
+            {
                 assert!((found - expected).abs() < 1e-12, "{:?}: {found} != {expected}", config.loss);
             }
         }
@@ -162,7 +163,8 @@ mod tests {
     #[test]
     fn stays_finite_far_out() {
         for distance in [1e5, -1e5] {
-            let found = dpo(pair(-10.0 + distance, -10.0), pair(-10.0, -10.0), &config(DpoLoss::Sigmoid, 0.0, 0.0));
+            let found =
+                dpo(pair(-10.0 + distance, -10.0), pair(-10.0, -10.0), &config(DpoLoss::Sigmoid, 0.0, 0.0));
             assert!(found.loss.is_finite() && found.d_chosen.is_finite());
         }
     }

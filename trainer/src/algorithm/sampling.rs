@@ -27,7 +27,15 @@ pub fn next_token(logits: &[f32], sampling: &Sampling, draw: &mut Draw) -> u32 {
         let enough = sampling.top_p * total;
         let mut sum = 0.0;
         // The smallest set that reaches top_p, never empty.
-        let keep = kept.iter().take_while(|(_, p)| { let more = sum < enough; sum += p; more }).count().max(1);
+        let keep = kept
+            .iter()
+            .take_while(|(_, p)| {
+                let more = sum < enough;
+                sum += p;
+                more
+            })
+            .count()
+            .max(1);
         kept.truncate(keep);
         total = kept.iter().map(|(_, p)| p).sum();
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use candle_core::DType;
 use stic_contract::recipe::{ImageLayout, Precision};
 use stic_trainer::error::{Error, Result};
-use stic_trainer::evaluation::scenes::Benchmark;
+use stic_trainer::evaluation::scenes::{Benchmark, Conditions};
 use stic_trainer::io::stop::Stop;
 use stic_trainer::io::{adapter, artifact, atomic, export as merge};
 use stic_trainer::model::lora::LoraAdapter;
@@ -67,7 +67,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
     match args.kind {
         ExportKind::Adapter => {
             atomic::create_dir(&args.output)?;
-            let base = args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let base =
+                args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             adapter::save(&imported.adapter, &args.output, &base)?;
             tracing::info!(output = %args.output.display(), "wrote the adapter");
         }
@@ -76,7 +77,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
                 ExportPrecision::F32 => DType::F32,
                 ExportPrecision::Bf16 => DType::BF16,
             };
-            let report = merge::merged(&args.model, &imported.adapter, &args.output, dtype, args.max_shard_bytes)?;
+            let report =
+                merge::merged(&args.model, &imported.adapter, &args.output, dtype, args.max_shard_bytes)?;
             tracing::info!(
                 output = %args.output.display(),
                 tensors = report.tensors,
@@ -101,8 +103,13 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
             .ok_or_else(|| Error::Config(format!("--adapter {named:?}: expected NAME=DIR")))?;
         policies.push((name.to_owned(), Some(vlm.load_adapter(std::path::Path::new(dir))?)));
     }
-    let most = args.max_description_tokens;
-    let table = benchmark.run(&vlm, &encoder, &args.images, &policies, most, &args.output, &stop)?;
+    let conditions = Conditions {
+        vlm: &vlm,
+        encoder: &encoder,
+        images: &args.images,
+        max_description_tokens: args.max_description_tokens,
+    };
+    let table = benchmark.run(conditions, &policies, &args.output, &stop)?;
     println!("{}", benchmark.render(&table));
     Ok(())
 }

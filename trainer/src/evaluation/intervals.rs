@@ -44,7 +44,10 @@ mod tests {
     fn a_paired_difference_is_that_of_a_normal_interval() {
         let found = paired_difference(&[1.0, 0.0, 0.0, 1.0, 1.0], &[0.0, 0.0, 1.0, 0.0, 1.0]);
         assert!((found.mean - 0.2).abs() < 1e-12);
-        assert!((found.half_width - 1.959_963_984_540_054 * (0.7f64 / 5.0).sqrt()).abs() < 1e-12, "{found:?}");
+        assert!(
+            (found.half_width - 1.959_963_984_540_054 * (0.7f64 / 5.0).sqrt()).abs() < 1e-12,
+            "{found:?}"
+        );
         assert_eq!(paired_difference(&[1.0, 1.0], &[1.0, 1.0]), Estimate { mean: 0.0, half_width: 0.0 });
     }
 }

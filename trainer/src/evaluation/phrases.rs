@@ -13,7 +13,10 @@ pub fn count(text: &str, phrases: &BTreeSet<String>) -> BTreeMap<String, usize> 
     let mut found = BTreeMap::new();
     for phrase in phrases {
         let parts: Vec<&str> = phrase.split_whitespace().collect();
-        let times = words.windows(parts.len().max(1)).filter(|window| window.iter().zip(&parts).all(|(w, p)| w == p)).count();
+        let times = words
+            .windows(parts.len().max(1))
+            .filter(|window| window.iter().zip(&parts).all(|(w, p)| w == p))
+            .count();
         if times > 0 && !parts.is_empty() {
             found.insert(phrase.clone(), times);
         }
@@ -32,8 +35,10 @@ pub fn f1(found: &BTreeMap<String, usize>, expected: &[String]) -> f64 {
     if named + expected.len() == 0 {
         return 1.0;
     }
-    let right: usize =
-        found.iter().map(|(phrase, times)| (*times).min(left.get(phrase.as_str()).copied().unwrap_or(0))).sum();
+    let right: usize = found
+        .iter()
+        .map(|(phrase, times)| (*times).min(left.get(phrase.as_str()).copied().unwrap_or(0)))
+        .sum();
     2.0 * right as f64 / (named + expected.len()) as f64
 }
 

@@ -66,6 +66,19 @@ impl Row for Said {
     }
 }
 
+/// What every policy is evaluated under.
+#[derive(Clone, Copy)]
+pub struct Conditions<'a> {
+    /// The base model.
+    pub vlm: &'a Vlm,
+    /// Its tokenizer and template.
+    pub encoder: &'a Encoder,
+    /// The folder images are in.
+    pub images: &'a Path,
+    /// A description ends here at the latest.
+    pub max_description_tokens: u32,
+}
+
 /// What is evaluated.
 pub struct Benchmark {
     questions: Vec<Question>,
@@ -94,7 +107,10 @@ impl Benchmark {
     /// # Errors
     /// [`Error::Data`] naming file and line.
     pub fn read(questions: &Path, scenes: &Path) -> Result<Self> {
-        Ok(Self { questions: read_unique(questions, |q: &Question| &q.id)?, scenes: read_unique(scenes, |s: &Scene| &s.id)? })
+        Ok(Self {
+            questions: read_unique(questions, |q: &Question| &q.id)?,
+            scenes: read_unique(scenes, |s: &Scene| &s.id)?,
+        })
     }
 
     /// Runs every policy over every image, going on from what `output` holds, and returns the table.
@@ -103,11 +119,8 @@ impl Benchmark {
     /// [`Error::Data`] for an image that cannot be read; [`Error::Interrupted`], after which the next call goes on.
     pub fn run(
         &self,
-        vlm: &Vlm,
-        encoder: &Encoder,
-        images: &Path,
+        conditions: Conditions<'_>,
         policies: &[(String, Option<LoraAdapter>)],
-        max_description_tokens: u32,
         output: &Path,
         stop: &Stop,
     ) -> Result<Vec<PolicyRow>> {
@@ -123,13 +136,13 @@ impl Benchmark {
                 .map(|(image, questions)| (*image, questions))
                 .collect();
             tracing::info!(policy, images = todo.len(), "evaluates");
-            let reader = Reader { vlm, encoder, adapter: adapter.as_ref(), max_description_tokens, stop };
+            let reader = Reader { conditions, adapter: adapter.as_ref(), stop };
             pool::for_each(
                 &todo,
-                pool::workers(vlm.device()),
+                pool::workers(conditions.vlm.device()),
                 |(image, questions)| {
                     stop.check()?;
-                    reader.say(policy, images, image, questions)
+                    reader.say(policy, image, questions)
                 },
                 |_, said| log.append(&said),
             )?;
@@ -158,19 +171,23 @@ impl Benchmark {
         policies: impl Iterator<Item = &'p str>,
         said: &BTreeMap<String, Said>,
     ) -> Result<Vec<PolicyRow>> {
-        let vocabulary: BTreeSet<String> = self.scenes.iter().flat_map(|s| s.phrases.iter().cloned()).collect();
+        let vocabulary: BTreeSet<String> =
+            self.scenes.iter().flat_map(|s| s.phrases.iter().cloned()).collect();
         let mut first: Option<[Vec<f64>; 3]> = None;
         policies
             .map(|policy| {
                 let of = |image: &str| {
-                    said.get(&said_id(policy, image))
-                        .ok_or_else(|| Error::Data(format!("{policy} said nothing of {image}; run the evaluation again")))
+                    said.get(&said_id(policy, image)).ok_or_else(|| {
+                        Error::Data(format!("{policy} said nothing of {image}; run the evaluation again"))
+                    })
                 };
                 let (mut direct, mut dar, mut f1) = (Vec::new(), Vec::new(), Vec::new());
                 for question in &self.questions {
                     let said = of(&question.image)?;
                     let answers = said.answers.iter().find(|(id, ..)| *id == question.id);
-                    let right = |answer: Option<&String>| f64::from(answer.is_some_and(|a| is_right(a, &question.answer)));
+                    let right = |answer: Option<&String>| {
+                        f64::from(answer.is_some_and(|a| is_right(a, &question.answer)))
+                    };
                     direct.push(right(answers.map(|(_, direct, _)| direct)));
                     dar.push(right(answers.map(|(.., dar)| dar)));
                 }
@@ -202,13 +219,19 @@ impl Benchmark {
         let mut rows = vec![headers.map(str::to_owned)];
         for row in table {
             let of = |e: &Estimate| format!("{:.3} ±{:.3}", e.mean, e.half_width);
-            rows.push([row.policy.clone(), of(&row.direct), of(&row.describe_and_respond), of(&row.description_f1)]);
+            rows.push([
+                row.policy.clone(),
+                of(&row.direct),
+                of(&row.describe_and_respond),
+                of(&row.description_f1),
+            ]);
             if let Some([direct, dar, f1]) = &row.against_first {
                 let of = |e: &Estimate| format!("{:+.3} ±{:.3}", e.mean, e.half_width);
                 rows.push([format!("  against {}", table[0].policy), of(direct), of(dar), of(f1)]);
             }
         }
-        let widths: [usize; 4] = std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0));
+        let widths: [usize; 4] =
+            std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0));
         let mut text = String::new();
         for (number, row) in rows.iter().enumerate() {
             let cells: Vec<String> =
@@ -229,10 +252,8 @@ impl Benchmark {
 }
 
 struct Reader<'a> {
-    vlm: &'a Vlm,
-    encoder: &'a Encoder,
+    conditions: Conditions<'a>,
     adapter: Option<&'a LoraAdapter>,
-    max_description_tokens: u32,
     stop: &'a Stop,
 }
 
@@ -240,22 +261,23 @@ struct Reader<'a> {
 const MAX_ANSWER_TOKENS: u32 = 16;
 
 impl Reader<'_> {
-    fn say(&self, policy: &str, images: &Path, relative: &str, questions: &[&Question]) -> Result<Said> {
+    fn say(&self, policy: &str, relative: &str, questions: &[&Question]) -> Result<Said> {
+        let Conditions { vlm, encoder, images, max_description_tokens } = self.conditions;
         let path = images_dir::resolve(images, relative)?;
         let image = image::open(&path, &Limits::default())
             .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
-        let seen = self.vlm.see(&image)?;
+        let seen = vlm.see(&image)?;
         let generator =
-            Generator::new(&self.vlm.model, self.adapter, self.encoder.tokenizer.eos_ids(), self.stop.clone());
-        let encode = |text: &str| self.encoder.encode_prompt(&[Turn::user_with_image(text)], Some(seen.tokens));
+            Generator::new(&vlm.model, self.adapter, encoder.tokenizer.eos_ids(), self.stop.clone());
+        let encode = |text: &str| encoder.encode_prompt(&[Turn::user_with_image(text)], Some(seen.tokens));
         let shared = generator.read_image(&encode(DESCRIBE_AND_RESPOND)?.ids, Some(&seen.features))?;
         let ask = |text: &str, max_new_tokens: u32| -> Result<String> {
             let greedy = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens };
             let mut draw = Draw::new(0, relative, "greedy");
             let response = generator.respond(&encode(text)?.ids, shared.as_ref(), &greedy, &mut draw)?;
-            Ok(self.encoder.tokenizer.decode(&response.tokens, true)?.trim().to_owned())
+            Ok(encoder.tokenizer.decode(&response.tokens, true)?.trim().to_owned())
         };
-        let description = ask(DESCRIBE_AND_RESPOND, self.max_description_tokens)?;
+        let description = ask(DESCRIBE_AND_RESPOND, max_description_tokens)?;
         let answers = questions
             .iter()
             .map(|question| {
@@ -289,7 +311,11 @@ fn read_unique<T: for<'de> Deserialize<'de>>(path: &Path, id: impl Fn(&T) -> &St
     for row in jsonl::read::<T>(path)? {
         let (line, row) = row?;
         if !seen.insert(id(&row).clone()) {
-            return Err(Error::Data(format!("{}:{line}: id {:?} is there twice; give each row its own", path.display(), id(&row))));
+            return Err(Error::Data(format!(
+                "{}:{line}: id {:?} is there twice; give each row its own",
+                path.display(),
+                id(&row)
+            )));
         }
         rows.push(row);
     }

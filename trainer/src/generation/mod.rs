@@ -86,7 +86,9 @@ impl<'a> Generator<'a> {
             Some(shared) if prompt.len() > shared.ids.len() && prompt.starts_with(&shared.ids) => {
                 (shared.cache.fork(capacity)?, &prompt[shared.ids.len()..])
             }
-            Some(_) => return Err(Error::Data("the prompt does not start as the image's other prompts do".into())),
+            Some(_) => {
+                return Err(Error::Data("the prompt does not start as the image's other prompts do".into()));
+            }
             None => (language.new_cache(capacity), prompt),
         };
         let mut hidden = language.forward_cached(&language.embed(rest)?, &mut cache, self.adapted())?;

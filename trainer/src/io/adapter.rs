@@ -141,8 +141,11 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Res
         .iter()
         .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.contiguous()?)))
         .collect::<Result<_>>()?;
-    let bytes = safetensors::serialize(contiguous.iter().map(|(name, tensor)| (name.as_str(), tensor)), Some(metadata))
-        .map_err(|e| Error::Storage { path: path.to_owned(), source: std::io::Error::other(e.to_string()) })?;
+    let bytes = safetensors::serialize(
+        contiguous.iter().map(|(name, tensor)| (name.as_str(), tensor)),
+        Some(metadata),
+    )
+    .map_err(|e| Error::Storage { path: path.to_owned(), source: std::io::Error::other(e.to_string()) })?;
     atomic::write(path, &bytes)
 }
 
@@ -163,7 +166,10 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
         _ => Error::storage(&path)(e),
     })?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
-        Error::Config(format!("{}: not a whole safetensors file ({e}); save the adapter again", path.display()))
+        Error::Config(format!(
+            "{}: not a whole safetensors file ({e}); save the adapter again",
+            path.display()
+        ))
     })?;
     let mut halves: BTreeMap<(usize, LoraTarget), BTreeMap<Half, (String, Tensor)>> = BTreeMap::new();
     let mut dropped = Vec::new();
@@ -199,7 +205,10 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
         let mut take = |half: Half, shape: (usize, usize)| -> Result<Var> {
             let expected = tensor_name(layer, target, half);
             let (name, tensor) = pair.remove(&half).ok_or_else(|| {
-                Error::Config(format!("{}: tensor {expected} is missing; save the adapter again", path.display()))
+                Error::Config(format!(
+                    "{}: tensor {expected} is missing; save the adapter again",
+                    path.display()
+                ))
             })?;
             if tensor.dims() != [shape.0, shape.1] {
                 return Err(Error::Config(format!(
@@ -231,7 +240,9 @@ fn read_config(path: &Path) -> Result<ReadConfig> {
     })?;
     let config: ReadConfig =
         serde_json::from_str(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
-    let refuse = |field: &str, reason: &str| Err(Error::Config(format!("{}: field {field}: {reason}", path.display())));
+    let refuse = |field: &str, reason: &str| {
+        Err(Error::Config(format!("{}: field {field}: {reason}", path.display())))
+    };
     if config.peft_type.as_deref().is_some_and(|kind| kind != "LORA") {
         return refuse("peft_type", "only LORA adapters can be used");
     }
@@ -239,7 +250,10 @@ fn read_config(path: &Path) -> Result<ReadConfig> {
         return refuse("r", "must be at least 1");
     }
     if config.use_dora {
-        return refuse("use_dora", "DoRA is not plain LoRA; merge it into the base model and start from that");
+        return refuse(
+            "use_dora",
+            "DoRA is not plain LoRA; merge it into the base model and start from that",
+        );
     }
     if config.bias.as_deref().is_some_and(|bias| bias != "none") {
         return refuse("bias", "trained biases are not supported; merge the adapter into the base model");
@@ -248,10 +262,16 @@ fn read_config(path: &Path) -> Result<ReadConfig> {
         return refuse("fan_in_fan_out", "must be false for a LLaVA model");
     }
     if config.modules_to_save.as_ref().is_some_and(|modules| !modules.is_empty()) {
-        return refuse("modules_to_save", "whole trained modules are not supported; merge the adapter into the base model");
+        return refuse(
+            "modules_to_save",
+            "whole trained modules are not supported; merge the adapter into the base model",
+        );
     }
     if !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty() {
-        return refuse("rank_pattern, alpha_pattern", "one rank and one alpha for all projections are supported");
+        return refuse(
+            "rank_pattern, alpha_pattern",
+            "one rank and one alpha for all projections are supported",
+        );
     }
     Ok(config)
 }

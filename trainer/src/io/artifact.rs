@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use stic_contract::artifact::{CreatedBy, PARTIAL_DIR, SUCCESS_FILE, folder_name, partial_dir};
-use stic_contract::{Artifact, ArtifactKind, ArtifactRef, Digest, RunIdentity, StepName, SuccessMarker, VolumePath};
+use stic_contract::{
+    Artifact, ArtifactKind, ArtifactRef, Digest, RunIdentity, StepName, SuccessMarker, VolumePath,
+};
 
 use super::atomic;
 use super::volumes::Volumes;
@@ -118,7 +120,10 @@ impl Output {
         let path = self.partial.join(name).join(MADE_FROM_FILE);
         let made_from = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
         let made_from: Value = made_from.ok_or_else(|| {
-            Error::Data(format!("{}: not found or damaged; run the step that writes the shards again", path.display()))
+            Error::Data(format!(
+                "{}: not found or damaged; run the step that writes the shards again",
+                path.display()
+            ))
         })?;
         let dir = self.partial.join(format!("{name}.sealed"));
         atomic::create_dir(&dir)?;
@@ -212,7 +217,10 @@ pub fn inspect(dir: &Path) -> Result<SuccessMarker> {
 }
 
 fn not_whole(dir: &Path) -> Error {
-    Error::Data(format!("{}: {SUCCESS_FILE} not found; the step that makes it has not finished there", dir.display()))
+    Error::Data(format!(
+        "{}: {SUCCESS_FILE} not found; the step that makes it has not finished there",
+        dir.display()
+    ))
 }
 
 /// `_SUCCESS.json` of `dir`, `None` when there is none.
@@ -226,9 +234,9 @@ pub fn read_marker(dir: &Path) -> Result<Option<SuccessMarker>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::storage(&path)(e)),
     };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|e| Error::Data(format!("{}: {e}; delete the folder, it will be made again", path.display())))
+    serde_json::from_str(&text).map(Some).map_err(|e| {
+        Error::Data(format!("{}: {e}; delete the folder, it will be made again", path.display()))
+    })
 }
 
 fn verify(dir: &Path, marker: &SuccessMarker) -> Result<()> {

@@ -187,7 +187,9 @@ fn delta_of(adapter: &LoraAdapter, name: &str) -> Result<Option<Tensor>> {
         parts.next().is_none().then_some((layer, target))
     };
     match parse() {
-        Some((layer, target)) => Ok(adapter.delta(layer, target)?.map(|d| d.to_device(&Device::Cpu)).transpose()?),
+        Some((layer, target)) => {
+            Ok(adapter.delta(layer, target)?.map(|d| d.to_device(&Device::Cpu)).transpose()?)
+        }
         None => Ok(None),
     }
 }

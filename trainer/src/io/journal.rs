@@ -45,7 +45,8 @@ impl Journal {
         file.set_len(whole as u64).map_err(storage())?;
         file.seek(SeekFrom::End(0)).map_err(storage())?;
         let mut ids = Vec::new();
-        for (number, line) in bytes[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
+        for (number, line) in bytes[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty())
+        {
             ids.push(parse::<R>(path, number + 1, line)?.id().to_owned());
         }
         Ok((Self { path: path.to_owned(), file }, ids))
@@ -130,7 +131,10 @@ pub fn write_rows<R: Serialize>(path: &Path, rows: &[R]) -> Result<()> {
 
 fn parse<R: DeserializeOwned>(path: &Path, number: usize, line: &[u8]) -> Result<R> {
     serde_json::from_slice(line).map_err(|e| {
-        Error::Data(format!("{}:{number}: {e}; the file was edited or damaged, make it again", path.display()))
+        Error::Data(format!(
+            "{}:{number}: {e}; the file was edited or damaged, make it again",
+            path.display()
+        ))
     })
 }
 
@@ -169,7 +173,10 @@ mod tests {
         let (mut journal, ids) = Journal::open::<Line>(&path).expect("opens again");
         assert_eq!(ids, ["b"]);
         journal.append(&line("a", 2)).expect("written");
-        assert_eq!(std::fs::read_to_string(&path).expect("text"), "{\"id\":\"b\",\"n\":1}\n{\"id\":\"a\",\"n\":2}\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("text"),
+            "{\"id\":\"b\",\"n\":1}\n{\"id\":\"a\",\"n\":2}\n"
+        );
     }
 
     #[test]

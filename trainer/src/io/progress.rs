@@ -84,7 +84,9 @@ impl Reporter {
     }
 
     fn write_if_due(&mut self) -> Result<()> {
-        if self.written.is_some_and(|at| at.elapsed() < INTERVAL) && self.progress.current < self.progress.total {
+        if self.written.is_some_and(|at| at.elapsed() < INTERVAL)
+            && self.progress.current < self.progress.total
+        {
             return Ok(());
         }
         self.write()

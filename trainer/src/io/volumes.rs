@@ -24,8 +24,11 @@ impl Volumes {
     /// # Errors
     /// [`Error::Config`] for a path that would leave its volume, or a volume that is not mounted.
     pub fn resolve(&self, location: &VolumePath) -> Result<PathBuf> {
-        let plain = |path: &str| Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        let one_folder = !location.volume.is_empty() && !location.volume.contains(['/', '\\']) && plain(&location.volume);
+        let plain = |path: &str| {
+            Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+        };
+        let one_folder =
+            !location.volume.is_empty() && !location.volume.contains(['/', '\\']) && plain(&location.volume);
         if !one_folder || !plain(&location.path) {
             return Err(Error::Config(format!(
                 "path {location}: leaves its volume; use a path inside the volume, without a leading / and without .."
@@ -52,10 +55,15 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(root.path().join("data")).expect("a volume");
         let volumes = Volumes::new(root.path().to_owned());
-        let at = |volume: &str, path: &str| volumes.resolve(&VolumePath { volume: volume.into(), path: path.into() });
+        let at = |volume: &str, path: &str| {
+            volumes.resolve(&VolumePath { volume: volume.into(), path: path.into() })
+        };
         assert_eq!(at("data", "a/b").expect("inside"), root.path().join("data/a/b"));
         for (volume, path) in [("data", "../x"), ("data", "/etc"), ("..", ""), ("data/..", ""), ("", "a")] {
-            assert!(at(volume, path).expect_err("outside").to_string().contains("leaves its volume"), "{volume} {path}");
+            assert!(
+                at(volume, path).expect_err("outside").to_string().contains("leaves its volume"),
+                "{volume} {path}"
+            );
         }
         assert!(at("other", "").expect_err("not there").to_string().contains("mount the volume"));
     }

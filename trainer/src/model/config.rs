@@ -138,8 +138,9 @@ impl LlavaConfig {
             )),
             _ => Error::storage(&path)(e),
         })?;
-        let json: Value = serde_json::from_str(&text)
-            .map_err(|e| Error::Config(format!("{}: {e}; the file is not JSON, download it again", path.display())))?;
+        let json: Value = serde_json::from_str(&text).map_err(|e| {
+            Error::Config(format!("{}: {e}; the file is not JSON, download it again", path.display()))
+        })?;
         Self::parse(&Fields { path: &path, prefix: "", json: &json })
     }
 
@@ -162,9 +163,12 @@ impl LlavaConfig {
             || Ok(VisionConfig::clip_vit_large_patch14_336()),
             |fields| VisionConfig::parse(&fields, &VisionConfig::clip_vit_large_patch14_336()),
         )?;
-        let text = TextConfig::parse(&root.nested("text_config").unwrap_or(Fields { json: &Value::Null, ..*root }))?;
+        let text =
+            TextConfig::parse(&root.nested("text_config").unwrap_or(Fields { json: &Value::Null, ..*root }))?;
         let grid_pinpoints = match flavour {
-            Flavour::LlavaNext => root.pinpoints("image_grid_pinpoints")?.unwrap_or_else(|| DEFAULT_PINPOINTS.to_vec()),
+            Flavour::LlavaNext => {
+                root.pinpoints("image_grid_pinpoints")?.unwrap_or_else(|| DEFAULT_PINPOINTS.to_vec())
+            }
             _ => Vec::new(),
         };
         let tie = root.boolean("tie_word_embeddings")?.unwrap_or(false);
@@ -172,7 +176,10 @@ impl LlavaConfig {
             vision: Some(vision),
             vision_tower_name: None,
             text: TextConfig { tie_word_embeddings: text.tie_word_embeddings || tie, ..text },
-            image_token_id: root.count("image_token_index")?.or(root.count("image_token_id")?).unwrap_or(32000) as u32,
+            image_token_id: root
+                .count("image_token_index")?
+                .or(root.count("image_token_id")?)
+                .unwrap_or(32000) as u32,
             grid_pinpoints,
             vision_feature_layers: root.layers("vision_feature_layer")?.unwrap_or_else(|| vec![-2]),
             keep_class_token: root.strategy("vision_feature_select_strategy")?,
@@ -187,7 +194,9 @@ impl LlavaConfig {
         if projector != "mlp2x_gelu" {
             return Err(root.error(
                 "mm_projector_type",
-                &format!("{projector:?} is not supported; use a checkpoint with mlp2x_gelu (LLaVA-1.5 or 1.6)"),
+                &format!(
+                    "{projector:?} is not supported; use a checkpoint with mlp2x_gelu (LLaVA-1.5 or 1.6)"
+                ),
             ));
         }
         let anyres = root.text("image_aspect_ratio")?.is_some_and(|ratio| ratio.starts_with("anyres"));
@@ -201,8 +210,10 @@ impl LlavaConfig {
         let strategy = root.text("mm_vision_select_feature")?.unwrap_or_else(|| "patch".into());
         // The original writes pinpoints as (width, height).
         let grid_pinpoints = if anyres {
-            root.pinpoints("image_grid_pinpoints")?
-                .map_or_else(|| DEFAULT_PINPOINTS.to_vec(), |list| list.into_iter().map(|(w, h)| (h, w)).collect())
+            root.pinpoints("image_grid_pinpoints")?.map_or_else(
+                || DEFAULT_PINPOINTS.to_vec(),
+                |list| list.into_iter().map(|(w, h)| (h, w)).collect(),
+            )
         } else {
             Vec::new()
         };
@@ -295,7 +306,12 @@ impl VisionConfig {
             layer_norm_eps: fields.number("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
             hidden_act: fields.activation("hidden_act")?.unwrap_or(default.hidden_act),
         };
-        fields.divides("num_attention_heads", config.num_attention_heads, "hidden_size", config.hidden_size)?;
+        fields.divides(
+            "num_attention_heads",
+            config.num_attention_heads,
+            "hidden_size",
+            config.hidden_size,
+        )?;
         if config.patch_size == 0 || config.patch_size > config.image_size {
             return Err(fields.error("patch_size", "must be between 1 and image_size"));
         }
@@ -312,7 +328,9 @@ impl TextConfig {
             other => {
                 return Err(fields.error(
                     "model_type",
-                    &format!("{other:?} is not a language model this trainer knows; use llama (Vicuna) or mistral"),
+                    &format!(
+                        "{other:?} is not a language model this trainer knows; use llama (Vicuna) or mistral"
+                    ),
                 ));
             }
         };
@@ -327,7 +345,12 @@ impl TextConfig {
                 hidden_size / num_attention_heads
             }
         };
-        fields.divides("num_key_value_heads", num_key_value_heads, "num_attention_heads", num_attention_heads)?;
+        fields.divides(
+            "num_key_value_heads",
+            num_key_value_heads,
+            "num_attention_heads",
+            num_attention_heads,
+        )?;
         let (rope_theta, rope_factor) = fields.rope()?;
         let act = fields.activation("hidden_act")?.unwrap_or(Activation::Silu);
         if act != Activation::Silu {
@@ -336,14 +359,20 @@ impl TextConfig {
         Ok(Self {
             vocab_size: fields.count("vocab_size")?.unwrap_or(32000),
             hidden_size,
-            intermediate_size: fields.count("intermediate_size")?.unwrap_or(if mistral { 14336 } else { 11008 }),
+            intermediate_size: fields.count("intermediate_size")?.unwrap_or(if mistral {
+                14336
+            } else {
+                11008
+            }),
             num_hidden_layers: fields.count("num_hidden_layers")?.unwrap_or(32),
             num_attention_heads,
             num_key_value_heads,
             head_dim,
-            max_position_embeddings: fields
-                .count("max_position_embeddings")?
-                .unwrap_or(if mistral { 4096 * 32 } else { 2048 }),
+            max_position_embeddings: fields.count("max_position_embeddings")?.unwrap_or(if mistral {
+                4096 * 32
+            } else {
+                2048
+            }),
             rms_norm_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta,
             rope_factor,
@@ -440,7 +469,8 @@ impl<'a> Fields<'a> {
         let parsed;
         let value = match value {
             Value::String(text) => {
-                parsed = serde_json::from_str::<Value>(&text.replace(['(', ')'], " ")).map_err(|_| invalid())?;
+                parsed =
+                    serde_json::from_str::<Value>(&text.replace(['(', ')'], " ")).map_err(|_| invalid())?;
                 &parsed
             }
             other => other,
@@ -492,7 +522,10 @@ impl<'a> Fields<'a> {
         if number.is_multiple_of(divisor) {
             return Ok(());
         }
-        Err(self.error(a, &format!("{divisor} does not divide {b} {number}; the config is not that of a checkpoint")))
+        Err(self.error(
+            a,
+            &format!("{divisor} does not divide {b} {number}; the config is not that of a checkpoint"),
+        ))
     }
 }
 
@@ -539,10 +572,17 @@ mod tests {
     #[test]
     fn errors_name_the_file_and_the_field() {
         let message = |json: &str| parse(json).expect_err("invalid").to_string();
-        assert!(message(r#"{"model_type":"qwen2_vl"}"#).starts_with("m/config.json: field model_type: \"qwen2_vl\""));
+        assert!(
+            message(r#"{"model_type":"qwen2_vl"}"#)
+                .starts_with("m/config.json: field model_type: \"qwen2_vl\"")
+        );
         let nested = message(r#"{"model_type":"llava","text_config":{"hidden_size":"x"}}"#);
-        assert!(nested.contains("field text_config.hidden_size: must be a positive whole number"), "{nested}");
-        let heads = message(r#"{"model_type":"llava","text_config":{"hidden_size":100,"num_attention_heads":3}}"#);
+        assert!(
+            nested.contains("field text_config.hidden_size: must be a positive whole number"),
+            "{nested}"
+        );
+        let heads =
+            message(r#"{"model_type":"llava","text_config":{"hidden_size":100,"num_attention_heads":3}}"#);
         assert!(heads.contains("does not divide hidden_size 100"), "{heads}");
     }
 }

@@ -31,7 +31,8 @@ const DECIDING: [&str; 12] = [
 /// # Errors
 /// Those of reading; [`Error::Config`] when there is no checkpoint.
 pub fn model_digest(dir: &Path, mut seen: impl FnMut(u64) -> Result<()>) -> Result<Digest> {
-    let mut paths: Vec<_> = DECIDING.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect();
+    let mut paths: Vec<_> =
+        DECIDING.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect();
     paths.extend(checkpoint_files(dir)?);
     let tower = dir.join("vision_tower");
     if tower.is_dir() {

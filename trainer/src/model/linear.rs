@@ -47,9 +47,19 @@ struct TimesTransposed {
     weight: Tensor,
 }
 
+/// One multiplication of matrices.
+struct Plan {
+    /// Batch, rows, columns, and the width that is summed over.
+    bmnk: (usize, usize, usize, usize),
+    /// The input as a matrix.
+    matrix: Layout,
+    /// Of the product.
+    shape: Shape,
+}
+
 impl TimesTransposed {
     /// ((batch, m, n, k), the layout of x as a matrix, the shape of the product).
-    fn plan(&self, layout: &Layout) -> Result<((usize, usize, usize, usize), Layout, Shape)> {
+    fn plan(&self, layout: &Layout) -> Result<Plan> {
         let (k, n) = self.weight.dims2()?;
         let dims = layout.dims();
         let m = layout.shape().elem_count() / k;
@@ -58,7 +68,11 @@ impl TimesTransposed {
             Some(last) if *last == k => *last = n,
             _ => candle_core::bail!("a linear layer of width {k} was given {dims:?}"),
         }
-        Ok(((1, m, n, k), Layout::contiguous_with_offset((m, k), layout.start_offset()), Shape::from(out)))
+        Ok(Plan {
+            bmnk: (1, m, n, k),
+            matrix: Layout::contiguous_with_offset((m, k), layout.start_offset()),
+            shape: Shape::from(out),
+        })
     }
 }
 
@@ -68,7 +82,7 @@ impl CustomOp1 for TimesTransposed {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (bmnk, matrix, shape) = self.plan(layout)?;
+        let Plan { bmnk, matrix, shape } = self.plan(layout)?;
         let (weight, weight_layout) = self.weight.storage_and_layout();
         match &*weight {
             Storage::Cpu(weight) => Ok((storage.matmul(weight, bmnk, &matrix, weight_layout)?, shape)),
@@ -82,7 +96,7 @@ impl CustomOp1 for TimesTransposed {
         storage: &candle_core::CudaStorage,
         layout: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let (bmnk, matrix, shape) = self.plan(layout)?;
+        let Plan { bmnk, matrix, shape } = self.plan(layout)?;
         let (weight, weight_layout) = self.weight.storage_and_layout();
         match &*weight {
             Storage::Cuda(weight) => Ok((storage.matmul(weight, bmnk, &matrix, weight_layout)?, shape)),
@@ -125,7 +139,8 @@ mod tests {
     fn takes_bf16_weights_and_views() -> candle_core::Result<()> {
         let device = Device::Cpu;
         let weight = Tensor::arange(0f32, 12f32, &device)?.reshape((3, 4))?.to_dtype(DType::BF16)?;
-        let xs = Tensor::arange(0f32, 24f32, &device)?.reshape((6, 4))?.to_dtype(DType::BF16)?.narrow(0, 2, 3)?;
+        let xs =
+            Tensor::arange(0f32, 24f32, &device)?.reshape((6, 4))?.to_dtype(DType::BF16)?.narrow(0, 2, 3)?;
         let ys = FrozenLinear::new(weight.clone(), None).forward(&xs)?.to_dtype(DType::F32)?;
         let expected = xs.matmul(&weight.t()?)?.to_dtype(DType::F32)?;
         assert_eq!(ys.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);

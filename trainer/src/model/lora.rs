@@ -103,7 +103,8 @@ impl LoraAdapter {
                 let (out, input) = projection_shape(config, *target);
                 let mut draw = Draw::new(seed, &tensor_name(layer, *target, Half::A), "lora-init");
                 let bound = 1.0 / (input as f64).sqrt();
-                let a: Vec<f32> = (0..rank * input).map(|_| ((draw.uniform() * 2.0 - 1.0) * bound) as f32).collect();
+                let a: Vec<f32> =
+                    (0..rank * input).map(|_| ((draw.uniform() * 2.0 - 1.0) * bound) as f32).collect();
                 let pair = LoraPair {
                     a: Var::from_vec(a, (rank, input), device)?,
                     b: Var::zeros((out, rank), DType::F32, device)?,
@@ -154,7 +155,10 @@ impl LoraAdapter {
     /// The projections it sits on, over all layers.
     #[must_use]
     pub fn targets(&self) -> Vec<LoraTarget> {
-        LoraTarget::ALL.into_iter().filter(|t| self.layers.iter().any(|layer| layer.contains_key(t))).collect()
+        LoraTarget::ALL
+            .into_iter()
+            .filter(|t| self.layers.iter().any(|layer| layer.contains_key(t)))
+            .collect()
     }
 
     /// The pair on a projection.
@@ -241,7 +245,8 @@ impl AdaptableLinear {
         adapted: Option<Adapted<'_>>,
         mode: Mode,
     ) -> candle_core::Result<Tensor> {
-        let pair = adapted.and_then(|adapted| Some((adapted, adapted.adapter.pair(self.layer, self.target)?)));
+        let pair =
+            adapted.and_then(|adapted| Some((adapted, adapted.adapter.pair(self.layer, self.target)?)));
         let Some((adapted, pair)) = pair else { return self.base.forward(xs) };
         if adapted.merged {
             let merged = self.base.plus(&pair.delta(adapted.adapter.scale)?)?;

@@ -21,7 +21,8 @@ impl Projector {
         let width = config.text.hidden_size;
         let linear = |part: &str, input: usize| -> Result<FrozenLinear> {
             let name = format!("multi_modal_projector.{part}");
-            let bias = if config.projector_bias { Some(weights.get(width, &format!("{name}.bias"))?) } else { None };
+            let bias =
+                if config.projector_bias { Some(weights.get(width, &format!("{name}.bias"))?) } else { None };
             Ok(FrozenLinear::new(weights.get((width, input), &format!("{name}.weight"))?, bias))
         };
         Ok(Self {

@@ -71,7 +71,10 @@ impl Weights {
         checkpoint_files(dir)?.iter().try_for_each(|path| self.add_file(path))
     }
 
-    #[expect(unsafe_code, reason = "a memory map; the checkpoint is mounted read-only and digested by `prepare`")]
+    #[expect(
+        unsafe_code,
+        reason = "a memory map; the checkpoint is mounted read-only and digested by `prepare`"
+    )]
     fn add_file(&mut self, path: &Path) -> Result<()> {
         let file = File::open(path).map_err(Error::storage(path))?;
         // SAFETY: nothing of this process writes to the file. Another process that truncates it while it is
@@ -247,7 +250,10 @@ pub fn checkpoint_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string(&index_path).map_err(Error::storage(&index_path))?;
     let bad = |reason: &str| Error::Config(format!("{}: {reason}; download it again", index_path.display()));
     let json: Value = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
-    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| bad("field weight_map is missing"))?;
+    let map = json
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| bad("field weight_map is missing"))?;
     let mut names: Vec<&str> = map
         .values()
         .map(|v| v.as_str().filter(|name| !name.contains(['/', '\\'])))
@@ -262,7 +268,10 @@ pub fn checkpoint_files(dir: &Path) -> Result<Vec<PathBuf>> {
             if path.exists() {
                 Ok(path)
             } else {
-                Err(Error::Config(format!("{}: shard named by {INDEX} not found; download it again", path.display())))
+                Err(Error::Config(format!(
+                    "{}: shard named by {INDEX} not found; download it again",
+                    path.display()
+                )))
             }
         })
         .collect()
@@ -313,10 +322,7 @@ mod tests {
                 ]
                 .as_slice(),
             ),
-            (
-                "language_model.lm_head.weight",
-                &["language_model.lm_head.weight", "lm_head.weight"],
-            ),
+            ("language_model.lm_head.weight", &["language_model.lm_head.weight", "lm_head.weight"]),
             (
                 "vision_tower.encoder.layers.1.mlp.fc1.bias",
                 &[
@@ -339,7 +345,11 @@ mod tests {
             ("image_newline", &["image_newline", "model.image_newline"]),
             (
                 "language_model.model.norm.weight",
-                &["language_model.model.norm.weight", "model.language_model.norm.weight", "model.norm.weight"],
+                &[
+                    "language_model.model.norm.weight",
+                    "model.language_model.norm.weight",
+                    "model.norm.weight",
+                ],
             ),
         ];
         for (canonical, stored) in table {

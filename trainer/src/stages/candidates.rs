@@ -80,7 +80,11 @@ pub(super) fn list(source: &ItemSource, seed: u64, volumes: &Volumes) -> Result<
                     id: pair.id,
                     image: pair.image,
                     conversation: Vec::new(),
-                    pair: Some(GivenPair { prompt: pair.prompt, chosen: pair.chosen, rejected: pair.rejected }),
+                    pair: Some(GivenPair {
+                        prompt: pair.prompt,
+                        chosen: pair.chosen,
+                        rejected: pair.rejected,
+                    }),
                 })
                 .collect();
             let images = volumes.resolve(images)?;
@@ -125,7 +129,8 @@ fn most(limit: Option<u64>) -> usize {
 /// Those of the smallest hash(seed, id), so that a larger limit keeps all that a smaller one kept.
 fn draw(mut rows: Vec<Candidate>, limit: Option<u64>, seed: u64) -> Vec<Candidate> {
     if rows.len() > most(limit) {
-        let ranks: HashMap<String, [u8; 32]> = rows.iter().map(|r| (r.id.clone(), rank(seed, &r.id))).collect();
+        let ranks: HashMap<String, [u8; 32]> =
+            rows.iter().map(|r| (r.id.clone(), rank(seed, &r.id))).collect();
         rows.sort_by(|a, b| ranks[&a.id].cmp(&ranks[&b.id]));
         rows.truncate(most(limit));
     }
@@ -148,7 +153,9 @@ mod tests {
                 place: None,
             })
             .collect();
-        let ids = |limit, seed| -> Vec<String> { draw(rows.clone(), Some(limit), seed).into_iter().map(|r| r.id).collect() };
+        let ids = |limit, seed| -> Vec<String> {
+            draw(rows.clone(), Some(limit), seed).into_iter().map(|r| r.id).collect()
+        };
         let (small, large) = (ids(60, 3), ids(120, 3));
         assert_eq!((small.len(), large.len()), (60, 120));
         assert!(small.iter().all(|id| large.contains(id)));

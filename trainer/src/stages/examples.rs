@@ -67,9 +67,11 @@ impl ExampleBuilder<'_> {
         let prompt = self.encoder.encode_prompt(&[turn], image_tokens)?.ids;
         let chosen = self.fit(&item.id, prompt.len(), row.chosen.tokens.clone())?;
         let tokens = match (&self.recipe.objective, &row.rejected) {
-            (Objective::Dpo(_), Some(rejected)) => {
-                Tokens::Pair { chosen, rejected: self.fit(&item.id, prompt.len(), rejected.tokens.clone())?, prompt }
-            }
+            (Objective::Dpo(_), Some(rejected)) => Tokens::Pair {
+                chosen,
+                rejected: self.fit(&item.id, prompt.len(), rejected.tokens.clone())?,
+                prompt,
+            },
             (Objective::Dpo(_), None) => {
                 return Err(Error::Data(format!(
                     "item {:?} has no rejected response; DPO needs one, negatives None is trained with SFT",
@@ -118,7 +120,9 @@ impl ExampleBuilder<'_> {
 
     fn fit(&self, id: &str, prompt: usize, mut response: Vec<u32>) -> Result<Vec<u32>> {
         if response.is_empty() {
-            return Err(Error::Data(format!("item {id:?} has an empty response; delete its row and generate it again")));
+            return Err(Error::Data(format!(
+                "item {id:?} has an empty response; delete its row and generate it again"
+            )));
         }
         let limit = self.limit();
         if prompt + response.len() > limit {

@@ -85,7 +85,10 @@ impl PairMaker<'_> {
             }
             PreferenceSource::File => {
                 let pair = item.pair.as_ref().ok_or_else(|| {
-                    Error::Data(format!("item {:?} was prepared without its pair; run prepare again", item.id))
+                    Error::Data(format!(
+                        "item {:?} was prepared without its pair; run prepare again",
+                        item.id
+                    ))
                 })?;
                 let chosen = self.given(&pair.prompt, &pair.chosen)?;
                 let rejected = self.given(&pair.prompt, &pair.rejected)?;
@@ -167,7 +170,9 @@ impl PairMaker<'_> {
     fn corrupt(&self, item: &Item, image: &::image::RgbImage) -> Result<(SeenImage, Value)> {
         let weights: Vec<u32> = self.recipe.corruptions.iter().map(|c| c.weight).collect();
         let kind = Draw::new(self.seed, &item.id, "corruption").weighted(&weights).ok_or_else(|| {
-            Error::Config("preferences.corruptions: every weight is 0; give one a weight of at least 1".into())
+            Error::Config(
+                "preferences.corruptions: every weight is 0; give one a weight of at least 1".into(),
+            )
         })?;
         let mut draw = Draw::new(self.seed, &item.id, "corruption-parameters");
         let applied = Applied::draw(&self.recipe.corruptions[kind].corruption, image.dimensions(), &mut draw);
@@ -175,7 +180,7 @@ impl PairMaker<'_> {
         if let Some(steps) = applied.noise_steps() {
             add_noise(&mut pixels, steps, &mut draw);
         }
-        let record = serde_json::to_value(&applied).map_err(|e| Error::Data(e.to_string()))?;
+        let record = serde_json::to_value(applied).map_err(|e| Error::Data(e.to_string()))?;
         Ok((self.desk.vlm.see_pixels(&pixels)?, record))
     }
 

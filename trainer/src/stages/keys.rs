@@ -1,9 +1,9 @@
 //! What determines the bytes of each artifact, and so names its folder: recipes and digests, never places.
 
 use serde_json::{Value, json};
+use stic_contract::Digest;
 use stic_contract::config::{DataRecipe, ModelInput};
 use stic_contract::recipe::{Precision, TrainRecipe};
-use stic_contract::Digest;
 
 const TRAINER: &str = env!("CARGO_PKG_VERSION");
 

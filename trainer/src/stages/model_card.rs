@@ -30,7 +30,11 @@ pub(super) fn render(card: &Card<'_>) -> String {
         (RunKind::StageOneRun, Objective::Sft { .. }) => ("stage 1", "SFT on self-generated descriptions"),
         (RunKind::StageTwoRun, _) => ("stage 2", "SFT on description-infused instructions"),
     };
-    let tag = if stage == "stage 1" && matches!(card.task.recipe.objective, Objective::Dpo(_)) { "dpo" } else { "sft" };
+    let tag = if stage == "stage 1" && matches!(card.task.recipe.objective, Objective::Dpo(_)) {
+        "dpo"
+    } else {
+        "sft"
+    };
     let mut text = format!(
         "---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: image-text-to-text\ntags:\n- base_model:adapter:{base}\n- lora\n- stic\n- {tag}\n---\n\n\
 # {base}, STIC {stage}\n\n\

@@ -68,7 +68,16 @@ mod tests {
     fn every_item_is_taken_once() {
         let items: Vec<u32> = (0..100).collect();
         let mut taken = Vec::new();
-        for_each(&items, 3, |n| Ok(n * 2), |n, twice| { taken.push((*n, twice)); Ok(()) }).expect("no error");
+        for_each(
+            &items,
+            3,
+            |n| Ok(n * 2),
+            |n, twice| {
+                taken.push((*n, twice));
+                Ok(())
+            },
+        )
+        .expect("no error");
         taken.sort_unstable();
         assert_eq!(taken, items.iter().map(|n| (*n, n * 2)).collect::<Vec<_>>());
     }
@@ -81,7 +90,10 @@ mod tests {
             &items,
             2,
             |n| if *n == 10 { Err(Error::Interrupted) } else { Ok(()) },
-            |_, ()| { taken += 1; Ok(()) },
+            |_, ()| {
+                taken += 1;
+                Ok(())
+            },
         );
         assert!(matches!(result, Err(Error::Interrupted)));
         assert!((9..990).contains(&taken), "{taken}");

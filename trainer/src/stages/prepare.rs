@@ -175,7 +175,8 @@ fn adapter_digest(task: &Prepare, context: &StepContext, checked: &Checked) -> R
 
 /// Whether the path stays in the folder and nothing is there.
 fn is_missing(images: &Path, relative: &str) -> bool {
-    let inside = Path::new(relative).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let inside =
+        Path::new(relative).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     inside && !relative.is_empty() && images.join(relative).symlink_metadata().is_err()
 }
 
@@ -194,7 +195,10 @@ impl<'a> Checker<'a> {
         let (template, prompts): (_, Vec<&str>) = match &task.recipe {
             DataRecipe::Preferences(recipe) => {
                 let prompts = recipe.caption_prompts.iter().chain(&recipe.hallucination_prompts);
-                (recipe.chat_template, prompts.chain([&recipe.well_curated_prompt]).map(String::as_str).collect())
+                (
+                    recipe.chat_template,
+                    prompts.chain([&recipe.well_curated_prompt]).map(String::as_str).collect(),
+                )
             }
             DataRecipe::Descriptions(recipe) => {
                 (recipe.chat_template, recipe.prompts.iter().map(String::as_str).collect())
@@ -249,7 +253,11 @@ impl<'a> Checker<'a> {
                 "{what} needs {tokens} tokens ({image_tokens} of them the image's), the model takes {limit}; {mend}"
             )))
         };
-        fits("its longest prompt", self.longest_prompt + image_tokens + 1, "shorten the prompts or leave the item out")?;
+        fits(
+            "its longest prompt",
+            self.longest_prompt + image_tokens + 1,
+            "shorten the prompts or leave the item out",
+        )?;
         if let Some(pair) = &item.pair {
             for response in [&pair.chosen, &pair.rejected] {
                 let turns = [
@@ -265,11 +273,16 @@ impl<'a> Checker<'a> {
                 let turns = conversation(item, infusion.as_deref(), "");
                 let tokens = self.training.encode_supervised(&turns, Some(image_tokens))?.ids.len();
                 let most = tokens + recipe.sampling.max_new_tokens as usize;
-                fits("its conversation with a description", most, "lower description.sampling.maxNewTokens or leave the item out")
+                fits(
+                    "its conversation with a description",
+                    most,
+                    "lower description.sampling.maxNewTokens or leave the item out",
+                )
             }
             (DataRecipe::Preferences(_), _) if !item.conversation.is_empty() => {
                 let turns = conversation(item, None, "");
-                let tokens = self.generation.encode_supervised(&turns[..2.min(turns.len())], Some(image_tokens))?;
+                let tokens =
+                    self.generation.encode_supervised(&turns[..2.min(turns.len())], Some(image_tokens))?;
                 fits("its question and answer", tokens.ids.len(), "leave the item out")
             }
             _ => Ok(()),

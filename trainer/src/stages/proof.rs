@@ -91,7 +91,10 @@ fn split(tokens: &Tokens) -> (Vec<u32>, Vec<Vec<u32>>) {
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, d| if d.is_nan() { d } else { worst.max(d) })
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |worst, d| if d.is_nan() { d } else { worst.max(d) })
 }
 
 /// The reference policy's adapter: none for the base, a frozen copy of what training starts from otherwise.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
 use stic_contract::ArtifactRef;
+use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
 
 use crate::data::anyres::Packing;
 use crate::data::encode::Encoder;
@@ -38,7 +38,10 @@ impl Checked {
     /// [`Error::Config`] naming the file and the field.
     pub fn open(dir: &Path, layout: ImageLayout) -> Result<Self> {
         if !dir.is_dir() {
-            return Err(Error::Config(format!("{}: no such folder; the model's path must be one", dir.display())));
+            return Err(Error::Config(format!(
+                "{}: no such folder; the model's path must be one",
+                dir.display()
+            )));
         }
         let config = LlavaConfig::from_dir(dir)?;
         let family = if config.grid_pinpoints.is_empty() { Family::Llava } else { Family::LlavaNext };

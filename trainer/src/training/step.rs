@@ -138,11 +138,10 @@ fn top_logits(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
     let mut chosen = Vec::with_capacity(targets.len());
     for (row, target) in logits.detach().to_vec2::<f32>()?.iter().zip(targets) {
         // The best of the others is the top where the top is another token, and the second where it is not.
-        let (best, _) = row
-            .iter()
-            .enumerate()
-            .filter(|(id, _)| *id != *target as usize)
-            .fold((0, f32::NEG_INFINITY), |best, (id, value)| if *value > best.1 { (id, *value) } else { best });
+        let (best, _) = row.iter().enumerate().filter(|(id, _)| *id != *target as usize).fold(
+            (0, f32::NEG_INFINITY),
+            |best, (id, value)| if *value > best.1 { (id, *value) } else { best },
+        );
         chosen.push(best as u32);
     }
     let chosen = Tensor::new(chosen, logits.device())?.unsqueeze(1)?;
@@ -159,11 +158,8 @@ pub fn response_log_probs(
     adapter: Option<Adapted<'_>>,
 ) -> Result<Vec<Vec<f32>>> {
     let sequence = Sequence::of_branches(model, branches)?;
-    let (hidden, _) = model.language.forward_checkpointed(
-        &sequence.embeddings,
-        sequence.layout.clone(),
-        adapter,
-    )?;
+    let (hidden, _) =
+        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), adapter)?;
     let values = sequence.values(&model.language, &hidden, Mode::Inference)?.to_vec1::<f32>()?;
     let mut rest = values.as_slice();
     Ok(sequence
@@ -218,7 +214,8 @@ pub fn preference_step(
     };
     let sequences: Vec<Sequence> =
         parts.iter().map(|part| Sequence::of_branches(model, part)).collect::<Result<_>>()?;
-    let noisy_in = |part: usize| (noisy && part + 1 == sequences.len()).then(|| sequences[part].lengths.len() - 1);
+    let noisy_in =
+        |part: usize| (noisy && part + 1 == sequences.len()).then(|| sequences[part].lengths.len() - 1);
     let values = |part: usize, hidden: &Tensor, mode: Mode| match noisy_in(part) {
         Some(response) => sequences[part].values_with_noise(&model.language, hidden, mode, response),
         None => sequences[part].values(&model.language, hidden, mode),

@@ -39,7 +39,12 @@ pub(super) fn load_projection(
 }
 
 impl Attention {
-    pub(super) fn load(weights: &Weights, config: &TextConfig, layer_name: &str, index: usize) -> Result<Self> {
+    pub(super) fn load(
+        weights: &Weights,
+        config: &TextConfig,
+        layer_name: &str,
+        index: usize,
+    ) -> Result<Self> {
         let projection =
             |target| load_projection(weights, config, layer_name, index, target, config.attention_bias);
         Ok(Self {
@@ -67,7 +72,8 @@ impl Attention {
             ys.reshape((1, tokens, heads, self.head_dim))?.transpose(1, 2)?.contiguous()
         };
         let q = context.rotate(&split(self.q.forward(xs, adapter, mode)?, self.heads)?, mode)?;
-        let k = context.rotate(&split(self.k.forward(xs, adapter, mode)?, self.kv_heads)?, mode)?.squeeze(0)?;
+        let k =
+            context.rotate(&split(self.k.forward(xs, adapter, mode)?, self.kv_heads)?, mode)?.squeeze(0)?;
         let v = split(self.v.forward(xs, adapter, mode)?, self.kv_heads)?.squeeze(0)?;
         let (k, v) = match cache {
             Some(cache) => cache.append(&k, &v)?,

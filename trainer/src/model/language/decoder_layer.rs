@@ -28,7 +28,11 @@ impl DecoderLayer {
         Ok(Self {
             input_norm: RmsNorm::load(weights, config, &format!("{name}.input_layernorm.weight"))?,
             attention: Attention::load(weights, config, name, index)?,
-            post_attention_norm: RmsNorm::load(weights, config, &format!("{name}.post_attention_layernorm.weight"))?,
+            post_attention_norm: RmsNorm::load(
+                weights,
+                config,
+                &format!("{name}.post_attention_layernorm.weight"),
+            )?,
             gate: projection(LoraTarget::GateProj)?,
             up: projection(LoraTarget::UpProj)?,
             down: projection(LoraTarget::DownProj)?,

@@ -80,7 +80,8 @@ impl Layout {
             return None;
         }
         let positions = self.positions();
-        let branch_of = |token: usize| self.branches.iter().position(|b| (b.start..b.start + b.len).contains(&token));
+        let branch_of =
+            |token: usize| self.branches.iter().position(|b| (b.start..b.start + b.len).contains(&token));
         let branch: Vec<_> = (0..tokens).map(branch_of).collect();
         let mut mask = vec![f32::NEG_INFINITY; tokens * keys];
         for query in 0..tokens {
@@ -89,7 +90,10 @@ impl Layout {
                     (key, true)
                 } else {
                     let key = key - self.past;
-                    (positions[key] as usize, key <= query && (branch[key].is_none() || branch[key] == branch[query]))
+                    (
+                        positions[key] as usize,
+                        key <= query && (branch[key].is_none() || branch[key] == branch[query]),
+                    )
                 };
                 if visible && (positions[query] as usize) - position < window {
                     mask[query * keys + key] = 0.0;
