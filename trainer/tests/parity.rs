@@ -93,6 +93,8 @@ impl Fixture {
     fn close(&self, what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
         assert_eq!(found.len(), expected.len(), "{} {what}", self.name);
         let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        // Seen with `--nocapture`: how far below the tolerance it is.
+        println!("{} {what}: off by {worst:.1e} of {tolerance:.1e}", self.name);
         assert!(worst <= tolerance, "{} {what}: off by {worst}", self.name);
     }
 }
