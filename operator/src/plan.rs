@@ -136,7 +136,9 @@ fn launch(run: &Validated, spec: &StepSpec, attempt: u32, made: &Made) -> Plan {
         Err(incomplete @ Incomplete { .. }) => {
             return Plan::Fail {
                 reason: Reason::ResultIncomplete,
-                message: format!("{incomplete}; this is a bug of the trainer's image: use one of this operator's version"),
+                message: format!(
+                    "{incomplete}; this is a bug of the trainer's image: use one of this operator's version"
+                ),
             };
         }
     };

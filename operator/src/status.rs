@@ -7,13 +7,13 @@ use stic_contract::config::DataRecipe;
 use stic_contract::recipe::{self, Objective};
 use stic_contract::result::InputDigests;
 use stic_contract::{Artifact, Progress, RunKind, StepName, VolumePath, pipeline};
+use stic_crds::Decimal;
 use stic_crds::status::{
-    ArtifactState, ArtifactStatus, INPUTS_READY, InputFolder, InputItems, Inputs, ItemCounts, RECONCILING, Resolved,
-    RunStatus, STALLED, SUCCEEDED, SUSPENDED, StepState, StepStatus,
+    ArtifactState, ArtifactStatus, INPUTS_READY, InputFolder, InputItems, Inputs, ItemCounts, RECONCILING,
+    Resolved, RunStatus, STALLED, SUCCEEDED, SUSPENDED, StepState, StepStatus,
 };
 use stic_crds::training::Precision;
 use stic_crds::volumes::VolumeFolder;
-use stic_crds::Decimal;
 
 use crate::plan::{Observed, Plan, StepObservation, StepOutcome};
 use crate::refusal::{Reason, Refusal};
@@ -56,11 +56,13 @@ pub fn status(previous: &RunStatus, facts: &Facts<'_>) -> RunStatus {
         conditions: conditions(previous, generation, &verdict, observed, run, now),
         start_time: previous.start_time.clone().or_else(|| Some(now.clone())),
         completion_time: over.then(|| previous.completion_time.clone().unwrap_or_else(|| now.clone())),
-        resolved: run
-            .map(|run| resolved(run, previous, trainer_image))
-            .or_else(|| previous.resolved.clone()),
+        resolved: run.map(|run| resolved(run, previous, trainer_image)).or_else(|| previous.resolved.clone()),
         inputs: run.map(|run| inputs(run, observed)).or_else(|| previous.inputs.clone()),
-        display: Some(display::display(verdict.reason, progress.as_ref().or(previous.progress.as_ref()), over)),
+        display: Some(display::display(
+            verdict.reason,
+            progress.as_ref().or(previous.progress.as_ref()),
+            over,
+        )),
         progress: progress.or_else(|| previous.progress.clone()),
         steps,
         artifacts,
@@ -122,7 +124,10 @@ fn conditions(
     let suspended = run.is_some_and(|run| run.operation.suspend);
     let failed = verdict.succeeded == "False";
     let started = !observed.steps.is_empty();
-    let reconciling = verdict.succeeded == "Unknown" && !started && !suspended && verdict.reason != Reason::StageOneNotSucceeded;
+    let reconciling = verdict.succeeded == "Unknown"
+        && !started
+        && !suspended
+        && verdict.reason != Reason::StageOneNotSucceeded;
     let yes_no = |yes: bool| if yes { "True" } else { "False" };
     let all = [
         (SUCCEEDED, verdict.succeeded, verdict.reason, verdict.message.clone()),
@@ -137,7 +142,8 @@ fn conditions(
             RECONCILING,
             yes_no(reconciling),
             verdict.reason,
-            if reconciling { "the first step is about to start" } else { "nothing is left to set up" }.to_owned(),
+            if reconciling { "the first step is about to start" } else { "nothing is left to set up" }
+                .to_owned(),
         ),
         (
             STALLED,
@@ -196,9 +202,11 @@ fn step(previous: &RunStatus, observed: &Observed, plan: &Plan, name: StepName, 
         job_name: before.and_then(|step| step.job_name.clone()),
         job_uid: before.and_then(|step| step.job_uid.clone()),
         attempts,
-        items: result
-            .and_then(|result| result.items)
-            .map(|items| ItemCounts { total: items.total, done: items.done, skipped: items.skipped }),
+        items: result.and_then(|result| result.items).map(|items| ItemCounts {
+            total: items.total,
+            done: items.done,
+            skipped: items.skipped,
+        }),
         start_time: before
             .and_then(|step| step.start_time.clone())
             .or_else(|| (starting || seen.is_some()).then(|| now.clone())),
@@ -315,4 +323,3 @@ pub fn differs(old: &RunStatus, new: &RunStatus) -> bool {
     };
     timeless(old) != timeless(new)
 }
-

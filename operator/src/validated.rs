@@ -138,11 +138,7 @@ impl Validated {
     }
 }
 
-pub(crate) fn identity(
-    kind: RunKind,
-    metadata: &ObjectMeta,
-    rerun: u32,
-) -> Result<RunIdentity, Refusal> {
+pub(crate) fn identity(kind: RunKind, metadata: &ObjectMeta, rerun: u32) -> Result<RunIdentity, Refusal> {
     let given = |field: &str, value: &Option<String>| {
         value.clone().filter(|text| !text.is_empty()).ok_or_else(|| {
             Refusal::invalid(
@@ -243,7 +239,11 @@ pub(crate) fn check_mounts(run: &Validated) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(crate) fn precision(asked: training::Precision, pods: &BTreeMap<StepName, PodSettings>, hardware: Hardware) -> Precision {
+pub(crate) fn precision(
+    asked: training::Precision,
+    pods: &BTreeMap<StepName, PodSettings>,
+    hardware: Hardware,
+) -> Precision {
     let on_gpu = match hardware {
         Hardware::Cpu => false,
         // One number format for a run: the slower device decides.
@@ -309,5 +309,9 @@ fn without_devices(pod: &PodSettings) -> PodSettings {
 const KUEUE: &str = "kueue.x-k8s.io/";
 
 pub(crate) fn for_queue(map: &Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
-    map.iter().flatten().filter(|(key, _)| key.starts_with(KUEUE)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    map.iter()
+        .flatten()
+        .filter(|(key, _)| key.starts_with(KUEUE))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }

@@ -22,6 +22,7 @@ pub fn output_claim(run: &RunIdentity) -> String {
 /// The name of a claim's volume in a pod, which must be a DNS label though a claim's name need not be.
 #[must_use]
 pub fn pod_volume(claim: &str) -> String {
-    let plain = claim.len() <= 50 && claim.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain =
+        claim.len() <= 50 && claim.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if plain { format!("claim-{claim}") } else { format!("claim-{}", Digest::of(claim.as_bytes()).short(16)) }
 }

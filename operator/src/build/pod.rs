@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar,
-    ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm, PodSecurityContext, PodSpec,
-    PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm, PodSecurityContext,
+    PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use stic_crds::pod::{self, PodSettings};
@@ -93,6 +93,8 @@ fn arguments(sharded: bool) -> Vec<String> {
         format!("{CONFIG_DIR}/{CONFIG_FILE}"),
         "--volumes".to_owned(),
         VOLUMES_DIR.to_owned(),
+        "--result".to_owned(),
+        "/dev/termination-log".to_owned(),
     ];
     if sharded {
         arguments.extend(["--shard-index".to_owned(), "$(JOB_COMPLETION_INDEX)".to_owned()]);
@@ -133,7 +135,8 @@ fn volumes(run: &Validated, attempt: Attempt, several_gpus: bool) -> (Vec<Volume
         });
         volumes.push(volume);
     };
-    let config = ConfigMapVolumeSource { name: names::attempt(&run.run, attempt), ..ConfigMapVolumeSource::default() };
+    let config =
+        ConfigMapVolumeSource { name: names::attempt(&run.run, attempt), ..ConfigMapVolumeSource::default() };
     add(
         Volume { name: "run-config".into(), config_map: Some(config), ..Volume::default() },
         CONFIG_DIR.into(),
@@ -145,10 +148,15 @@ fn volumes(run: &Validated, attempt: Attempt, several_gpus: bool) -> (Vec<Volume
     }
     let output = run.output.location.volume.as_str();
     for claim in run.input_claims().into_iter().chain([output]) {
-        let source =
-            PersistentVolumeClaimVolumeSource { claim_name: claim.to_owned(), ..PersistentVolumeClaimVolumeSource::default() };
-        let volume =
-            Volume { name: names::pod_volume(claim), persistent_volume_claim: Some(source), ..Volume::default() };
+        let source = PersistentVolumeClaimVolumeSource {
+            claim_name: claim.to_owned(),
+            ..PersistentVolumeClaimVolumeSource::default()
+        };
+        let volume = Volume {
+            name: names::pod_volume(claim),
+            persistent_volume_claim: Some(source),
+            ..Volume::default()
+        };
         add(volume, format!("{VOLUMES_DIR}/{claim}"), claim != output);
     }
     if let Some(reference) = &run.model.image {
@@ -176,7 +184,10 @@ fn same_node(run: &Validated, attempt: Attempt) -> Affinity {
     Affinity {
         pod_affinity: Some(PodAffinity {
             required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
-                label_selector: Some(LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }),
+                label_selector: Some(LabelSelector {
+                    match_labels: Some(labels),
+                    ..LabelSelector::default()
+                }),
                 topology_key: "kubernetes.io/hostname".into(),
                 ..PodAffinityTerm::default()
             }]),

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use stic_contract::config::DataRecipe;
 use stic_contract::config::{
     Describe, Generate, ModelInput, ModelLocation, Prepare, ShardSet, Train, TrainData, VERSION,
 };
 use stic_contract::recipe::ImageLayout;
 use stic_contract::result::InputDigests;
 use stic_contract::{Artifact, ArtifactKind, ArtifactRef, RunConfig, StepName, StepResult, Task};
-use stic_contract::config::DataRecipe;
 
 use crate::validated::Validated;
 
@@ -72,7 +72,10 @@ pub fn run_config(run: &Validated, step: StepName, made: &Made) -> Result<RunCon
     let task = match step {
         StepName::Prepare => Task::Prepare(Box::new(Prepare {
             // The layout data is generated with: by it, data that is already there is found.
-            model: ModelLocation { location: run.model.location.clone(), image_layout: run.layouts.generation },
+            model: ModelLocation {
+                location: run.model.location.clone(),
+                image_layout: run.layouts.generation,
+            },
             adapter: run.adapter.clone(),
             source: run.items.clone(),
             recipe: run.data.clone(),

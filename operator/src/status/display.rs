@@ -31,7 +31,10 @@ pub(super) fn display(phase: Reason, progress: Option<&status::Progress>, over: 
         items: progress.map(|progress| format!("{}/{}", progress.current_step, progress.total_steps)),
         loss: metric("loss"),
         margin: metric("rewards/margins"),
-        eta: progress.filter(|_| !over).and_then(|progress| progress.estimated_remaining_seconds).map(duration),
+        eta: progress
+            .filter(|_| !over)
+            .and_then(|progress| progress.estimated_remaining_seconds)
+            .map(duration),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use stic_contract::config::{AdapterLocation, DataRecipe, Instructions, ItemSource};
 use stic_contract::recipe::{
-    Corruption, Dpo, Negatives, Objective, Order, PreferenceRecipe, PreferenceSource, RejectedTerm, TrainRecipe,
-    WeightedCorruption,
+    Corruption, Dpo, Negatives, Objective, Order, PreferenceRecipe, PreferenceSource, RejectedTerm,
+    TrainRecipe, WeightedCorruption,
 };
 use stic_contract::{RunKind, pipeline};
 use stic_crds::lifecycle::Profile;
@@ -49,7 +49,11 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
     let location = folder(&images.volume);
     let file = |file: &Option<VolumeFile>, name: &str| {
         file.clone().ok_or_else(|| {
-            Refusal::invalid(format!("spec.preferences.{name}"), "is missing", "name the file, or set source to Generate")
+            Refusal::invalid(
+                format!("spec.preferences.{name}"),
+                "is missing",
+                "name the file, or set source to Generate",
+            )
         })
     };
     let items = match preferences.source {
@@ -85,10 +89,9 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
         run,
         profile: *profile,
         seed: *seed,
-        adapter: init_from.as_ref().map(|init| AdapterLocation {
-            location: folder(&init.adapter.volume),
-            digest: None,
-        }),
+        adapter: init_from
+            .as_ref()
+            .map(|init| AdapterLocation { location: folder(&init.adapter.volume), digest: None }),
         items,
         images: location,
         data: DataRecipe::Preferences(recipe(*profile, preferences, templates.generation)?),
@@ -158,9 +161,8 @@ fn recipe(
 fn weighted(i: usize, spec: &preferences::Corruption) -> Result<WeightedCorruption, Refusal> {
     let at = |name: &str| format!("spec.preferences.corruptions[{i}].{name}");
     let missing = |name: &str| Refusal::invalid(at(name), "is missing", "give it, or change kind");
-    let decimal = |name: &str, value: &Option<Decimal>| {
-        number(&at(name), value.as_ref().ok_or_else(|| missing(name))?)
-    };
+    let decimal =
+        |name: &str, value: &Option<Decimal>| number(&at(name), value.as_ref().ok_or_else(|| missing(name))?);
     let corruption = match spec.kind {
         CorruptionKind::LowResolution => {
             Corruption::LowResolution { short_side: spec.short_side.ok_or_else(|| missing("shortSide"))? }
@@ -231,4 +233,3 @@ fn training_recipe(
         save_steps: *save_steps,
     })
 }
-

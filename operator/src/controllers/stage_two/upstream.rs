@@ -66,7 +66,9 @@ pub fn inherit(name: &str, upstream: Upstream<'_>) -> Result<Inherited, Refusal>
             })
         })
         .ok_or_else(|| {
-            wait(format!("StageOneRun {name} succeeded but records no adapter; raise its spec.rerun to run it again"))
+            wait(format!(
+                "StageOneRun {name} succeeded but records no adapter; raise its spec.rerun to run it again"
+            ))
         })?;
     let recorded = status.inputs.and_then(|inputs| inputs.model).and_then(|model| model.digest);
     let mut model = validated::model(&run.spec.model, "spec.model")?;

@@ -21,7 +21,11 @@ const RELEASED_MAX_LENGTH: u32 = 2048;
 ///
 /// # Errors
 /// What keeps it from running, now or ever.
-pub fn validate(object: &StageTwoRun, upstream: Upstream<'_>, hardware: Hardware) -> Result<Validated, Refusal> {
+pub fn validate(
+    object: &StageTwoRun,
+    upstream: Upstream<'_>,
+    hardware: Hardware,
+) -> Result<Validated, Refusal> {
     let StageTwoRunSpec {
         profile,
         seed,

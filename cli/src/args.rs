@@ -1,0 +1,89 @@
+//! What can be asked.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// STIC from the command line: `kubectl stic ...`, or `kubectl-stic ...` by itself.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-stic", version, about, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run manifests on this machine, with no cluster.
+    Run(RunArgs),
+}
+
+/// Run StageOneRun and StageTwoRun manifests on this machine, with no cluster.
+///
+/// Every manifest is first checked as an API server would check it; nothing runs while one of them is wrong. Steps
+/// then run one after the other. The same command again goes on where an earlier one stopped: steps that are done
+/// and whose artifacts still verify are not run again. A step that fails is not tried again by itself.
+///
+/// A volume is a folder here. Claim NAME is, in this order: the folder given with --volume NAME=DIR; the folder
+/// volumes/NAME beside the manifest; the folder volumes/NAME in the work folder, which is made for outputs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 done; 64 a manifest or an argument is wrong; 65 the data is wrong; 74 storage failed;
+75 interrupted, run the same command again to go on; anything else is a bug.
+
+Examples:
+  kubectl stic run -f examples/quickstart/stage-one.yaml -f examples/quickstart/stage-two.yaml
+  kubectl stic run -f runs/ --volume models=/data/models --volume coco=/data/coco")]
+pub(crate) struct RunArgs {
+    /// A manifest, a folder of manifests (*.yaml, *.yml, *.json), or - for standard input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Where state, logs and made volumes are kept.
+    #[arg(long, value_name = "DIR", default_value = "./stic-work")]
+    pub work_dir: PathBuf,
+    /// The folder that stands for a claim.
+    #[arg(long = "volume", value_name = "NAME=DIR", value_parser = volume)]
+    pub volumes: Vec<(String, PathBuf)>,
+    /// The trainer. Default: stic-trainer beside this program, else on PATH.
+    #[arg(long, value_name = "FILE")]
+    pub trainer: Option<PathBuf>,
+    /// The namespace of manifests that name none.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// How to print what was made.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How to print what was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// The runs with their status, and the folders of their artifacts.
+    Json,
+}
+
+fn volume(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => Ok((name.into(), folder.into())),
+        _ => Err("write NAME=DIR, such as models=/data/models".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_volume_is_a_name_and_a_folder() {
+        assert_eq!(volume("models=/data=x"), Ok(("models".into(), "/data=x".into())));
+        assert!(volume("models").is_err() && volume("=x").is_err());
+    }
+}

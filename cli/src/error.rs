@@ -1,0 +1,54 @@
+//! Why a command ended early, and the one place where that becomes an exit code.
+
+use std::fmt;
+use std::path::Path;
+
+use stic_contract::ExitCode;
+
+/// A failure: its message ends with the mend.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub exit: ExitCode,
+    /// None if it has been told already.
+    pub message: Option<String>,
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(exit: ExitCode, message: impl fmt::Display) -> Self {
+        Self { exit, message: Some(message.to_string()) }
+    }
+
+    /// A manifest or an argument is wrong.
+    pub(crate) fn config(message: impl fmt::Display) -> Self {
+        Self::new(ExitCode::ConfigInvalid, message)
+    }
+
+    /// Reading or writing `path` failed.
+    pub(crate) fn storage(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.display().to_string();
+        move |error| {
+            Self::new(
+                ExitCode::StorageFailed,
+                format!(
+                    "{path}: {error}; check the folder and the space left, then run the same command again"
+                ),
+            )
+        }
+    }
+
+    pub(crate) fn from_clap(error: clap::Error) -> Self {
+        let _ = error.print();
+        let exit = if error.use_stderr() { ExitCode::ConfigInvalid } else { ExitCode::Done };
+        Self { exit, message: None }
+    }
+
+    pub(crate) fn report(&self) -> std::process::ExitCode {
+        if let Some(message) = &self.message {
+            let kind = if self.exit == ExitCode::Interrupted { "" } else { "error: " };
+            eprintln!("{kind}{message}");
+        }
+        self.exit.code().into()
+    }
+}

@@ -1,0 +1,213 @@
+//! A YAML or JSON document that remembers on which line each field stands.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+use crate::error::{Failure, Result};
+
+/// One document of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Document {
+    file: String,
+    folder: PathBuf,
+    root: Node,
+    line: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    Scalar(Value),
+    List(Vec<(u64, Node)>),
+    Map(Vec<(String, u64, Node)>),
+}
+
+/// The documents of `text`; the items of a List are documents of their own.
+pub(super) fn parse(file: &str, folder: &Path, text: &str) -> Result<Vec<Document>> {
+    let nodes: Vec<Spanned<Node>> = serde_saphyr::from_multiple(text).map_err(|error| {
+        let line = error.location().map(|location| format!(":{}", location.line())).unwrap_or_default();
+        let reason = error.to_string();
+        let reason = reason.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Failure::config(format!("nothing was run: {file}{line}: {reason}; mend the YAML there"))
+    })?;
+    let documents = nodes.into_iter().map(|node| Document {
+        file: file.into(),
+        folder: folder.into(),
+        line: node.referenced.line(),
+        root: node.value,
+    });
+    Ok(documents.filter(|document| !document.value().is_null()).flat_map(Document::unfold).collect())
+}
+
+impl Document {
+    pub(super) fn value(&self) -> Value {
+        self.root.value()
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// File and line of a field such as `spec.training.dpo.beta`, or of the innermost field around it.
+    pub(super) fn place(&self, field: &str) -> String {
+        let mut node = &self.root;
+        let mut line = self.line;
+        let parts = field.split(['.', '[', ']']).filter(|part| !part.is_empty());
+        for part in parts {
+            let next = match node {
+                Node::Map(fields) => {
+                    fields.iter().find(|(name, ..)| name == part).map(|(_, line, node)| (*line, node))
+                }
+                Node::List(items) => {
+                    part.parse::<usize>().ok().and_then(|i| items.get(i)).map(|(line, node)| (*line, node))
+                }
+                Node::Scalar(_) => None,
+            };
+            let Some((at, inner)) = next else { break };
+            (line, node) = (at, inner);
+        }
+        format!("{}:{line}", self.file)
+    }
+
+    fn unfold(self) -> Vec<Self> {
+        let is_list = self.value()["kind"] == "List";
+        let items = match &self.root {
+            Node::Map(fields) if is_list => fields.iter().find(|(name, ..)| name == "items"),
+            _ => None,
+        };
+        match items {
+            Some((_, _, Node::List(items))) => items
+                .iter()
+                .map(|(line, node)| Self { line: *line, root: node.clone(), ..self.clone() })
+                .collect(),
+            _ => vec![self],
+        }
+    }
+}
+
+impl Node {
+    fn value(&self) -> Value {
+        match self {
+            Self::Scalar(value) => value.clone(),
+            Self::List(items) => items.iter().map(|(_, node)| node.value()).collect(),
+            Self::Map(fields) => Value::Object(
+                fields.iter().map(|(name, _, node)| (name.clone(), node.value())).collect::<Map<_, _>>(),
+            ),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Node, E> {
+        let number = Number::from_f64(value).ok_or_else(|| E::custom("a number must be finite"))?;
+        Ok(Node::Scalar(Value::Number(number)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Node, E> {
+        Ok(Node::Scalar(Value::Null))
+    }
+
+    fn visit_none<E>(self) -> std::result::Result<Node, E> {
+        Ok(Node::Scalar(Value::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Node, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element::<Spanned<Node>>()? {
+            items.push((item.referenced.line(), item.value));
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Node, A::Error> {
+        let mut fields: Vec<(String, u64, Node)> = Vec::new();
+        while let Some(name) = access.next_key::<Spanned<String>>()? {
+            let value: Node = access.next_value()?;
+            if fields.iter().any(|(other, ..)| *other == name.value) {
+                return Err(A::Error::custom(format!("the key {:?} stands there twice", name.value)));
+            }
+            fields.push((name.value, name.referenced.line(), value));
+        }
+        Ok(Node::Map(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# a comment
+apiVersion: v1
+kind: Namespace
+---
+apiVersion: stic.dev/v1alpha1
+spec:
+  training: {dpo: {beta: 0.1}}
+  list:
+  - a
+  - b: 1
+";
+
+    #[test]
+    fn every_field_knows_its_line() {
+        let documents = parse("f.yaml", Path::new("."), TEXT).expect("it is YAML");
+        assert_eq!(documents.len(), 2);
+        assert_eq!(documents[0].place(""), "f.yaml:2");
+        assert_eq!(documents[1].place("spec.training.dpo.beta"), "f.yaml:7");
+        assert_eq!(documents[1].place("spec.list[1].b"), "f.yaml:10");
+        assert_eq!(documents[1].place("spec.training.missing.field"), "f.yaml:7");
+        assert_eq!(documents[1].value()["spec"]["training"]["dpo"]["beta"], 0.1);
+    }
+
+    #[test]
+    fn broken_yaml_is_answered_with_its_line() {
+        let failure = parse("f.yaml", Path::new("."), "a: 1\nb: [1\nc: 2\n").expect_err("it is broken");
+        let message = failure.message.expect("it says why");
+        assert!(message.starts_with("nothing was run: f.yaml:"), "{message}");
+    }
+
+    #[test]
+    fn a_list_is_its_items() {
+        let text = "kind: List\napiVersion: v1\nitems:\n- {kind: A}\n- {kind: B}\n";
+        let documents = parse("f.yaml", Path::new("."), text).expect("it is YAML");
+        assert_eq!(documents.iter().map(|d| d.place("")).collect::<Vec<_>>(), ["f.yaml:4", "f.yaml:5"]);
+    }
+}

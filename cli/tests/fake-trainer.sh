@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Stands in for the trainer where its supervision is tested: it keeps the contract (arguments, progress, result,
+# artifacts, exit codes) and does no work. FAKE_DIR holds its switches:
+#   calls       a line per call: step and shard
+#   fail-STEP   the exit code and the message to end with
+#   slow-STEP   the step works until it is told to stop
+#   deaf-STEP   the step also ignores being told
+set -euo pipefail
+while [ $# -gt 0 ]; do
+  case "$1" in
+    step) shift ;;
+    --config) config=$2; shift 2 ;;
+    --volumes) volumes=$2; shift 2 ;;
+    --shard-index) shard=$2; shift 2 ;;
+    --result) result=$2; shift 2 ;;
+    *) echo "unknown argument $1" >&2; exit 64 ;;
+  esac
+done
+exec python3 - "$config" "$volumes" "$shard" "$result" <<'PYTHON'
+import hashlib, json, os, pathlib, signal, sys, time
+
+config_path, volumes, shard, result_path = sys.argv[1:]
+switches = pathlib.Path(os.environ["FAKE_DIR"])
+config = json.loads(pathlib.Path(config_path).read_text())
+step = next(iter(config["task"]))
+task = config["task"][step]
+output = pathlib.Path(volumes) / config["output"]["volume"] / config["output"]["path"]
+partial = output / ".partial" / f"{config['run']['uid']}-{config['run']['rerun']}"
+partial.mkdir(parents=True, exist_ok=True)
+with open(switches / "calls", "a") as calls:
+    calls.write(f"{config['run']['kind']} {step} {shard}\n")
+print(f"step {step} of {config['run']['name']} begins", file=sys.stderr)
+
+
+def end(code, **fields):
+    said = {"step": step, "artifacts": [], "metrics": {}, **fields}
+    pathlib.Path(result_path).write_text(json.dumps(said))
+    sys.exit(code)
+
+
+def progress(current, total, **metrics):
+    path = partial / f"{step}-{int(shard):05}.progress.json"
+    text = json.dumps({
+        "step": step, "activity": step, "current": current, "total": total, "unit": "items",
+        "ratePerSecond": 10.0, "estimatedRemainingSeconds": (total - current) // 10, "metrics": metrics,
+        "skipped": 0, "updated": int(time.time()),
+    })
+    path.with_suffix(".new").write_text(text)
+    os.replace(path.with_suffix(".new"), path)
+
+
+def artifact(kind, made_by):
+    payload = {"Prepared": "items.jsonl", "Preferences": "preferences.jsonl",
+               "Descriptions": "descriptions.jsonl", "Adapter": "adapter_model.safetensors"}[kind]
+    content = json.dumps([kind, config["run"]["kind"], config["seed"]]).encode()
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    name = f"{kind.lower()}-{digest[7:23]}"
+    folder = output / name
+    reused = (folder / "_SUCCESS.json").exists()
+    folder.mkdir(exist_ok=True)
+    (folder / payload).write_bytes(content)
+    marker = {"kind": kind, "digest": digest, "sizeBytes": len(content), "step": made_by, "madeFrom": {},
+              "facts": {}, "createdBy": {"uid": config["run"]["uid"], "rerun": config["run"]["rerun"]},
+              "madeWith": {}}
+    (folder / "_SUCCESS.json").write_text(json.dumps(marker))
+    location = {"volume": config["output"]["volume"],
+                "path": "/".join(part for part in [config["output"]["path"], name] if part)}
+    return {"kind": kind, "location": location, "digest": digest, "sizeBytes": len(content), "step": made_by,
+            "reused": reused}
+
+
+if (switches / f"deaf-{step}").exists():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    def stop(*_):
+        with open(switches / "calls", "a") as calls:
+            calls.write("SIGTERM\n")
+        end(75, message="interrupted")
+    signal.signal(signal.SIGTERM, stop)
+progress(0, 10)
+fail = switches / f"fail-{step}"
+if fail.exists():
+    code, message = fail.read_text().split(" ", 1)
+    end(int(code), message=message.strip())
+if (switches / f"slow-{step}").exists() or (switches / f"deaf-{step}").exists():
+    for i in range(600):
+        progress(min(i, 9), 10, loss=0.6)
+        time.sleep(0.1)
+    sys.exit(1)
+delay = float(os.environ.get("FAKE_DELAY", "0"))
+for i in range(1, 11):
+    time.sleep(delay)
+    metrics = {"loss": 0.7 - i / 100, "rewards/margins": i / 50} if step == "train" else {}
+    progress(i, 10, **metrics)
+digest = "sha256:" + "0" * 64
+items = {"total": 10, "done": 10, "skipped": 0}
+if step == "prepare":
+    adapter = task.get("adapter")
+    inputs = {"model": digest, "items": digest, "itemCount": 10}
+    if adapter:
+        inputs["adapter"] = adapter["digest"] or digest
+    end(0, artifacts=[artifact("Prepared", "prepare")], inputs=inputs, items=items)
+elif step in ("generate", "describe"):
+    folder = "preferences-0000" if step == "generate" else "descriptions-0000"
+    (partial / folder).mkdir(exist_ok=True)
+    end(0, shards={"folder": folder, "shards": task["shards"]}, items=items)
+else:
+    kind, made_by = ("Preferences", "generate") if config["run"]["kind"] == "StageOneRun" else ("Descriptions", "describe")
+    end(0, artifacts=[artifact(kind, made_by), artifact("Adapter", "train")], metrics={"loss": "0.6"})
+PYTHON
