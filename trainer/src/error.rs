@@ -39,6 +39,16 @@ impl Error {
         move |source| Self::Storage { path, source }
     }
 
+    /// The same error, said of one row of a file.
+    #[must_use]
+    pub fn in_row(self, row: &str) -> Self {
+        match self {
+            Self::Config(message) => Self::Config(format!("{row}: {message}")),
+            Self::Data(message) => Self::Data(format!("{row}: {message}")),
+            other => other,
+        }
+    }
+
     /// The exit code it becomes.
     #[must_use]
     pub const fn exit_code(&self) -> ExitCode {

@@ -1,5 +1,15 @@
 //! The STIC trainer: generation, LoRA DPO and LoRA SFT on candle.
 
+pub mod algorithm;
+pub mod data;
+pub mod device;
 pub mod error;
+pub mod evaluation;
+pub mod generation;
+pub mod io;
+pub mod model;
+pub mod scoring;
+pub mod stages;
+pub mod training;
 
 pub use error::{Error, Result};

@@ -1,0 +1,63 @@
+# The two commands of a fresh machine: `make quickstart` runs the main job, `make test` passes the tests.
+# Both need a Rust toolchain and the package registries; `make test` also Python 3.11 or later with venv.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# One profile and one selection of packages for everything: another selection unifies features otherwise and would
+# build candle twice.
+CARGO_BUILD := cargo build --release --workspace --bins --tests
+BIN := target/release
+WORK ?= stic-work
+CACHE := $(HOME)/.cache/stic
+REQUIREMENTS := tests/requirements.txt
+VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
+PYTHON ?= python3
+
+.PHONY: help build quickstart test lint unit python-tests quickstart-test crds audit clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+build: ## Build everything
+	$(CARGO_BUILD)
+
+quickstart: build ## Both stages on a toy model, then a table of what they changed (WORK=DIR, stic-work by default)
+	examples/quickstart/run.sh $(WORK)
+
+test: lint unit quickstart-test python-tests ## All tests
+
+lint: ## rustfmt, clippy with -D warnings
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+unit: build ## Rust tests: parity with PyTorch, the trainer's suites, the API, the CLI
+	cargo test --release --workspace
+
+QUICKSTART_TEST := target/quickstart-test
+
+quickstart-test: build
+	rm -rf $(QUICKSTART_TEST)
+	examples/quickstart/run.sh $(QUICKSTART_TEST)
+
+$(CACHE)/venv-%/ready: $(REQUIREMENTS)
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	touch $@
+
+python-tests: build quickstart-test ## Against transformers and PEFT
+	$(MAKE) --no-print-directory $(VENV)/ready
+	tests/python.sh $(VENV)/bin/python $(QUICKSTART_TEST)
+
+crds: ## Write crds/*.yaml from the types
+	UPDATE=1 cargo test --release -p stic-crds
+
+audit: ## Licences, sources and advisories of dependencies
+	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny
+	cargo deny check
+
+clean:
+	cargo clean
+	rm -rf $(WORK)

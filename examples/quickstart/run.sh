@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs both stages of the quickstart in the folder WORK (the first argument), then compares base, stage 1 and stage 2.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+bin=${STIC_BIN:-$here/../../target/release}
+work=${1:?usage: run.sh WORK_DIR}
+begun=$SECONDS
+
+"$bin/kubectl-stic" run -f "$here/stage-one.yaml" -f "$here/stage-two.yaml" --work-dir "$work"
+
+adapter() { # the adapter of a run, as its record says
+  "$bin/kubectl-stic" artifact "$1" Adapter --work-dir "$work"
+}
+
+volumes=$here/volumes
+"$bin/stic-trainer" evaluate \
+  --model "$volumes/models/scenes-llava" \
+  --adapter "stage 1=$(adapter stageonerun/scenes)" \
+  --adapter "stage 2=$(adapter stagetworun/scenes)" \
+  --questions "$volumes/heldout/questions.jsonl" \
+  --scenes "$volumes/heldout/scenes.jsonl" \
+  --images "$volumes/heldout" \
+  --output "$work/evaluation"
+
+echo "Both stages and the evaluation took $((SECONDS - begun)) s. What a toy shows and does not: examples/quickstart/README.md"

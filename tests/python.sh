@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Against transformers and PEFT: PYTHON is an interpreter with tests/requirements.txt, WORK a finished quickstart.
+set -euo pipefail
+
+python=${1:?usage: python.sh PYTHON WORK}
+work=${2:?usage: python.sh PYTHON WORK}
+root=$(cd "$(dirname "$0")/.." && pwd)
+bin=$root/target/release
+volumes=$root/examples/quickstart/volumes
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+echo "== further models through the Rust parity gates: other seeds, widths, heads, grids, prompts"
+"$python" "$root/tests/parity/make_fixtures.py" --variants "$scratch/variants"
+STIC_PARITY_DIR=$scratch/variants cargo test --release --workspace --test parity
+
+echo "== all layouts of LLaVA checkpoints"
+"$python" "$root/tests/parity/check_layouts.py" --trainer "$bin/stic-trainer"
+
+echo "== the quickstart's adapters in PEFT, and its merged export in transformers"
+for run in stageonerun/scenes stagetworun/scenes; do
+  "$python" "$root/tests/peft/check_quickstart.py" --trainer "$bin/stic-trainer" \
+    --model "$volumes/models/scenes-llava" \
+    --adapter "$("$bin/kubectl-stic" artifact "$run" Adapter --work-dir "$work")" \
+    --images "$volumes/heldout" --questions "$volumes/heldout/questions.jsonl"
+done

@@ -1,0 +1,72 @@
+//! The command line: arguments in, an exit code out.
+
+mod args;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use stic_contract::{ExitCode as Ended, StepResult};
+use tracing_subscriber::EnvFilter;
+
+use self::args::{Args, Command, StepArgs};
+use stic_trainer::error::{Error, Result};
+use stic_trainer::io::stop::Stop;
+use stic_trainer::io::volumes::Volumes;
+use stic_trainer::stages::{self, StepContext};
+
+/// Runs the command; every error becomes its exit code here.
+pub(crate) fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            // clap's own code for bad usage is 2; ours is that of sysexits.
+            let code = if error.use_stderr() { Ended::ConfigInvalid } else { Ended::Done };
+            return ExitCode::from(code.code());
+        }
+    };
+    let filter = EnvFilter::try_from_env("STIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let ended = match args.command {
+        Command::Step(args) => step(&args),
+        Command::Score(args) => tools::score(&args),
+        Command::Export(args) => tools::export(&args),
+        Command::Evaluate(args) => tools::evaluate(&args),
+        Command::Inspect(args) => tools::inspect(&args),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code().code())
+        }
+    }
+}
+
+fn report(error: &Error) {
+    match error {
+        Error::Interrupted => tracing::warn!("{error}"),
+        other => tracing::error!("{other}"),
+    }
+}
+
+fn step(args: &StepArgs) -> Result<()> {
+    let stop = Stop::on_signals()?;
+    let config = stages::read_config(&args.config)?;
+    let context = StepContext { volumes: Volumes::new(args.volumes.clone()), shard: args.shard_index, stop };
+    let ended = stages::run(&config, &context);
+    let result = match &ended {
+        Ok(result) => result.clone(),
+        Err(error) => StepResult { message: Some(error.to_string()), ..StepResult::new(config.step()) },
+    };
+    if let Some(path) = &args.result {
+        stages::write_result(path, &result)?;
+    }
+    let result = ended?;
+    if let Some(message) = &result.message {
+        tracing::info!("{message}");
+    }
+    println!("{}", result.to_termination_message());
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The geometry of anyres (LLaVA-1.6): which grid an image gets, which rows and columns of its features are padding,
+//! and how many tokens it becomes. Sizes are (height, width) throughout, as in transformers.
+//!
+//! Source: transformers 5.23 `image_processing_utils.py` and `models/llava_next/{processing,modeling}_llava_next.py`.
+
+use std::ops::Range;
+
+use crate::{Error, Result};
+
+/// The class default of `LlavaNextImageProcessor`, (height, width) in pixels.
+pub const DEFAULT_PINPOINTS: [(u32, u32); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
+
+/// The grids a model knows and the size of one crop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Geometry {
+    /// Resolutions an image may be brought to, (height, width) in pixels, multiples of `crop`.
+    pub pinpoints: Vec<(u32, u32)>,
+    /// The side of a crop, in pixels (336).
+    pub crop: u32,
+    /// The side of a crop, in features (24).
+    pub side: usize,
+}
+
+/// How the features of an image's crops become its tokens.
+///
+/// The base crop's `side * side` features come first. The tiles, row-major in `grid`, are laid out as one plane of
+/// `side * grid.0` by `side * grid.1` features, of which `rows` x `cols` are kept; each kept row ends in one newline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packing {
+    /// Features along a side of one crop.
+    pub side: usize,
+    /// Tiles down and across.
+    pub grid: (usize, usize),
+    /// Rows of the plane that show the image; empty for an image so narrow that nothing is left.
+    pub rows: Range<usize>,
+    /// Columns of the plane that show the image.
+    pub cols: Range<usize>,
+}
+
+impl Packing {
+    /// Tiles, without the base crop.
+    #[must_use]
+    pub const fn tiles(&self) -> usize {
+        self.grid.0 * self.grid.1
+    }
+
+    /// Tokens: base features, kept features, and a newline a kept row.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.side * self.side + self.rows.len() * (self.cols.len() + 1)
+    }
+}
+
+impl Geometry {
+    /// Checks that there is a pinpoint and that each is made of whole crops.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the pinpoint that is not.
+    pub fn new(pinpoints: Vec<(u32, u32)>, crop: u32, side: usize) -> Result<Self> {
+        if crop == 0 || side == 0 {
+            return Err(Error::Config(format!(
+                "a crop of {crop} pixels and {side} features a side holds no image; check crop_size and patch_size"
+            )));
+        }
+        if pinpoints.is_empty() {
+            return Err(Error::Config(
+                "image_grid_pinpoints is empty; give at least one [height, width]".into(),
+            ));
+        }
+        if let Some((height, width)) =
+            pinpoints.iter().find(|(h, w)| *h == 0 || *w == 0 || h % crop != 0 || w % crop != 0)
+        {
+            return Err(Error::Config(format!(
+                "image_grid_pinpoints holds [{height}, {width}], which is not made of whole crops of {crop} pixels; \
+                 use multiples of {crop}"
+            )));
+        }
+        Ok(Self { pinpoints, crop, side })
+    }
+
+    /// The pinpoint an image of this size is brought to, (height, width) in pixels.
+    #[must_use]
+    pub fn best_resolution(&self, size: (u32, u32)) -> (u32, u32) {
+        select_best_resolution(size, &self.pinpoints).unwrap_or((self.crop, self.crop))
+    }
+
+    /// How the crops of an image of this size are packed.
+    #[must_use]
+    pub fn packing(&self, size: (u32, u32)) -> Packing {
+        let (height, width) = self.best_resolution(size);
+        let grid = ((height / self.crop) as usize, (width / self.crop) as usize);
+        let (rows, cols) = unpad((self.side * grid.0, self.side * grid.1), size);
+        Packing { side: self.side, grid, rows, cols }
+    }
+
+    /// Tokens of an image of this size: base + rows * cols + rows.
+    #[must_use]
+    pub fn image_token_count(&self, size: (u32, u32)) -> usize {
+        self.packing(size).tokens()
+    }
+}
+
+/// The pinpoint with the largest effective area; of equals the one that wastes least; of those the first.
+#[must_use]
+pub fn select_best_resolution(size: (u32, u32), pinpoints: &[(u32, u32)]) -> Option<(u32, u32)> {
+    let (original_height, original_width) = (f64::from(size.0), f64::from(size.1));
+    let original_area = u64::from(size.0) * u64::from(size.1);
+    let mut best = None;
+    for &(height, width) in pinpoints {
+        let scale = (f64::from(width) / original_width).min(f64::from(height) / original_height);
+        let scaled_area = (original_width * scale) as u64 * (original_height * scale) as u64;
+        let effective = scaled_area.min(original_area);
+        let wasted = (u64::from(width) * u64::from(height)).saturating_sub(effective);
+        let better =
+            best.is_none_or(|(most, least, _)| effective > most || (effective == most && wasted < least));
+        if better {
+            best = Some((effective, wasted, (height, width)));
+        }
+    }
+    best.map(|(.., resolution)| resolution)
+}
+
+/// The size an image keeps inside `target`, both (height, width) in pixels: `get_patch_output_size`.
+#[must_use]
+pub fn patch_output_size(size: (u32, u32), target: (u32, u32)) -> (u32, u32) {
+    let (height, width) = (f64::from(size.0), f64::from(size.1));
+    let (scale_w, scale_h) = (f64::from(target.1) / width, f64::from(target.0) / height);
+    if scale_w < scale_h {
+        (((height * scale_w).ceil() as u32).min(target.0), target.1)
+    } else {
+        (target.0, ((width * scale_h).ceil() as u32).min(target.1))
+    }
+}
+
+/// Rows and columns of a plane of `plane` (height, width) features that show an image of `size` pixels.
+fn unpad(plane: (usize, usize), size: (u32, u32)) -> (Range<usize>, Range<usize>) {
+    let (height, width) = (f64::from(size.0), f64::from(size.1));
+    let (rows, cols) = plane;
+    if width / height > cols as f64 / rows as f64 {
+        let kept = round_to_int(height * (cols as f64 / width));
+        let padding = rows.saturating_sub(kept) / 2;
+        (padding..rows - padding, 0..cols)
+    } else {
+        let kept = round_to_int(width * (rows as f64 / height));
+        let padding = cols.saturating_sub(kept) / 2;
+        (0..rows, padding..cols - padding)
+    }
+}
+
+/// Python's `int(round(x, 7))`: decimal rounding of the exact value, as formatting does it, then truncation.
+fn round_to_int(x: f64) -> usize {
+    let rounded = format!("{x:.7}");
+    rounded.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,282 @@
+//! From an image to the crops a vision tower reads, to the last bit as `LlavaNextImageProcessorPil`,
+//! `LlavaImageProcessorPil` and `CLIPImageProcessorPil` of transformers 5.23 do it.
+
+mod config;
+
+use ::image::{Rgb, RgbImage, imageops};
+use stic_contract::recipe::ImageLayout;
+
+use crate::data::anyres::{Geometry, Packing, patch_output_size};
+use crate::data::image::Limits;
+use crate::data::resample::{Filter, resize};
+use crate::{Error, Result};
+
+const CHANNELS: usize = 3;
+
+/// Which of the two models a processor serves; decides the class defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// LLaVA-1.5: `LlavaForConditionalGeneration`.
+    Llava,
+    /// LLaVA-1.6: `LlavaNextForConditionalGeneration`.
+    LlavaNext,
+}
+
+/// Preprocessed crops of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelValues {
+    /// `[crops, 3, height, width]`, row-major; normalised.
+    pub data: Vec<f32>,
+    /// The base crop, then the tiles in row-major order.
+    pub crops: usize,
+    /// Of a crop, in pixels.
+    pub height: usize,
+    /// Of a crop, in pixels.
+    pub width: usize,
+    /// (height, width) of the image, in pixels.
+    pub original: (u32, u32),
+}
+
+/// What `size` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// The shorter side becomes this; the aspect is kept.
+    ShortestEdge(u32),
+    /// Exactly (height, width).
+    Exact(u32, u32),
+}
+
+impl Size {
+    /// The (height, width) an image of (height, width) is resized to; never 0.
+    fn apply(self, (height, width): (u32, u32)) -> (u32, u32) {
+        match self {
+            Self::Exact(height, width) => (height, width),
+            Self::ShortestEdge(edge) => {
+                let (short, long) = (height.min(width), height.max(width));
+                let long = (f64::from(edge) * f64::from(long) / f64::from(short)) as u32;
+                if width <= height { (long, edge) } else { (edge, long) }
+            }
+        }
+    }
+
+    const fn square(self) -> (u32, u32) {
+        match self {
+            Self::ShortestEdge(edge) => (edge, edge),
+            Self::Exact(height, width) => (height, width),
+        }
+    }
+}
+
+/// How an image is laid out before its crops are preprocessed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Layout {
+    /// One crop.
+    Single,
+    /// One crop of the image padded to a square of its longer side with this colour.
+    Square(Rgb<u8>),
+    /// A base crop and tiles.
+    Anyres(Geometry),
+}
+
+/// A model's image processor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageProcessor {
+    layout: Layout,
+    filter: Filter,
+    /// Absent where `do_resize` is false.
+    resize: Option<Size>,
+    /// The base crop of anyres is brought to this size whatever `do_resize` says.
+    base: Size,
+    /// (height, width); absent where `do_center_crop` is false.
+    center_crop: Option<(u32, u32)>,
+    /// Absent where `do_rescale` is false.
+    rescale: Option<f64>,
+    /// Absent where `do_normalize` is false.
+    normalize: Option<Normalize>,
+    /// The colour of a padded square.
+    mean_color: Rgb<u8>,
+    patch_size: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Normalize {
+    mean: [f64; CHANNELS],
+    std: [f64; CHANNELS],
+}
+
+impl ImageProcessor {
+    /// The processor with the recipe's layout: [`ImageLayout::Pad`] is the original LLaVA's square padding, one crop.
+    #[must_use]
+    pub fn with_layout(mut self, layout: ImageLayout) -> Self {
+        match layout {
+            ImageLayout::Model => {}
+            ImageLayout::Pad => self.layout = Layout::Square(self.mean_color),
+        }
+        self
+    }
+
+    /// (height, width) of every crop, in pixels.
+    #[must_use]
+    pub fn crop_size(&self) -> (u32, u32) {
+        self.center_crop.unwrap_or_else(|| self.resize.unwrap_or(self.base).square())
+    }
+
+    /// The side of a patch of the vision tower, in pixels.
+    #[must_use]
+    pub const fn patch_size(&self) -> u32 {
+        self.patch_size
+    }
+
+    /// The anyres geometry, where images become several crops.
+    #[must_use]
+    pub const fn geometry(&self) -> Option<&Geometry> {
+        match &self.layout {
+            Layout::Anyres(geometry) => Some(geometry),
+            Layout::Single | Layout::Square(_) => None,
+        }
+    }
+
+    /// How the crops of an image of `original` (height, width) are packed; `None` where it is one crop, whose features
+    /// are taken as they are.
+    #[must_use]
+    pub fn packing(&self, original: (u32, u32)) -> Option<Packing> {
+        self.geometry().map(|geometry| geometry.packing(original))
+    }
+
+    /// Tokens of an image of `original` (height, width).
+    #[must_use]
+    pub fn image_tokens(&self, original: (u32, u32)) -> usize {
+        let (height, width) = self.crop_size();
+        self.packing(original).map_or_else(
+            || (height / self.patch_size) as usize * (width / self.patch_size) as usize,
+            |p| p.tokens(),
+        )
+    }
+
+    /// The crops of `image`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an image without pixels or of an extreme aspect, and for one that the processor brings to crops of unlike sizes.
+    pub fn preprocess(&self, image: &RgbImage) -> Result<PixelValues> {
+        let original = (image.height(), image.width());
+        if original.0 == 0 || original.1 == 0 {
+            return Err(Error::Data("the image has no pixels; replace or remove it".into()));
+        }
+        self.check_aspect(original)?;
+        let tables = self.tables();
+        let crops = match &self.layout {
+            Layout::Single => vec![self.crop(image)],
+            Layout::Square(color) => vec![self.crop(&pad_to_square(image, *color))],
+            Layout::Anyres(geometry) => {
+                self.anyres_crops(image, geometry).iter().map(|crop| self.crop(crop)).collect()
+            }
+        };
+        let (width, height) = crops.first().map_or((0, 0), RgbImage::dimensions);
+        if let Some(odd) = crops.iter().find(|crop| crop.dimensions() != (width, height)) {
+            return Err(Error::Data(format!(
+                "an image of {}x{} pixels becomes crops of {width}x{height} and {}x{}; set do_center_crop in the \
+                 model's preprocessor_config.json",
+                original.1,
+                original.0,
+                odd.width(),
+                odd.height()
+            )));
+        }
+        let plane = width as usize * height as usize;
+        let mut data = Vec::with_capacity(crops.len() * CHANNELS * plane);
+        for crop in &crops {
+            for (channel, table) in tables.iter().enumerate() {
+                data.extend(
+                    crop.as_raw()
+                        .iter()
+                        .skip(channel)
+                        .step_by(CHANNELS)
+                        .map(|&sample| table[usize::from(sample)]),
+                );
+            }
+        }
+        Ok(PixelValues { data, crops: crops.len(), height: height as usize, width: width as usize, original })
+    }
+
+    /// An image one pixel wide becomes enormous when its shorter side is resized to the crop's.
+    fn check_aspect(&self, original: (u32, u32)) -> Result<()> {
+        let Some(size @ Size::ShortestEdge(_)) = self.resize.filter(|_| self.layout == Layout::Single) else {
+            return Ok(());
+        };
+        let (height, width) = size.apply(original);
+        if u64::from(height) * u64::from(width) <= Limits::default().max_pixels {
+            return Ok(());
+        }
+        Err(Error::Data(format!(
+            "an image of {}x{} pixels is too narrow: it would be resized to {width}x{height}; crop it or remove the item",
+            original.1, original.0
+        )))
+    }
+
+    /// What becomes of each of the 256 sample values, per channel. The order and width of the operations is numpy's:
+    /// rescaled in f64 and rounded to f32, then normalised in f32.
+    fn tables(&self) -> [[f32; 256]; CHANNELS] {
+        std::array::from_fn(|channel| {
+            std::array::from_fn(|sample| {
+                let value = self.rescale.map_or(sample as f32, |scale| (sample as f64 * scale) as f32);
+                self.normalize.map_or(value, |Normalize { mean, std }| {
+                    (value - mean[channel] as f32) / std[channel] as f32
+                })
+            })
+        })
+    }
+
+    fn crop(&self, image: &RgbImage) -> RgbImage {
+        let resized = self.resize.map(|size| {
+            let (height, width) = size.apply((image.height(), image.width()));
+            resize(image, width, height, self.filter)
+        });
+        let resized = resized.as_ref().unwrap_or(image);
+        self.center_crop.map_or_else(|| resized.clone(), |size| center_crop(resized, size))
+    }
+
+    /// The base crop and the tiles, before the steps that every crop goes through.
+    fn anyres_crops(&self, image: &RgbImage, geometry: &Geometry) -> Vec<RgbImage> {
+        let original = (image.height(), image.width());
+        let best = geometry.best_resolution(original);
+        let (height, width) = patch_output_size(original, best);
+        let mut canvas = RgbImage::new(best.1, best.0);
+        let fitted = resize(image, width, height, self.filter);
+        imageops::replace(
+            &mut canvas,
+            &fitted,
+            i64::from((best.1 - width) / 2),
+            i64::from((best.0 - height) / 2),
+        );
+
+        let (base_height, base_width) = self.base.square();
+        let mut crops = vec![resize(image, base_width, base_height, self.filter)];
+        let side = geometry.crop;
+        for top in (0..best.0).step_by(side as usize) {
+            for left in (0..best.1).step_by(side as usize) {
+                crops.push(imageops::crop_imm(&canvas, left, top, side, side).to_image());
+            }
+        }
+        crops
+    }
+}
+
+/// `expand2square`: the image in the middle of a square of its longer side.
+fn pad_to_square(image: &RgbImage, color: Rgb<u8>) -> RgbImage {
+    let (width, height) = image.dimensions();
+    if width == height {
+        return image.clone();
+    }
+    let side = width.max(height);
+    let mut square = RgbImage::from_pixel(side, side, color);
+    imageops::replace(&mut square, image, i64::from((side - width) / 2), i64::from((side - height) / 2));
+    square
+}
+
+/// `image_transforms.center_crop`: where the image is smaller than the crop, zeros are put around it.
+fn center_crop(image: &RgbImage, (height, width): (u32, u32)) -> RgbImage {
+    let start = |from: u32, to: u32| (i64::from(from) - i64::from(to)).div_euclid(2);
+    let mut out = RgbImage::new(width, height);
+    imageops::replace(&mut out, image, -start(image.width(), width), -start(image.height(), height));
+    out
+}

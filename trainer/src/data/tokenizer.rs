@@ -1,0 +1,231 @@
+//! Text to token ids and back, as the model's own tokenizer does it.
+
+mod sentencepiece;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tokenizers::AddedToken;
+
+use crate::data::files::read_json;
+use crate::{Error, Result};
+
+/// A model's tokenizer.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    bos: Option<u32>,
+    eos: Vec<u32>,
+    pad: Option<u32>,
+    unk: Option<u32>,
+    add_bos: bool,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, else SentencePiece's `tokenizer.model`; `tokenizer_config.json` and
+    /// `special_tokens_map.json` name the special tokens, `generation_config.json` may add ends of sequence.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is no tokenizer or it cannot be used, [`Error::Storage`] where it cannot be read.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let special = read_json(&dir.join("special_tokens_map.json"))?.unwrap_or_default();
+        let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
+        let mut inner = if json.exists() {
+            let bytes = std::fs::read(&json).map_err(Error::storage(&json))?;
+            tokenizers::Tokenizer::from_bytes(bytes)
+                .map_err(|error| Error::Config(format!("{}: {error}; copy the file again", json.display())))?
+        } else if model.exists() {
+            sentencepiece::load(&model)?
+        } else {
+            return Err(Error::Config(format!(
+                "{}: the model has no tokenizer: looked for tokenizer.json and tokenizer.model; copy one of them from \
+                 the model's repository",
+                dir.display()
+            )));
+        };
+        // Neither shortens nor fills: a sequence's length is the trainer's decision.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::Config(format!("{}: {error}", dir.display())))?;
+        add_tokens(&mut inner, dir, &config)?;
+
+        let named = |field: &str| {
+            let text = token_text(config.get(field)).or_else(|| token_text(special.get(field)))?;
+            inner.token_to_id(&text)
+        };
+        let or_piece = |id: Option<u32>, piece: &str| id.or_else(|| inner.token_to_id(piece));
+        let bos = or_piece(named("bos_token"), "<s>");
+        let mut eos: Vec<u32> = or_piece(named("eos_token"), "</s>").into_iter().collect();
+        for id in generation_eos(dir)? {
+            if !eos.contains(&id) {
+                eos.push(id);
+            }
+        }
+        if eos.is_empty() {
+            return Err(Error::Config(format!(
+                "{}: the tokenizer has no end of sequence; name eos_token in tokenizer_config.json",
+                dir.display()
+            )));
+        }
+        let (pad, unk) = (named("pad_token"), or_piece(named("unk_token"), "<unk>"));
+        let add_bos = config.get("add_bos_token").and_then(Value::as_bool).unwrap_or(true);
+        Ok(Self { inner, bos, eos, pad, unk, add_bos })
+    }
+
+    /// Ids of `text`; with `add_special` the BOS goes before them unless they start with it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the tokenizer cannot encode the text.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| {
+            Error::Data(format!("the tokenizer cannot encode {:?}: {error}; change the text", shorten(text)))
+        })?;
+        let mut ids = encoding.get_ids().to_vec();
+        if add_special
+            && let Some(bos) = self.prefix_bos()
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
+    /// Text of `ids`, without special tokens where `skip_special`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the tokenizer cannot decode them.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|error| Error::Data(format!("the tokenizer cannot decode {} ids: {error}", ids.len())))
+    }
+
+    /// The id of a token.
+    #[must_use]
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id.
+    #[must_use]
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The beginning of a sequence, where the tokenizer knows one.
+    #[must_use]
+    pub const fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The BOS that every prompt starts with; `None` where there is none or `add_bos_token` is false.
+    #[must_use]
+    pub const fn prefix_bos(&self) -> Option<u32> {
+        if self.add_bos { self.bos } else { None }
+    }
+
+    /// The end of a sequence: what supervised answers end with.
+    #[must_use]
+    pub fn eos_id(&self) -> u32 {
+        self.eos.first().copied().unwrap_or_default()
+    }
+
+    /// All ends of a sequence, at least one, [`Self::eos_id`] first: what generation stops at.
+    #[must_use]
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// Padding, where the tokenizer names it.
+    #[must_use]
+    pub const fn pad_id(&self) -> Option<u32> {
+        self.pad
+    }
+
+    /// The unknown token.
+    #[must_use]
+    pub const fn unk_id(&self) -> Option<u32> {
+        self.unk
+    }
+
+    /// Tokens, added ones included; the model's embedding may have more rows.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+}
+
+/// The head of a text for messages.
+pub(crate) fn shorten(text: &str) -> String {
+    const CHARS: usize = 60;
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A token is given as text or as an object with `content`.
+fn token_text(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(token) => token.get("content")?.as_str().map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// Ends of sequence that `generation_config.json` knows.
+fn generation_eos(dir: &Path) -> Result<Vec<u32>> {
+    let config = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
+    let as_id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    Ok(match config.get("eos_token_id") {
+        Some(Value::Array(ids)) => ids.iter().filter_map(as_id).collect(),
+        Some(id) => as_id(id).into_iter().collect(),
+        None => Vec::new(),
+    })
+}
+
+/// Adds the tokens of `added_tokens_decoder` and of the older `added_tokens.json` that the tokenizer lacks.
+fn add_tokens(inner: &mut tokenizers::Tokenizer, dir: &Path, config: &Map<String, Value>) -> Result<()> {
+    let mut wanted = Vec::new();
+    if let Some(Value::Object(decoder)) = config.get("added_tokens_decoder") {
+        for (id, token) in decoder {
+            let flag = |name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+            if let (Ok(id), Some(content)) = (id.parse::<u32>(), token_text(Some(token))) {
+                let special = flag("special");
+                let added = AddedToken::from(content, special)
+                    .single_word(flag("single_word"))
+                    .lstrip(flag("lstrip"))
+                    .rstrip(flag("rstrip"))
+                    .normalized(flag("normalized"));
+                wanted.push((id, added));
+            }
+        }
+    }
+    if let Some(older) = read_json(&dir.join("added_tokens.json"))? {
+        for (content, id) in older {
+            let listed = wanted.iter().any(|(_, added)| added.content == content);
+            if let (false, Some(id)) = (listed, id.as_u64().and_then(|id| u32::try_from(id).ok())) {
+                wanted.push((id, AddedToken::from(content, true)));
+            }
+        }
+    }
+    wanted.sort_by_key(|(id, _)| *id);
+    for (id, token) in wanted {
+        let content = token.content.clone();
+        let known = inner.token_to_id(&content);
+        if known.is_none() {
+            let added =
+                if token.special { inner.add_special_tokens([token]) } else { inner.add_tokens([token]) };
+            added.map_err(|error| Error::Config(format!("{}: {content:?}: {error}", dir.display())))?;
+        }
+        let actual = inner.token_to_id(&content);
+        if actual != Some(id) {
+            return Err(Error::Config(format!(
+                "{}: tokenizer_config.json gives {content:?} the id {id}, but the tokenizer gives it {actual:?}; copy \
+                 tokenizer.json and tokenizer_config.json from the same revision",
+                dir.display()
+            )));
+        }
+    }
+    Ok(())
+}

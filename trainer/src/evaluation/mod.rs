@@ -1,0 +1,5 @@
+//! Questions and scenes held out: what a model answers and describes under several policies, compared in pairs.
+
+pub mod intervals;
+pub mod phrases;
+pub mod scenes;

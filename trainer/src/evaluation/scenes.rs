@@ -1,0 +1,323 @@
+//! Asks every question directly and with describe-and-respond, describes every scene, and compares policies in pairs.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use stic_contract::prompts::{DESCRIBE_AND_RESPOND, INFUSION};
+use stic_contract::recipe::Sampling;
+
+use super::intervals::{Estimate, mean, paired_difference};
+use super::phrases;
+use crate::algorithm::draw::Draw;
+use crate::algorithm::infusion::infuse;
+use crate::data::encode::Encoder;
+use crate::data::image::{self, Limits};
+use crate::data::images_dir;
+use crate::data::jsonl;
+use crate::data::template::Turn;
+use crate::error::{Error, Result};
+use crate::generation::Generator;
+use crate::io::atomic;
+use crate::io::journal::{self, Journal, Row};
+use crate::io::stop::Stop;
+use crate::model::lora::LoraAdapter;
+use crate::stages::{Vlm, pool};
+
+/// A line of the questions.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Question {
+    /// Unique.
+    pub id: String,
+    /// Relative to the image folder.
+    pub image: String,
+    /// What is asked.
+    pub question: String,
+    /// Right if the model's answer is this, case folded and without a full stop.
+    pub answer: String,
+}
+
+/// A line of the scenes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Scene {
+    /// Unique.
+    pub id: String,
+    /// Relative to the image folder.
+    pub image: String,
+    /// What is in it, with multiplicity.
+    pub phrases: Vec<String>,
+}
+
+/// What one policy said of one image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Said {
+    id: String,
+    policy: String,
+    image: String,
+    description: String,
+    /// By question: (id, direct answer, answer after its own description).
+    answers: Vec<(String, String, String)>,
+}
+
+impl Row for Said {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// What every policy is evaluated under.
+#[derive(Clone, Copy)]
+pub struct Conditions<'a> {
+    /// The base model.
+    pub vlm: &'a Vlm,
+    /// Its tokenizer and template.
+    pub encoder: &'a Encoder,
+    /// The folder images are in.
+    pub images: &'a Path,
+    /// A description ends here at the latest.
+    pub max_description_tokens: u32,
+}
+
+/// What is evaluated.
+pub struct Benchmark {
+    questions: Vec<Question>,
+    scenes: Vec<Scene>,
+}
+
+/// One policy's row of the table.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRow {
+    /// The policy.
+    pub policy: String,
+    /// Accuracy, asked directly.
+    pub direct: Estimate,
+    /// Accuracy with describe-and-respond.
+    pub describe_and_respond: Estimate,
+    /// F1 of the description that it responded with.
+    pub description_f1: Estimate,
+    /// Differences to the first policy on the same questions and scenes; absent on the first.
+    pub against_first: Option<[Estimate; 3]>,
+}
+
+impl Benchmark {
+    /// Reads questions and scenes.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming file and line.
+    pub fn read(questions: &Path, scenes: &Path) -> Result<Self> {
+        Ok(Self {
+            questions: read_unique(questions, |q: &Question| &q.id)?,
+            scenes: read_unique(scenes, |s: &Scene| &s.id)?,
+        })
+    }
+
+    /// Runs every policy over every image, going on from what `output` holds, and returns the table.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an image that cannot be read; [`Error::Interrupted`], after which the next call goes on.
+    pub fn run(
+        &self,
+        conditions: Conditions<'_>,
+        policies: &[(String, Option<LoraAdapter>)],
+        output: &Path,
+        stop: &Stop,
+    ) -> Result<Vec<PolicyRow>> {
+        atomic::create_dir(output)?;
+        let path = output.join("answers.jsonl");
+        let (mut log, done) = Journal::open::<Said>(&path)?;
+        let done: HashSet<String> = done.into_iter().collect();
+        let by_image = self.by_image();
+        for (policy, adapter) in policies {
+            let todo: Vec<(&str, &Vec<&Question>)> = by_image
+                .iter()
+                .filter(|(image, _)| !done.contains(&said_id(policy, image)))
+                .map(|(image, questions)| (*image, questions))
+                .collect();
+            tracing::info!(policy, images = todo.len(), "evaluates");
+            let reader = Reader { conditions, adapter: adapter.as_ref(), stop };
+            pool::for_each(
+                &todo,
+                pool::workers(conditions.vlm.device()),
+                |(image, questions)| {
+                    stop.check()?;
+                    reader.say(policy, image, questions)
+                },
+                |_, said| log.append(&said),
+            )?;
+        }
+        let said: BTreeMap<String, Said> =
+            journal::read::<Said>(&path)?.into_iter().map(|said| (said.id.clone(), said)).collect();
+        let table = self.table(policies.iter().map(|(name, _)| name.as_str()), &said)?;
+        let json = serde_json::to_vec_pretty(&table).map_err(|e| Error::Data(e.to_string()))?;
+        atomic::write(&output.join("table.json"), &json)?;
+        Ok(table)
+    }
+
+    fn by_image(&self) -> BTreeMap<&str, Vec<&Question>> {
+        let mut by_image: BTreeMap<&str, Vec<&Question>> = BTreeMap::new();
+        for scene in &self.scenes {
+            by_image.entry(&scene.image).or_default();
+        }
+        for question in &self.questions {
+            by_image.entry(&question.image).or_default().push(question);
+        }
+        by_image
+    }
+
+    fn table<'p>(
+        &self,
+        policies: impl Iterator<Item = &'p str>,
+        said: &BTreeMap<String, Said>,
+    ) -> Result<Vec<PolicyRow>> {
+        let vocabulary: BTreeSet<String> =
+            self.scenes.iter().flat_map(|s| s.phrases.iter().cloned()).collect();
+        let mut first: Option<[Vec<f64>; 3]> = None;
+        policies
+            .map(|policy| {
+                let of = |image: &str| {
+                    said.get(&said_id(policy, image)).ok_or_else(|| {
+                        Error::Data(format!("{policy} said nothing of {image}; run the evaluation again"))
+                    })
+                };
+                let (mut direct, mut dar, mut f1) = (Vec::new(), Vec::new(), Vec::new());
+                for question in &self.questions {
+                    let said = of(&question.image)?;
+                    let answers = said.answers.iter().find(|(id, ..)| *id == question.id);
+                    let right = |answer: Option<&String>| {
+                        f64::from(answer.is_some_and(|a| is_right(a, &question.answer)))
+                    };
+                    direct.push(right(answers.map(|(_, direct, _)| direct)));
+                    dar.push(right(answers.map(|(.., dar)| dar)));
+                }
+                for scene in &self.scenes {
+                    let found = phrases::count(&of(&scene.image)?.description, &vocabulary);
+                    f1.push(phrases::f1(&found, &scene.phrases));
+                }
+                let values = [direct, dar, f1];
+                let against_first = first
+                    .as_ref()
+                    .map(|first| std::array::from_fn(|i| paired_difference(&values[i], &first[i])));
+                let row = PolicyRow {
+                    policy: policy.to_owned(),
+                    direct: mean(&values[0]),
+                    describe_and_respond: mean(&values[1]),
+                    description_f1: mean(&values[2]),
+                    against_first,
+                };
+                first.get_or_insert(values);
+                Ok(row)
+            })
+            .collect()
+    }
+
+    /// The table as text.
+    #[must_use]
+    pub fn render(&self, table: &[PolicyRow]) -> String {
+        let headers = ["model", "asked directly", "describe and respond", "description F1"];
+        let mut rows = vec![headers.map(str::to_owned)];
+        for row in table {
+            let of = |e: &Estimate| format!("{:.3} ±{:.3}", e.mean, e.half_width);
+            rows.push([
+                row.policy.clone(),
+                of(&row.direct),
+                of(&row.describe_and_respond),
+                of(&row.description_f1),
+            ]);
+            if let Some([direct, dar, f1]) = &row.against_first {
+                let of = |e: &Estimate| format!("{:+.3} ±{:.3}", e.mean, e.half_width);
+                rows.push([format!("  against {}", table[0].policy), of(direct), of(dar), of(f1)]);
+            }
+        }
+        let widths: [usize; 4] =
+            std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0));
+        let mut text = String::new();
+        for (number, row) in rows.iter().enumerate() {
+            let cells: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+            if number == 0 {
+                let _ = writeln!(text, "{}", widths.map(|w| "-".repeat(w)).join("  "));
+            }
+        }
+        let _ = writeln!(
+            text,
+            "\n{} questions and {} scenes, greedy; ± is half of a 95% interval, of a paired difference on the lines below.",
+            self.questions.len(),
+            self.scenes.len()
+        );
+        text
+    }
+}
+
+struct Reader<'a> {
+    conditions: Conditions<'a>,
+    adapter: Option<&'a LoraAdapter>,
+    stop: &'a Stop,
+}
+
+/// An answer of a benchmark is a word or two.
+const MAX_ANSWER_TOKENS: u32 = 16;
+
+impl Reader<'_> {
+    fn say(&self, policy: &str, relative: &str, questions: &[&Question]) -> Result<Said> {
+        let Conditions { vlm, encoder, images, max_description_tokens } = self.conditions;
+        let path = images_dir::resolve(images, relative)?;
+        let image = image::open(&path, &Limits::default())
+            .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
+        let seen = vlm.see(&image)?;
+        let generator =
+            Generator::new(&vlm.model, self.adapter, encoder.tokenizer.eos_ids(), self.stop.clone());
+        let encode = |text: &str| encoder.encode_prompt(&[Turn::user_with_image(text)], Some(seen.tokens));
+        let shared = generator.read_image(&encode(DESCRIBE_AND_RESPOND)?.ids, Some(&seen.features))?;
+        let ask = |text: &str, max_new_tokens: u32| -> Result<String> {
+            let greedy = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens };
+            let mut draw = Draw::new(0, relative, "greedy");
+            let response = generator.respond(&encode(text)?.ids, shared.as_ref(), &greedy, &mut draw)?;
+            Ok(encoder.tokenizer.decode(&response.tokens, true)?.trim().to_owned())
+        };
+        let description = ask(DESCRIBE_AND_RESPOND, max_description_tokens)?;
+        let answers = questions
+            .iter()
+            .map(|question| {
+                let infused = infuse(INFUSION, &description, &question.question);
+                let direct = ask(&question.question, MAX_ANSWER_TOKENS)?;
+                Ok((question.id.clone(), direct, ask(&infused, MAX_ANSWER_TOKENS)?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Said {
+            id: said_id(policy, relative),
+            policy: policy.to_owned(),
+            image: relative.to_owned(),
+            description,
+            answers,
+        })
+    }
+}
+
+fn said_id(policy: &str, image: &str) -> String {
+    format!("{policy} {image}")
+}
+
+fn is_right(answer: &str, expected: &str) -> bool {
+    let fold = |text: &str| text.trim().trim_end_matches('.').to_lowercase();
+    fold(answer) == fold(expected)
+}
+
+fn read_unique<T: for<'de> Deserialize<'de>>(path: &Path, id: impl Fn(&T) -> &String) -> Result<Vec<T>> {
+    let mut rows = Vec::new();
+    let mut seen = HashSet::new();
+    for row in jsonl::read::<T>(path)? {
+        let (line, row) = row?;
+        if !seen.insert(id(&row).clone()) {
+            return Err(Error::Data(format!(
+                "{}:{line}: id {:?} is there twice; give each row its own",
+                path.display(),
+                id(&row)
+            )));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}

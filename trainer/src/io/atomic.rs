@@ -1,0 +1,91 @@
+//! Writes that are whole or not there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Replaces `path` by `bytes`: a reader sees the old file or the new one, also after a crash.
+///
+/// # Errors
+/// [`Error::Storage`]; the old file is then still there.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write`], with the content written by `fill`.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let partial = partial_path(path);
+    let result = File::create(&partial).and_then(|mut file| {
+        fill(&mut file)?;
+        file.sync_all()
+    });
+    if let Err(e) = result.and_then(|()| fs::rename(&partial, path)) {
+        // What was half written is of no use to anyone; that it could not be removed is not the error to report.
+        let _ = fs::remove_file(&partial);
+        return Err(Error::storage(path)(e));
+    }
+    sync_parent(path)
+}
+
+/// As [`write`], without waiting for the disk: for what is of no worth after a crash.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial_path(path);
+    fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).map_err(Error::storage(path))
+}
+
+/// Renames the folder `from` to `to`, which must not be there.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::storage(to))?;
+    sync_parent(to)
+}
+
+/// Creates the folder and those above it.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::storage(path))
+}
+
+fn partial_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    path.with_file_name(name)
+}
+
+// A rename is on the disk once its folder is.
+fn sync_parent(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::storage(parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("state.json");
+        write(&path, b"old").expect("written");
+        let failed = write_with(&path, |file| {
+            file.write_all(b"ne")?;
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        });
+        let message = failed.expect_err("the disk is full").to_string();
+        assert!(message.contains("state.json") && message.contains("free space"), "{message}");
+        assert_eq!(fs::read(&path).expect("still there"), b"old");
+        assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 1);
+    }
+}

@@ -1,0 +1,230 @@
+//! Merged checkpoints, as transformers saves them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+use serde_json::{Value, json};
+use stic_contract::recipe::LoraTarget;
+
+use super::adapter::write_safetensors;
+use super::atomic;
+use crate::error::{Error, Result};
+use crate::model::LlavaConfig;
+use crate::model::config::Flavour;
+use crate::model::lora::LoraAdapter;
+use crate::model::weights::Weights;
+
+/// The share of the adapter's change that a merge in bf16 may lose.
+const LOST_MAX: f64 = 0.1;
+
+/// Files beside the weights that a checkpoint needs.
+const COMPANIONS: [&str; 10] = [
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// What a merge did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Tensors written.
+    pub tensors: usize,
+    /// Projections that an adapter was merged into.
+    pub merged: usize,
+    /// |merged - (W + delta)| / |delta| over all of them: 0 in f32.
+    pub lost: f64,
+    /// The files of weights.
+    pub files: Vec<PathBuf>,
+}
+
+/// Writes the model in `model_dir` with `adapter` merged into it to the folder `output`, in f32, or in bf16 where
+/// that loses at most a tenth of what the adapter changes.
+///
+/// # Errors
+/// [`Error::Config`] for an output folder that is not empty, a checkpoint of the original layout, and a bf16 merge
+/// that loses more; nothing is then left behind.
+pub fn merged(
+    model_dir: &Path,
+    adapter: &LoraAdapter,
+    output: &Path,
+    dtype: DType,
+    max_shard_bytes: u64,
+) -> Result<Report> {
+    require_empty(output)?;
+    let config = LlavaConfig::from_dir(model_dir)?;
+    if config.flavour == Flavour::Original {
+        return Err(Error::Config(format!(
+            "{}: a checkpoint of the original layout cannot be exported merged; convert it with transformers' convert_llava_weights_to_hf.py first, or serve the adapter beside it",
+            model_dir.display()
+        )));
+    }
+    let weights = Weights::open(model_dir, DType::F32, &Device::Cpu)?;
+    // A folder that is not whole must not look like a checkpoint.
+    let draft = output.with_extension("partial");
+    if draft.exists() {
+        std::fs::remove_dir_all(&draft).map_err(Error::storage(&draft))?;
+    }
+    atomic::create_dir(&draft)?;
+    let written = write_all(&weights, adapter, &draft, dtype, max_shard_bytes, model_dir);
+    let report = match written {
+        Ok(report) => report,
+        Err(error) => {
+            let _ = std::fs::remove_dir_all(&draft);
+            return Err(error);
+        }
+    };
+    if output.exists() {
+        std::fs::remove_dir(output).map_err(Error::storage(output))?;
+    }
+    atomic::rename_dir(&draft, output)?;
+    Ok(report)
+}
+
+/// # Errors
+/// [`Error::Config`] when `output` is there and not an empty folder.
+pub fn require_empty(output: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(output) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(Error::storage(output))?,
+    };
+    if entries.count() == 0 {
+        return Ok(());
+    }
+    Err(Error::Config(format!("{}: is not empty; name a folder that is not there yet", output.display())))
+}
+
+fn write_all(
+    weights: &Weights,
+    adapter: &LoraAdapter,
+    dir: &Path,
+    dtype: DType,
+    max_shard_bytes: u64,
+    model_dir: &Path,
+) -> Result<Report> {
+    let names: Vec<String> = weights.names().map(str::to_owned).collect();
+    let shards = plan_shards(weights, &names, dtype, max_shard_bytes)?;
+    let (mut lost, mut change, mut merged, mut total) = (0f64, 0f64, 0, 0u64);
+    let mut map = BTreeMap::new();
+    let mut files = Vec::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let file = if shards.len() == 1 {
+            "model.safetensors".to_owned()
+        } else {
+            format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len())
+        };
+        let mut tensors = BTreeMap::new();
+        for name in shard {
+            let stored = weights.get_stored(name)?;
+            let tensor = match delta_of(adapter, name)? {
+                Some(delta) => {
+                    let exact = (stored.to_dtype(DType::F32)? + &delta)?;
+                    let rounded = exact.to_dtype(dtype)?;
+                    lost += square(&(rounded.to_dtype(DType::F32)? - &exact)?)?;
+                    change += square(&delta)?;
+                    merged += 1;
+                    rounded
+                }
+                None => stored.to_dtype(dtype)?,
+            };
+            total += (tensor.elem_count() * dtype.size_in_bytes()) as u64;
+            map.insert(name.clone(), file.clone());
+            tensors.insert(name.clone(), tensor);
+        }
+        let path = dir.join(&file);
+        write_safetensors(&path, &tensors)?;
+        files.push(path);
+    }
+    let lost = if change > 0.0 { (lost / change).sqrt() } else { 0.0 };
+    if lost > LOST_MAX {
+        return Err(Error::Config(format!(
+            "a merge in bf16 loses {:.0}% of what the adapter changes: bf16 has too few digits for steps this small; export in f32, or serve the adapter beside the base model",
+            lost * 100.0
+        )));
+    }
+    if shards.len() > 1 {
+        let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+        atomic::write(&dir.join("model.safetensors.index.json"), format!("{index:#}\n").as_bytes())?;
+    }
+    copy_companions(model_dir, dir, dtype)?;
+    Ok(Report { tensors: names.len(), merged, lost, files })
+}
+
+fn plan_shards(weights: &Weights, names: &[String], dtype: DType, most: u64) -> Result<Vec<Vec<String>>> {
+    let mut shards: Vec<Vec<String>> = vec![Vec::new()];
+    let mut size = 0u64;
+    for name in names {
+        let bytes = (weights.shape(name)?.iter().product::<usize>() * dtype.size_in_bytes()) as u64;
+        if size > 0 && size + bytes > most {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(name.clone());
+        }
+    }
+    Ok(shards)
+}
+
+/// What the adapter adds to the tensor, in f32.
+fn delta_of(adapter: &LoraAdapter, name: &str) -> Result<Option<Tensor>> {
+    let parse = || -> Option<(usize, LoraTarget)> {
+        let rest = name.strip_prefix("language_model.model.layers.")?.strip_suffix(".weight")?;
+        let mut parts = rest.split('.');
+        let layer = parts.next()?.parse().ok()?;
+        let (block, projection) = (parts.next()?, parts.next()?);
+        let target = LoraTarget::ALL.into_iter().find(|t| t.block() == block && t.as_str() == projection)?;
+        parts.next().is_none().then_some((layer, target))
+    };
+    match parse() {
+        Some((layer, target)) => {
+            Ok(adapter.delta(layer, target)?.map(|d| d.to_device(&Device::Cpu)).transpose()?)
+        }
+        None => Ok(None),
+    }
+}
+
+fn square(tensor: &Tensor) -> Result<f64> {
+    Ok(tensor.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?)
+}
+
+fn copy_companions(from: &Path, to: &Path, dtype: DType) -> Result<()> {
+    for name in COMPANIONS {
+        let source = from.join(name);
+        if source.is_file() {
+            std::fs::copy(&source, to.join(name)).map_err(Error::storage(&source))?;
+        }
+    }
+    // The config says which type its weights are in.
+    let path = from.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::storage(&path))?;
+    let mut config: Value =
+        serde_json::from_str(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
+    let name = if dtype == DType::BF16 { "bfloat16" } else { "float32" };
+    set_dtype(&mut config, name);
+    atomic::write(&to.join("config.json"), format!("{config:#}\n").as_bytes())
+}
+
+fn set_dtype(config: &mut Value, name: &str) {
+    let Value::Object(map) = config else { return };
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(value) = map.get_mut(key).filter(|value| value.is_string()) {
+            *value = Value::String(name.into());
+        }
+    }
+    for key in ["text_config", "vision_config"] {
+        if let Some(nested) = map.get_mut(key) {
+            set_dtype(nested, name);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! `stic-trainer`: one step of a run, or one of the tools beside it.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,170 @@
+//! The language model: Llama and Mistral, which differ in their configs only.
+
+mod attention;
+mod decoder_layer;
+mod kv_cache;
+mod norm;
+mod rope;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+pub use self::kv_cache::KvCache;
+pub use self::rope::{Layout, Segment};
+
+use self::decoder_layer::DecoderLayer;
+use self::norm::RmsNorm;
+use self::rope::Rope;
+use super::Mode;
+use super::config::TextConfig;
+use super::linear::FrozenLinear;
+use super::lora::Adapted;
+use super::weights::Weights;
+use crate::error::Result;
+
+/// Embeddings, decoder layers, final norm and head.
+pub struct LanguageModel {
+    embed_tokens: Tensor,
+    layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+    lm_head: FrozenLinear,
+    rope: Rope,
+    config: TextConfig,
+}
+
+/// What a training pass keeps: the input of every layer, from which the backward pass runs it again.
+pub struct Checkpoints {
+    inputs: Vec<Tensor>,
+    layout: Layout,
+}
+
+impl LanguageModel {
+    pub(super) fn load(weights: &Weights, config: &TextConfig, device: &Device) -> Result<Self> {
+        let prefix = "language_model.model";
+        let embed_tokens =
+            weights.get((config.vocab_size, config.hidden_size), &format!("{prefix}.embed_tokens.weight"))?;
+        let head = "language_model.lm_head.weight";
+        let lm_head = if config.tie_word_embeddings && !weights.contains(head) {
+            embed_tokens.clone()
+        } else {
+            weights.get((config.vocab_size, config.hidden_size), head)?
+        };
+        Ok(Self {
+            layers: (0..config.num_hidden_layers)
+                .map(|i| DecoderLayer::load(weights, config, &format!("{prefix}.layers.{i}"), i))
+                .collect::<Result<_>>()?,
+            norm: RmsNorm::load(weights, config, &format!("{prefix}.norm.weight"))?,
+            rope: Rope::new(config, embed_tokens.dtype(), device)?,
+            embed_tokens,
+            lm_head: FrozenLinear::new(lm_head, None),
+            config: config.clone(),
+        })
+    }
+
+    /// Its config.
+    #[must_use]
+    pub const fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// The type its activations are in.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.dtype()
+    }
+
+    /// Token ids to `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library; an id beyond the vocabulary is one.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::new(ids, self.embed_tokens.device())?;
+        Ok(self.embed_tokens.index_select(&ids, 0)?)
+    }
+
+    /// A cache for `capacity` tokens in all.
+    #[must_use]
+    pub fn new_cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(self.layers.len(), capacity)
+    }
+
+    /// Embeddings `[tokens, hidden]` that follow what `cache` holds, to the last hidden states `[tokens, hidden]`
+    /// before the final norm.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn forward_cached(
+        &self,
+        embeddings: &Tensor,
+        cache: &mut KvCache,
+        adapter: Option<Adapted<'_>>,
+    ) -> Result<Tensor> {
+        let tokens = embeddings.dim(0)?;
+        let layout = Layout::continuation(cache.len(), tokens, self.config.sliding_window);
+        let context = self.rope.context(&layout, embeddings.device())?;
+        let mut state = embeddings.unsqueeze(0)?;
+        for (layer, slot) in self.layers.iter().zip(cache.layers_mut()) {
+            state = layer.forward(&state, &context, Some(slot), adapter, Mode::Inference)?;
+        }
+        cache.advance(tokens);
+        Ok(state.squeeze(0)?)
+    }
+
+    /// Embeddings `[tokens, hidden]` laid out as `layout` says, to the last hidden states before the final norm,
+    /// and what [`LanguageModel::backward`] needs.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn forward_checkpointed(
+        &self,
+        embeddings: &Tensor,
+        layout: Layout,
+        adapter: Option<Adapted<'_>>,
+    ) -> Result<(Tensor, Checkpoints)> {
+        let context = self.rope.context(&layout, embeddings.device())?;
+        let mut state = embeddings.unsqueeze(0)?.detach();
+        let mut inputs = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            inputs.push(state.clone());
+            state = layer.forward(&state, &context, None, adapter, Mode::Inference)?.detach();
+        }
+        Ok((state.squeeze(0)?, Checkpoints { inputs, layout }))
+    }
+
+    /// Runs the layers again, last first, and adds to `gradients` what `gradient` `[tokens, hidden]` (of the last
+    /// hidden states) means for every tensor of the adapter. One layer's graph is in memory at a time.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn backward(
+        &self,
+        checkpoints: &Checkpoints,
+        gradient: &Tensor,
+        adapter: Adapted<'_>,
+        gradients: &mut crate::training::Gradients,
+    ) -> Result<()> {
+        let context = self.rope.context(&checkpoints.layout, gradient.device())?;
+        let mut gradient = gradient.unsqueeze(0)?;
+        for (index, (layer, input)) in self.layers.iter().zip(&checkpoints.inputs).enumerate().rev() {
+            let input = Var::from_tensor(input)?;
+            let output = layer.forward(input.as_tensor(), &context, None, Some(adapter), Mode::Training)?;
+            // d(sum(output * gradient))/dx is the product of the Jacobian with the gradient.
+            let mut found = (output * &gradient)?.sum_all()?.backward()?;
+            gradients.take_layer(adapter.adapter, index, &mut found)?;
+            if index > 0 {
+                gradient = found.remove(input.as_tensor()).ok_or_else(|| {
+                    candle_core::Error::Msg(format!("layer {index} passes no gradient to its input"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hidden states `[n, hidden]` before the final norm to logits `[n, vocab]` in f32.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn logits(&self, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
+        let normed = self.norm.forward(&hidden.unsqueeze(0)?, mode)?.squeeze(0)?;
+        Ok(self.lm_head.forward(&normed)?.to_dtype(DType::F32)?)
+    }
+}

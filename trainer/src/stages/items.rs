@@ -1,0 +1,132 @@
+//! The items `prepare` leaves for later steps.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stic_contract::{ArtifactKind, ArtifactRef, Digest, VolumePath};
+
+use crate::data::image::{self, Limits};
+use crate::data::images_dir;
+use crate::data::template::{Role, Turn};
+use crate::error::{Error, Result};
+use crate::io::artifact::open_input;
+use crate::io::journal::{self, Row};
+use crate::io::volumes::Volumes;
+
+/// One image, or one conversation about an image, that was read and fits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Item {
+    /// The image's path under its folder, or the conversation's id.
+    pub id: String,
+    /// The image, relative to its folder.
+    pub image: String,
+    /// (height, width) in pixels, EXIF orientation applied.
+    pub size: (u32, u32),
+    /// The digest of the image file.
+    pub digest: Digest,
+    /// The conversation, its image placeholder stripped; empty for a plain image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conversation: Vec<Message>,
+    /// A pair made elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<GivenPair>,
+}
+
+/// A turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Message {
+    /// The user's.
+    Human(String),
+    /// The answer.
+    Gpt(String),
+}
+
+impl Message {
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Human(text) | Self::Gpt(text) => text,
+        }
+    }
+}
+
+impl From<Turn> for Message {
+    fn from(turn: Turn) -> Self {
+        match turn.role {
+            Role::User => Self::Human(turn.text),
+            Role::Assistant => Self::Gpt(turn.text),
+        }
+    }
+}
+
+/// A pair made elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GivenPair {
+    /// The prompt both are trained under.
+    pub prompt: String,
+    /// The better response.
+    pub chosen: String,
+    /// The worse one.
+    pub rejected: String,
+}
+
+impl Row for Item {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Every item, and where its image is.
+#[derive(Debug)]
+pub struct PreparedItems {
+    /// Sorted by id.
+    pub items: Vec<Item>,
+    images: PathBuf,
+}
+
+impl PreparedItems {
+    /// Reads the artifact, its digest verified.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when it is not what was recorded.
+    pub fn open(volumes: &Volumes, reference: &ArtifactRef, images: &VolumePath) -> Result<Self> {
+        let dir = open_input(volumes, reference)?;
+        Ok(Self {
+            items: journal::read(&dir.join(ArtifactKind::Prepared.payload_file()))?,
+            images: volumes.resolve(images)?,
+        })
+    }
+
+    /// The item's image, which must still be the one that was prepared.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the file.
+    pub fn open_image(&self, item: &Item) -> Result<::image::RgbImage> {
+        let (path, bytes) = read_image(&self.images, &item.image)?;
+        if Digest::of(&bytes) != item.digest {
+            return Err(Error::Data(format!(
+                "{}: the image was changed after it was prepared; restore it, or start again under a new name",
+                path.display()
+            )));
+        }
+        decode(&path, &bytes)
+    }
+}
+
+/// The bytes of an image under `root`, which its path must not leave.
+pub(super) fn read_image(root: &Path, relative: &str) -> Result<(PathBuf, Vec<u8>)> {
+    let path = images_dir::resolve(root, relative)?;
+    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::Data(format!("{}: image not found", path.display())),
+        _ => Error::storage(&path)(e),
+    })?;
+    Ok((path, bytes))
+}
+
+pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<::image::RgbImage> {
+    image::decode(bytes, &Limits::default()).map_err(|e| Error::Data(format!("{}: {e}", path.display())))
+}

@@ -1,0 +1,85 @@
+//! The steps of a run: load, loop, save.
+
+mod candidates;
+mod describe;
+mod disk;
+mod examples;
+mod generate;
+mod items;
+mod keys;
+mod model_card;
+pub(crate) mod pool;
+mod prepare;
+mod proof;
+mod rows;
+mod shards;
+mod train;
+mod vlm;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use stic_contract::artifact::progress_file;
+use stic_contract::{RunConfig, StepResult, Task};
+
+pub use self::items::{GivenPair, Item, Message, PreparedItems};
+pub use self::rows::{DescriptionRow, PreferenceRow, ResponseRecord};
+pub use self::vlm::{Checked, Vlm};
+
+use crate::error::{Error, Result};
+use crate::io::artifact::Output;
+use crate::io::atomic;
+use crate::io::progress::Reporter;
+use crate::io::stop::Stop;
+use crate::io::volumes::Volumes;
+
+/// What a step is given beside its config.
+#[derive(Debug, Clone)]
+pub struct StepContext {
+    /// The mounted volumes.
+    pub volumes: Volumes,
+    /// Which shard of a sharded step.
+    pub shard: u32,
+    /// Whether it was asked to stop.
+    pub stop: Stop,
+}
+
+/// Reads a run config.
+///
+/// # Errors
+/// [`Error::Config`] naming the file and the key's path.
+pub fn read_config(path: &Path) -> Result<RunConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::storage(path))?;
+    RunConfig::from_json(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))
+}
+
+/// Runs one step.
+///
+/// # Errors
+/// Whatever ends the step early; finished items and saved state stay.
+pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
+    let output = Output::open(&config.run, &config.output, &context.volumes)?;
+    let progress: PathBuf = output.root().join(progress_file(&config.run, config.step(), context.shard));
+    let mut reporter = Reporter::new(progress, config.step());
+    let result = match &config.task {
+        Task::Prepare(task) => prepare::run(task, config, context, &output, &mut reporter),
+        Task::Generate(task) => generate::run(task, config, context, &output, &mut reporter),
+        Task::Describe(task) => describe::run(task, config, context, &output, &mut reporter),
+        Task::Train(task) => train::run(task, config, context, &output, &mut reporter),
+    };
+    reporter.flush()?;
+    result
+}
+
+/// Writes a result where the caller asked for it.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn write_result(path: &Path, result: &StepResult) -> Result<()> {
+    let text = result.to_termination_message();
+    // Kubernetes mounts the termination message as a file: it can be written, not replaced.
+    if path.exists() {
+        return std::fs::write(path, text).map_err(Error::storage(path));
+    }
+    atomic::write(path, text.as_bytes())
+}

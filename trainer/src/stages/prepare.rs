@@ -1,0 +1,291 @@
+//! `prepare`: digests and checks every input, so that a run does not fail in its third hour over what was known in
+//! its first minute. Needs no GPU.
+
+use std::path::{Component, Path};
+
+use candle_core::Device;
+use serde::Serialize;
+use serde_json::json;
+use stic_contract::config::{DataRecipe, ModelInput, Prepare, RunConfig};
+use stic_contract::recipe::{Objective, OnUnreadable};
+use stic_contract::result::{InputDigests, ItemCounts};
+use stic_contract::{ArtifactKind, Digest, StepName, StepResult};
+
+use super::candidates::{self, Candidate};
+use super::examples::conversation;
+use super::items::{Item, decode, read_image};
+use super::vlm::Checked;
+use super::writer::prompt_tokens;
+use super::{StepContext, disk, keys, pool};
+use crate::data::encode::Encoder;
+use crate::data::images_dir;
+use crate::data::template::{Role, Turn};
+use crate::error::{Error, Result};
+use crate::io::adapter;
+use crate::io::artifact::Output;
+use crate::io::atomic;
+use crate::io::journal;
+use crate::io::progress::Reporter;
+use crate::model::Llava;
+use crate::model::digest::model_digest;
+
+/// A line of `skipped.jsonl`.
+#[derive(Debug, Serialize)]
+struct Skipped {
+    id: String,
+    image: String,
+    reason: String,
+}
+
+pub(super) fn run(
+    task: &Prepare,
+    config: &RunConfig,
+    context: &StepContext,
+    output: &Output,
+    reporter: &mut Reporter,
+) -> Result<StepResult> {
+    let model_dir = context.volumes.resolve(&task.model.location)?;
+    let checked = Checked::open(&model_dir, task.model.image_layout)?;
+    Llava::check(&model_dir)?;
+    let checker = Checker::new(task, &checked)?;
+
+    reporter.begin("digesting the model", "bytes", 0, checked.weight_bytes()?)?;
+    let mut seen = 0;
+    let model = model_digest(&model_dir, |bytes| {
+        context.stop.check()?;
+        reporter.advance(bytes - std::mem::replace(&mut seen, bytes))
+    })?;
+    let adapter = adapter_digest(task, context, &checked)?;
+
+    let candidates = candidates::list(&task.source, config.seed, &context.volumes)?;
+    let total = candidates.rows.len() as u64;
+    reporter.begin("checking images", "images", 0, total)?;
+    let mut items = Vec::with_capacity(candidates.rows.len());
+    let mut skipped = Vec::new();
+    let mut most_image_tokens = 0;
+    pool::for_each(
+        &candidates.rows,
+        pool::workers(&Device::Cpu),
+        |candidate| {
+            context.stop.check()?;
+            checker.check(candidate, &candidates.images)
+        },
+        |candidate, outcome| {
+            match outcome {
+                Ok((item, image_tokens)) => {
+                    most_image_tokens = most_image_tokens.max(image_tokens);
+                    items.push(item);
+                }
+                Err(reason) if candidates.on_unreadable == OnUnreadable::Fail => {
+                    return Err(Error::Data(format!("{reason}; or set onUnreadable: Skip")));
+                }
+                Err(reason) => {
+                    tracing::warn!(id = candidate.id, reason, "left out");
+                    reporter.skip();
+                    skipped.push(Skipped {
+                        id: candidate.id.clone(),
+                        image: candidate.image.clone(),
+                        reason,
+                    });
+                }
+            }
+            reporter.advance(1)
+        },
+    )?;
+    items.sort_by(|a, b| a.id.cmp(&b.id));
+    skipped.sort_by(|a, b| a.id.cmp(&b.id));
+    if items.is_empty() {
+        return Err(Error::Data(format!(
+            "{}: none of its {total} images can be read (the first: {}); check the path and the files",
+            candidates.images.display(),
+            skipped.first().map_or("", |s| s.reason.as_str())
+        )));
+    }
+
+    let disk = disk::estimate(task, &checked.config.text, items.len() as u64);
+    disk::require(output.root(), disk)?;
+
+    let payload = jsonl(&items);
+    let digest = Digest::of(&payload);
+    let draft = output.begin(ArtifactKind::Prepared, keys::prepared(&digest, &model, adapter.as_ref()))?;
+    atomic::write(&draft.dir.join(ArtifactKind::Prepared.payload_file()), &payload)?;
+    journal::write_rows(&draft.dir.join("skipped.jsonl"), &skipped)?;
+    let facts = json!({
+        "items": items.len(),
+        "skipped": skipped.len(),
+        "mostImageTokens": most_image_tokens,
+        "estimatedDiskBytes": disk,
+        "model": model,
+        "adapter": adapter,
+    });
+    atomic::write(&draft.dir.join("report.json"), format!("{facts:#}\n").as_bytes())?;
+    let mut artifacts = vec![output.finish(draft, StepName::Prepare, facts)?];
+
+    let input = ModelInput {
+        location: task.model.location.clone(),
+        digest: model.clone(),
+        image_layout: task.model.image_layout,
+    };
+    let data_kind = match task.recipe {
+        DataRecipe::Preferences(_) => ArtifactKind::Preferences,
+        DataRecipe::Descriptions(_) => ArtifactKind::Descriptions,
+    };
+    let key = keys::data(&task.recipe, &input, adapter.as_ref(), &digest, config.seed, task.precision);
+    artifacts.extend(output.find(&output.name(data_kind, &key))?);
+
+    Ok(StepResult {
+        artifacts,
+        inputs: Some(InputDigests { model, adapter, items: digest, item_count: items.len() as u64 }),
+        items: Some(ItemCounts { total, done: items.len() as u64, skipped: skipped.len() as u64 }),
+        message: Some(format!(
+            "{} of {total} images can be used, {} skipped; an image is at most {most_image_tokens} tokens; the run needs up to {} of disk",
+            items.len(),
+            skipped.len(),
+            disk::human(disk)
+        )),
+        ..StepResult::new(StepName::Prepare)
+    })
+}
+
+fn jsonl(items: &[Item]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for item in items {
+        out.extend(serde_json::to_vec(item).unwrap_or_default());
+        out.push(b'\n');
+    }
+    out
+}
+
+/// The digest of the adapter to continue, which must load on this model and be what another run recorded.
+fn adapter_digest(task: &Prepare, context: &StepContext, checked: &Checked) -> Result<Option<Digest>> {
+    let Some(location) = &task.adapter else { return Ok(None) };
+    let dir = context.volumes.resolve(&location.location)?;
+    adapter::load(&dir, &checked.config.text, &Device::Cpu)?;
+    let path = dir.join(adapter::WEIGHTS_FILE);
+    let file = std::fs::File::open(&path).map_err(Error::storage(&path))?;
+    let (found, _) = Digest::of_reader(file).map_err(Error::storage(&path))?;
+    match &location.digest {
+        Some(recorded) if *recorded != found => Err(Error::Data(format!(
+            "{}: has digest {found}, but the run that made it recorded {recorded}; the adapter was changed, run that one again with a raised rerun",
+            path.display()
+        ))),
+        _ => Ok(Some(found)),
+    }
+}
+
+/// Whether the path stays in the folder and nothing is there.
+fn is_missing(images: &Path, relative: &str) -> bool {
+    let inside =
+        Path::new(relative).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    inside && !relative.is_empty() && images.join(relative).symlink_metadata().is_err()
+}
+
+/// What every item is checked against.
+struct Checker<'a> {
+    task: &'a Prepare,
+    checked: &'a Checked,
+    generation: Encoder,
+    training: Encoder,
+    /// Tokens of the longest prompt, without its image.
+    longest_prompt: usize,
+}
+
+impl<'a> Checker<'a> {
+    fn new(task: &'a Prepare, checked: &'a Checked) -> Result<Self> {
+        let (template, prompts): (_, Vec<&str>) = match &task.recipe {
+            DataRecipe::Preferences(recipe) => {
+                let prompts = recipe.caption_prompts.iter().chain(&recipe.hallucination_prompts);
+                (
+                    recipe.chat_template,
+                    prompts.chain([&recipe.well_curated_prompt]).map(String::as_str).collect(),
+                )
+            }
+            DataRecipe::Descriptions(recipe) => {
+                (recipe.chat_template, recipe.prompts.iter().map(String::as_str).collect())
+            }
+        };
+        let generation = checked.encoder(template)?;
+        let training = checked.encoder(task.train.chat_template)?;
+        let mut longest_prompt = 0;
+        for prompt in prompts {
+            // One image token stands for the image, and is taken off again.
+            let tokens = prompt_tokens(&generation, prompt, Some(1))? - 1;
+            longest_prompt = longest_prompt.max(tokens).max(prompt_tokens(&training, prompt, Some(1))? - 1);
+        }
+        Ok(Self { task, checked, generation, training, longest_prompt })
+    }
+
+    /// The item and its image tokens, or why its image cannot be read.
+    fn check(&self, candidate: &Candidate, images: &Path) -> Result<Result<(Item, usize), String>> {
+        // A missing image may be skipped; a path that leaves its folder never is.
+        if !is_missing(images, &candidate.image) {
+            images_dir::resolve(images, &candidate.image).map_err(|e| candidate.locate(&e))?;
+        }
+        let read = read_image(images, &candidate.image).and_then(|(path, bytes)| {
+            let image = decode(&path, &bytes)?;
+            Ok((Digest::of(&bytes), (image.height(), image.width())))
+        });
+        let (digest, size) = match read {
+            Ok(read) => read,
+            Err(Error::Data(reason)) => return Ok(Err(candidate.prefix(&reason))),
+            Err(other) => return Err(other),
+        };
+        let image_tokens = self.checked.processor.image_tokens(size);
+        let item = Item {
+            id: candidate.id.clone(),
+            image: candidate.image.clone(),
+            size,
+            digest,
+            conversation: candidate.conversation.clone(),
+            pair: candidate.pair.clone(),
+        };
+        self.check_length(&item, image_tokens).map_err(|e| candidate.locate(&e))?;
+        Ok(Ok((item, image_tokens)))
+    }
+
+    fn check_length(&self, item: &Item, image_tokens: usize) -> Result<()> {
+        let limit = self.checked.max_tokens();
+        let fits = |what: &str, tokens: usize, mend: &str| {
+            if tokens <= limit || self.task.train.max_length.is_some() {
+                return Ok(());
+            }
+            Err(Error::Data(format!(
+                "{what} needs {tokens} tokens ({image_tokens} of them the image's), the model takes {limit}; {mend}"
+            )))
+        };
+        fits(
+            "its longest prompt",
+            self.longest_prompt + image_tokens + 1,
+            "shorten the prompts or leave the item out",
+        )?;
+        if let Some(pair) = &item.pair {
+            for response in [&pair.chosen, &pair.rejected] {
+                let turns = [
+                    Turn::user_with_image(&pair.prompt),
+                    Turn { role: Role::Assistant, text: response.clone(), image: false },
+                ];
+                let tokens = self.training.encode_supervised(&turns, Some(image_tokens))?.ids.len();
+                fits("its pair", tokens, "shorten the responses or leave the item out")?;
+            }
+        }
+        match (&self.task.recipe, &self.task.train.objective) {
+            (DataRecipe::Descriptions(recipe), Objective::Sft { infusion }) => {
+                let turns = conversation(item, infusion.as_deref(), "");
+                let tokens = self.training.encode_supervised(&turns, Some(image_tokens))?.ids.len();
+                let most = tokens + recipe.sampling.max_new_tokens as usize;
+                fits(
+                    "its conversation with a description",
+                    most,
+                    "lower description.sampling.maxNewTokens or leave the item out",
+                )
+            }
+            (DataRecipe::Preferences(_), _) if !item.conversation.is_empty() => {
+                let turns = conversation(item, None, "");
+                let tokens =
+                    self.generation.encode_supervised(&turns[..2.min(turns.len())], Some(image_tokens))?;
+                fits("its question and answer", tokens.ids.len(), "leave the item out")
+            }
+            _ => Ok(()),
+        }
+    }
+}

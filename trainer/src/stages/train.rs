@@ -1,0 +1,196 @@
+//! `train`: seals the data, trains a LoRA adapter on it, proves and publishes the adapter.
+
+mod steps;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use stic_contract::config::{RunConfig, RunKind, Train, TrainData};
+use stic_contract::result::ItemCounts;
+use stic_contract::{Artifact, ArtifactKind, StepName, StepResult};
+
+use self::steps::Training;
+use super::examples::{Example, ExampleBuilder};
+use super::items::PreparedItems;
+use super::model_card::{self, Card};
+use super::rows::{DescriptionRow, PreferenceRow};
+use super::shards::shard_path;
+use super::vlm::{Vlm, adapter_dir};
+use super::{StepContext, keys};
+use crate::error::{Error, Result};
+use crate::io::artifact::{Output, open_input};
+use crate::io::journal::{self, Row};
+use crate::io::progress::Reporter;
+use crate::io::{adapter, atomic};
+
+pub(super) fn run(
+    task: &Train,
+    config: &RunConfig,
+    context: &StepContext,
+    output: &Output,
+    reporter: &mut Reporter,
+) -> Result<StepResult> {
+    let prepared = PreparedItems::open(&context.volumes, &task.items, &task.images)?;
+    let (data, data_dir) = match config.run.kind {
+        RunKind::StageOneRun => {
+            seal::<PreferenceRow>(task, &prepared, context, output, ArtifactKind::Preferences)?
+        }
+        RunKind::StageTwoRun => {
+            seal::<DescriptionRow>(task, &prepared, context, output, ArtifactKind::Descriptions)?
+        }
+    };
+    let key = keys::adapter(
+        &task.recipe,
+        &task.model,
+        task.adapter.as_ref().map(|a| &a.digest),
+        &data.digest,
+        &task.items.digest,
+        config.seed,
+        task.precision,
+    );
+    let name = output.name(ArtifactKind::Adapter, &key);
+    let result = |adapter: Artifact, metrics| StepResult {
+        artifacts: vec![data.clone(), adapter],
+        items: Some(ItemCounts {
+            total: prepared.items.len() as u64,
+            done: prepared.items.len() as u64,
+            skipped: 0,
+        }),
+        metrics,
+        ..StepResult::new(StepName::Train)
+    };
+    if let Some(there) = output.find(&name)? {
+        return Ok(result(there, BTreeMap::new()));
+    }
+
+    let vlm =
+        Vlm::load(&context.volumes.resolve(&task.model.location)?, task.model.image_layout, task.precision)?;
+    let encoder = vlm.checked.encoder(task.recipe.chat_template)?;
+    let builder = ExampleBuilder { vlm: &vlm, encoder: &encoder, recipe: &task.recipe };
+    let examples = build_examples(config.run.kind, &builder, &prepared, &data_dir)?;
+    let start = task
+        .adapter
+        .as_ref()
+        .map(|reference| vlm.load_adapter(&adapter_dir(&context.volumes, reference)?))
+        .transpose()?;
+
+    let draft = output.begin(ArtifactKind::Adapter, key)?;
+    let state_dir = output.partial().join(format!("{name}.state"));
+    atomic::create_dir(&state_dir)?;
+    let training = Training {
+        vlm: &vlm,
+        prepared: &prepared,
+        recipe: &task.recipe,
+        seed: config.seed,
+        start: start.as_ref(),
+        context,
+    };
+    let (trained, last) = training.run(&examples, &state_dir, &draft.dir, reporter)?;
+
+    let base = task.model.location.path.rsplit('/').next().filter(|s| !s.is_empty()).unwrap_or("base");
+    adapter::save(&trained, &draft.dir, base)?;
+    let proof = training.prove(&examples, &trained, &draft.dir)?;
+    let card = Card {
+        config,
+        task,
+        data: &data,
+        base,
+        rank: trained.rank(),
+        alpha: trained.alpha(),
+        proof: &proof,
+        examples: examples.len(),
+        last: &last,
+    };
+    atomic::write(&draft.dir.join("README.md"), model_card::render(&card).as_bytes())?;
+    let facts =
+        json!({"examples": examples.len(), "steps": training.total_steps(examples.len()), "proof": proof});
+    let artifact = output.finish(draft, StepName::Train, facts)?;
+    std::fs::remove_dir_all(&state_dir).map_err(Error::storage(&state_dir))?;
+    let metrics = last.into_iter().map(|(name, value)| (name, format!("{value:.6}"))).collect();
+    Ok(result(artifact, metrics))
+}
+
+/// The data artifact: sealed from the run's own shards, or one that is whole already.
+fn seal<R: Row>(
+    task: &Train,
+    prepared: &PreparedItems,
+    context: &StepContext,
+    output: &Output,
+    kind: ArtifactKind,
+) -> Result<(Artifact, PathBuf)> {
+    let step = if kind == ArtifactKind::Preferences { StepName::Generate } else { StepName::Describe };
+    let set = match &task.data {
+        TrainData::Sealed(reference) => {
+            let dir = open_input(&context.volumes, reference)?;
+            let artifact = Artifact {
+                kind,
+                location: reference.location.clone(),
+                digest: reference.digest.clone(),
+                size_bytes: crate::io::artifact::read_marker(&dir)?.map_or(0, |m| m.size_bytes),
+                step,
+                reused: true,
+            };
+            return Ok((artifact, dir));
+        }
+        TrainData::Shards(set) => set,
+    };
+    let shards_dir = output.partial().join(&set.folder);
+    if let Some(there) = output.find(&set.folder)? {
+        if shards_dir.exists() {
+            std::fs::remove_dir_all(&shards_dir).map_err(Error::storage(&shards_dir))?;
+        }
+        return Ok((there, output.root().join(&set.folder)));
+    }
+    let draft = output.reopen_for_sealing(kind, &set.folder)?;
+    let shards: Vec<PathBuf> = (0..set.shards.max(1)).map(|i| shard_path(&shards_dir, i)).collect();
+    let rows: Vec<R> = journal::seal(
+        &shards,
+        &draft.dir.join(kind.payload_file()),
+        prepared.items.iter().map(|item| item.id.as_str()),
+    )?;
+    let artifact = output.finish(draft, step, json!({"rows": rows.len()}))?;
+    std::fs::remove_dir_all(&shards_dir).map_err(Error::storage(&shards_dir))?;
+    Ok((artifact, output.root().join(&set.folder)))
+}
+
+fn build_examples(
+    kind: RunKind,
+    builder: &ExampleBuilder<'_>,
+    prepared: &PreparedItems,
+    data_dir: &Path,
+) -> Result<Vec<Example>> {
+    // Both are sorted by id, and sealing made sure that every item has its row.
+    let path = |kind: ArtifactKind| data_dir.join(kind.payload_file());
+    let examples: Vec<Example> = match kind {
+        RunKind::StageOneRun => {
+            let rows = by_id(journal::read::<PreferenceRow>(&path(ArtifactKind::Preferences))?);
+            join(prepared, &rows, |i, item, row| builder.of_preference(i, item, row))?
+        }
+        RunKind::StageTwoRun => {
+            let rows = by_id(journal::read::<DescriptionRow>(&path(ArtifactKind::Descriptions))?);
+            join(prepared, &rows, |i, item, row| builder.of_description(i, item, row))?
+        }
+    };
+    if examples.is_empty() {
+        return Err(Error::Data(format!("{}: there is nothing to train on", data_dir.display())));
+    }
+    Ok(examples)
+}
+
+fn by_id<R: Row>(rows: Vec<R>) -> BTreeMap<String, R> {
+    rows.into_iter().map(|row| (row.id().to_owned(), row)).collect()
+}
+
+fn join<R>(
+    prepared: &PreparedItems,
+    rows: &BTreeMap<String, R>,
+    build: impl Fn(usize, &super::Item, &R) -> Result<Example>,
+) -> Result<Vec<Example>> {
+    prepared
+        .items
+        .iter()
+        .enumerate()
+        .filter_map(|(i, item)| rows.get(&item.id).map(|row| build(i, item, row)))
+        .collect()
+}

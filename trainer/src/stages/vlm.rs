@@ -1,0 +1,168 @@
+//! A model with its processor, tokenizer and templates: what a step needs to read and write.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use stic_contract::ArtifactRef;
+use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
+
+use crate::data::anyres::Packing;
+use crate::data::encode::Encoder;
+use crate::data::processor::{Family, ImageProcessor, PixelValues};
+use crate::data::template::Template;
+use crate::data::tokenizer::Tokenizer;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::io::adapter;
+use crate::io::artifact::open_input;
+use crate::io::volumes::Volumes;
+use crate::model::lora::LoraAdapter;
+use crate::model::weights::checkpoint_files;
+use crate::model::{Llava, LlavaConfig};
+
+/// All of a model but its weights.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its config.
+    pub config: LlavaConfig,
+    /// Images to crops.
+    pub processor: ImageProcessor,
+}
+
+impl Checked {
+    /// Reads config and processor.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the file and the field.
+    pub fn open(dir: &Path, layout: ImageLayout) -> Result<Self> {
+        if !dir.is_dir() {
+            return Err(Error::Config(format!(
+                "{}: no such folder; the model's path must be one",
+                dir.display()
+            )));
+        }
+        let config = LlavaConfig::from_dir(dir)?;
+        let family = if config.grid_pinpoints.is_empty() { Family::Llava } else { Family::LlavaNext };
+        let processor = ImageProcessor::from_dir(dir, family)?.with_layout(layout);
+        Ok(Self { dir: dir.to_owned(), config, processor })
+    }
+
+    /// An encoder under `template`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming what is missing.
+    pub fn encoder(&self, template: ChatTemplate) -> Result<Encoder> {
+        let tokenizer = Tokenizer::from_dir(&self.dir)?;
+        Ok(Encoder::new(tokenizer, Template::load(&self.dir, template)?, self.config.image_token_id))
+    }
+
+    /// The most tokens a sequence can have.
+    #[must_use]
+    pub const fn max_tokens(&self) -> usize {
+        self.config.text.max_position_embeddings
+    }
+
+    /// The size of its weight files.
+    ///
+    /// # Errors
+    /// As [`checkpoint_files`].
+    pub fn weight_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for path in checkpoint_files(&self.dir)? {
+            bytes += std::fs::metadata(&path).map_err(Error::storage(&path))?.len();
+        }
+        Ok(bytes)
+    }
+}
+
+/// A loaded model.
+pub struct Vlm {
+    /// All but the weights.
+    pub checked: Checked,
+    /// The weights.
+    pub model: Llava,
+}
+
+/// An image as the model sees it.
+pub struct SeenImage {
+    /// `[tokens, hidden]`.
+    pub features: Tensor,
+    /// How many tokens.
+    pub tokens: usize,
+}
+
+impl Vlm {
+    /// Loads the model in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the file and the field or tensor.
+    pub fn load(dir: &Path, layout: ImageLayout, precision: Precision) -> Result<Self> {
+        let checked = Checked::open(dir, layout)?;
+        let device = device::choose()?;
+        let model = Llava::load(dir, device::dtype(precision), &device)?;
+        Ok(Self { checked, model })
+    }
+
+    /// The features of `image`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an image the processor refuses.
+    pub fn see(&self, image: &::image::RgbImage) -> Result<SeenImage> {
+        self.see_pixels(&self.checked.processor.preprocess(image)?)
+    }
+
+    /// The features of preprocessed crops.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the crops are not the vision tower's.
+    pub fn see_pixels(&self, pixels: &PixelValues) -> Result<SeenImage> {
+        let packing: Option<Packing> = self.checked.processor.packing(pixels.original);
+        let features = self.model.image_features(pixels, packing.as_ref())?;
+        let tokens = features.dim(0)?;
+        Ok(SeenImage { features, tokens })
+    }
+
+    /// The adapter an artifact holds.
+    ///
+    /// # Errors
+    /// As [`adapter::load`].
+    pub fn load_adapter(&self, dir: &Path) -> Result<LoraAdapter> {
+        let imported = adapter::load(dir, &self.checked.config.text, self.model.device())?;
+        if !imported.dropped.is_empty() {
+            tracing::warn!(
+                adapter = %dir.display(),
+                dropped = imported.dropped.len(),
+                first = imported.dropped[0],
+                "left out LoRA weights of the vision tower, which LLaVA never trains"
+            );
+        }
+        Ok(imported.adapter)
+    }
+
+    /// Where its weights are.
+    #[must_use]
+    pub const fn device(&self) -> &Device {
+        self.model.device()
+    }
+}
+
+/// The folder of an adapter a run continues from: an artifact of ours, verified, or a user's own.
+pub(super) fn adapter_dir(volumes: &Volumes, reference: &ArtifactRef) -> Result<PathBuf> {
+    let dir = volumes.resolve(&reference.location)?;
+    if crate::io::artifact::read_marker(&dir)?.is_some() {
+        return open_input(volumes, reference);
+    }
+    let path = dir.join(adapter::WEIGHTS_FILE);
+    let file = std::fs::File::open(&path).map_err(Error::storage(&path))?;
+    let (found, _) = stic_contract::Digest::of_reader(file).map_err(Error::storage(&path))?;
+    if found != reference.digest {
+        return Err(Error::Data(format!(
+            "{}: has digest {found}, {} was recorded; the adapter was changed after the run began",
+            path.display(),
+            reference.digest
+        )));
+    }
+    Ok(dir)
+}

@@ -1,0 +1,94 @@
+//! The gradients of an adapter, by tensor name.
+
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+use stic_contract::recipe::LoraTarget;
+
+use crate::error::Result;
+use crate::model::lora::{Half, LoraAdapter, tensor_name};
+
+/// Sums of gradients in f32, in the order of names: candle's own store is a hash map, and a sum over it would
+/// depend on the order of the day.
+#[derive(Debug, Clone, Default)]
+pub struct Gradients {
+    by_name: BTreeMap<String, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient of a tensor.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.by_name.iter().map(|(name, gradient)| (name.as_str(), gradient))
+    }
+
+    /// Adds what `found` holds for the pairs of one layer.
+    ///
+    /// # Errors
+    /// A trainable tensor without a gradient: an operation in between has none, which candle does not say.
+    pub fn take_layer(&mut self, adapter: &LoraAdapter, layer: usize, found: &mut GradStore) -> Result<()> {
+        for target in LoraTarget::ALL {
+            let Some(pair) = adapter.pair(layer, target) else { continue };
+            for (half, var) in [(Half::A, &pair.a), (Half::B, &pair.b)] {
+                let name = tensor_name(layer, target, half);
+                let gradient = found
+                    .remove(var.as_tensor())
+                    .ok_or_else(|| candle_core::Error::Msg(format!("{name} received no gradient")))?;
+                self.add_one(name, &gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds another item's gradients. Callers add in the order of items, so the sum is one and the same however
+    /// many threads computed its terms.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        other.by_name.iter().try_for_each(|(name, gradient)| self.add_one(name.clone(), gradient))
+    }
+
+    fn add_one(&mut self, name: String, gradient: &Tensor) -> Result<()> {
+        let sum = match self.by_name.get(&name) {
+            Some(sum) => (sum + gradient)?,
+            None => gradient.clone(),
+        };
+        self.by_name.insert(name, sum.detach());
+        Ok(())
+    }
+
+    /// The global L2 norm, summed in f64 in the order of names.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn norm(&self) -> Result<f64> {
+        let mut sum = 0f64;
+        for gradient in self.by_name.values() {
+            sum += gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Scales down to `max_norm` as `torch.nn.utils.clip_grad_norm_` does, and returns the norm before; 0 switches
+    /// clipping off.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn clip(&mut self, max_norm: f64) -> Result<f64> {
+        let norm = self.norm()?;
+        let factor = max_norm / (norm + 1e-6);
+        if max_norm > 0.0 && factor < 1.0 {
+            for gradient in self.by_name.values_mut() {
+                *gradient = (&*gradient * factor)?;
+            }
+        }
+        Ok(norm)
+    }
+}
