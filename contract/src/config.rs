@@ -352,7 +352,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_path() {
         let text = r#"{"version":1,"run":{"kind":"StageOneRun","namespace":"n","name":"a","uid":"u","rerun":0},
             "output":{"volume":"out","path":""},"seed":0,
-            "task":{"prepare":{"model":{"location":{"volume":"m","path":"x"},"imageLayout":"Anyres","colour":1}}}}"#;
+            "task":{"prepare":{"model":{"location":{"volume":"m","path":"x"},"imageLayout":"Model","colour":1}}}}"#;
         let error = RunConfig::from_json(text).expect_err("colour is no key").to_string();
         assert!(error.contains("task.prepare.model.colour"), "{error}");
         assert!(error.contains("unknown field `colour`"), "{error}");
