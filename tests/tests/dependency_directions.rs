@@ -1,6 +1,8 @@
 //! `contract <- crds <- operator <- cli`, `contract <- trainer <- cli`, `tests -> all`; the operator never sees
 //! candle, the trainer never sees kube, the contract sees neither.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -96,6 +96,8 @@ pub struct ImageProcessor {
     /// The colour of a padded square.
     mean_color: Rgb<u8>,
     patch_size: u32,
+    /// Whether the features of a single crop keep the class token (`vision_feature_select_strategy: full`).
+    class_token: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,6 +114,13 @@ impl ImageProcessor {
             ImageLayout::Model => {}
             ImageLayout::Pad => self.layout = Layout::Square(self.mean_color),
         }
+        self
+    }
+
+    /// The processor of a model whose features keep the class token, or drop it.
+    #[must_use]
+    pub const fn with_class_token(mut self, kept: bool) -> Self {
+        self.class_token = kept;
         self
     }
 
@@ -148,7 +157,10 @@ impl ImageProcessor {
     pub fn image_tokens(&self, original: (u32, u32)) -> usize {
         let (height, width) = self.crop_size();
         self.packing(original).map_or_else(
-            || (height / self.patch_size) as usize * (width / self.patch_size) as usize,
+            || {
+                let patches = (height / self.patch_size) as usize * (width / self.patch_size) as usize;
+                patches + usize::from(self.class_token)
+            },
             |p| p.tokens(),
         )
     }

@@ -293,6 +293,13 @@ impl VisionConfig {
 
     // Hub copies of LLaVA list only what differs from the class; those of LLaVA list at least the sizes.
     fn parse(fields: &Fields<'_>, llava_default: &Self) -> Result<Self> {
+        let kind = fields.text("model_type")?.unwrap_or_else(|| "clip_vision_model".into());
+        if !matches!(kind.as_str(), "clip_vision_model" | "clip") {
+            return Err(fields.error(
+                "model_type",
+                &format!("{kind:?} is not a vision tower this trainer knows; use a checkpoint with CLIP's"),
+            ));
+        }
         let named = fields.json.get("hidden_size").is_some() || fields.json.get("patch_size").is_some();
         let default = if named { Self::class_defaults() } else { llava_default.clone() };
         let config = Self {
@@ -581,6 +588,9 @@ mod tests {
             nested.contains("field text_config.hidden_size: must be a positive whole number"),
             "{nested}"
         );
+        let siglip =
+            message(r#"{"model_type":"llava","vision_config":{"model_type":"siglip_vision_model"}}"#);
+        assert!(siglip.contains("field vision_config.model_type: \"siglip_vision_model\""), "{siglip}");
         let heads =
             message(r#"{"model_type":"llava","text_config":{"hidden_size":100,"num_attention_heads":3}}"#);
         assert!(heads.contains("does not divide hidden_size 100"), "{heads}");

@@ -45,7 +45,9 @@ impl Checked {
         }
         let config = LlavaConfig::from_dir(dir)?;
         let family = if config.grid_pinpoints.is_empty() { Family::Llava } else { Family::LlavaNext };
-        let processor = ImageProcessor::from_dir(dir, family)?.with_layout(layout);
+        let processor = ImageProcessor::from_dir(dir, family)?
+            .with_layout(layout)
+            .with_class_token(config.keep_class_token);
         Ok(Self { dir: dir.to_owned(), config, processor })
     }
 

@@ -92,6 +92,7 @@ fn the_original_llava_is_derived_from_its_config() {
     let padded = ImageProcessor::from_dir(pad.path(), Family::Llava).unwrap();
     assert_eq!(padded.image_tokens((480, 640)), 576);
     assert_eq!(padded.packing((480, 640)), None);
+    assert_eq!(padded.clone().with_class_token(true).image_tokens((480, 640)), 577);
     let by_recipe = processor.with_layout(ImageLayout::Pad);
     assert_eq!(by_recipe.preprocess(&image).unwrap(), padded.preprocess(&image).unwrap());
 }

@@ -123,6 +123,7 @@ fn hub(
         normalize: fields.flag("do_normalize", true)?.then_some(Normalize { mean, std }),
         mean_color,
         patch_size,
+        class_token: false,
     })
 }
 
@@ -169,6 +170,7 @@ fn original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<Im
         normalize: Some(Normalize { mean: CLIP_MEAN, std: CLIP_STD }),
         mean_color,
         patch_size: DEFAULT_PATCH_SIZE,
+        class_token: false,
     })
 }
 
