@@ -155,13 +155,25 @@ fn next(run: &Validated, observed: &Observed) -> Plan {
                 return Plan::Wait { reason: Reason::of_step(step), message: format!("step {step} runs") };
             }
             Some(StepObservation { outcome: StepOutcome::Succeeded(result), .. }) => made.add(result),
+            // A queue that may not admit it is not what it waits for.
+            Some(StepObservation {
+                outcome: StepOutcome::Waiting { reason: Reason::Queued, .. }, ..
+            }) if run.operation.suspend => {
+                let message = format!("step {step} is held; set spec.suspend to false to go on");
+                return Plan::Wait { reason: Reason::Suspended, message };
+            }
             Some(StepObservation { outcome: StepOutcome::Waiting { reason, message }, .. }) => {
                 return Plan::Wait { reason: *reason, message: message.clone() };
             }
             Some(
                 seen @ StepObservation { outcome: StepOutcome::Failed { reason, retryable, message }, .. },
             ) => {
-                if *retryable && seen.launches() <= run.operation.backoff_limit {
+                // What was taken from outside is not the step's fault, and is made anew from what it left.
+                let budget = match reason {
+                    Reason::JobDeleted | Reason::ResultLost => run.operation.backoff_limit.max(3),
+                    _ => run.operation.backoff_limit,
+                };
+                if *retryable && seen.launches() <= budget {
                     return launch(run, spec, seen.launches() + 1, &made);
                 }
                 return Plan::Fail { reason: *reason, message: failure(step, *reason, message) };

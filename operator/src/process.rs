@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -163,7 +163,17 @@ async fn control<K: Run>(
     let touched = futures::stream::poll_fn(move |task| touched.poll_recv(task))
         .map(|touched| ObjectRef::<Guard<K>>::new(&touched.name).within(&touched.namespace));
     let config = controller::Config::default().concurrency(context.settings.concurrency).debounce(DEBOUNCE);
-    Controller::for_stream(objects, reader)
+    // Before its first list a controller has begun nothing, and would wait for the list before it stops.
+    let unlisted = {
+        let (reader, mut stop) = (reader.clone(), stop.clone());
+        async move {
+            stopped(&mut stop).await;
+            if reader.wait_until_ready().now_or_never().is_some() {
+                std::future::pending().await
+            }
+        }
+    };
+    let controller = Controller::for_stream(objects, reader)
         .reconcile_on(touched)
         .with_config(config)
         .graceful_shutdown_on(async move { stopped(&mut stop).await })
@@ -173,10 +183,15 @@ async fn control<K: Run>(
                 // What failed was logged by the error policy; a run that is gone is no failure.
                 Ok(_)
                 | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, kind = ?K::KIND, "the controller goes on"),
+                Err(error) => {
+                    tracing::warn!(%error, kind = ?K::KIND, "a watch broke off; if it stays so, are the CRDs there?");
+                }
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = controller => {}
+        () = unlisted => {}
+    }
 }
 
 fn api<K>(context: &Context) -> Api<K>

@@ -216,6 +216,7 @@ fn forgive_missing(answer: kube::Result<()>) -> kube::Result<()> {
 }
 
 /// Whether an object is a child of the run of `uid`.
-fn is_ours(metadata: &ObjectMeta, uid: &str) -> bool {
+#[must_use]
+pub fn is_ours(metadata: &ObjectMeta, uid: &str) -> bool {
     metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
 }

@@ -41,7 +41,7 @@ fn unschedulable<'a>(mut conditions: impl Iterator<Item = &'a PodCondition>) -> 
     } else {
         (
             Reason::Unschedulable,
-            "free or add such nodes and it starts by itself, or change spec.pod and raise spec.rerun",
+            "free or add such nodes and it starts by itself, or change spec.pod and delete its Job, which is then made anew",
         )
     };
     Some(Trouble { reason, message: format!("no node takes the pod: {why}; {mend}") })
@@ -57,13 +57,18 @@ fn container(status: &PodStatus) -> Option<Trouble> {
         };
         let why = waiting.message.as_deref().unwrap_or("no more is known").trim_end_matches('.');
         let (reason, mend) = match waiting.reason.as_deref()? {
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
             | "RegistryUnavailable" => (
                 Reason::ImagePullFailed,
-                "make the image available, or correct spec.pod.image or imagePullSecrets and raise spec.rerun",
+                "make the image available, or correct spec.pod and delete its Job, which is then made anew",
             ),
-            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"
-            | "StartError" => (Reason::PodStartFailed, "mend what it names, or spec.pod and raise spec.rerun"),
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "StartError" => (
+                Reason::PodStartFailed,
+                "mend what it names, or correct spec.pod and delete its Job, which is then made anew",
+            ),
             _ => return None,
         };
         Some(Trouble {

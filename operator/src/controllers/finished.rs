@@ -33,7 +33,7 @@ pub(super) async fn settle<K: Run>(
         }
         record.write(context, status).await?;
     }
-    let jobs = context.jobs.of(&record.run.uid);
+    let jobs = observe::jobs_of(context, record.run);
     for job in jobs.iter().filter(|job| !job_state::is_over(job)) {
         let held = job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
         if !held {

@@ -14,6 +14,7 @@ use stic_crds::status::{Interruptions, StepState, StepStatus};
 
 use super::recorded;
 use crate::build::{Attempt, CONFIG_FILE, labels, names};
+use crate::cluster::apply::is_ours;
 use crate::cluster::job_state::{self, JobState, Reading};
 use crate::context::Context;
 use crate::plan::{JobRef, Observed, StepObservation, StepOutcome};
@@ -49,7 +50,7 @@ pub async fn observe(
 ) -> kube::Result<Seen> {
     let mut seen = Seen::default();
     let mut jobs: BTreeMap<String, Arc<Job>> =
-        context.jobs.of(&run.uid).into_iter().map(|job| (job.name_any(), job)).collect();
+        jobs_of(context, run).into_iter().map(|job| (job.name_any(), job)).collect();
     for spec in pipeline::steps(run.kind) {
         let step = spec.name;
         let before = previous.step(step);
@@ -233,7 +234,10 @@ async fn without_pods(context: &Context, job: &Job) -> kube::Result<Option<StepO
     let (reason, mend) = if why.contains("exceeded quota") {
         (Reason::QuotaExceeded, "free some of the quota or raise it, and it starts by itself")
     } else {
-        (Reason::PodsNotCreated, "mend what it names, or change spec.pod and raise spec.rerun")
+        (
+            Reason::PodsNotCreated,
+            "mend what it names, or correct spec.pod and delete its Job, which is then made anew",
+        )
     };
     Ok(Some(StepOutcome::Waiting { reason, message: format!("the pod cannot be created: {why}; {mend}") }))
 }
@@ -244,6 +248,14 @@ async fn progress(context: &Context, run: &RunIdentity, step: StepName, job: &Jo
     pods.retain(|pod| pod.owner_references().iter().any(|owner| owner.uid == uid));
     let (done, addresses) = job_state::parts(step, &pods);
     context.progress.of_step(step, &done, &addresses).await
+}
+
+/// The Jobs of a run. A label alone makes none: anybody can write one.
+#[must_use]
+pub fn jobs_of(context: &Context, run: &RunIdentity) -> Vec<Arc<Job>> {
+    let mut jobs = context.jobs.of(&run.uid);
+    jobs.retain(|job| is_ours(&job.metadata, &run.uid));
+    jobs
 }
 
 /// Whether a pod of an earlier Job of `step` may still write.
