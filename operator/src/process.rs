@@ -1,6 +1,5 @@
 //! The operator from its start to its end.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -244,8 +243,6 @@ fn on_signals() -> anyhow::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
-fn stopped(stop: &mut watch::Receiver<bool>) -> impl Future<Output = ()> + Send + '_ {
-    async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }

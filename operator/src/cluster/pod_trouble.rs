@@ -22,13 +22,11 @@ pub struct Trouble {
 #[must_use]
 pub fn trouble(pod: &Pod, now: &Time) -> Option<Trouble> {
     let status = pod.status.as_ref()?;
-    node_lost(pod, status, now)
-        .or_else(|| container(status))
-        .or_else(|| {
-            // A condition of the past says nothing about a pod that runs.
-            let pending = status.phase.as_deref().is_none_or(|phase| phase == "Pending");
-            pending.then(|| unschedulable(status.conditions.iter().flatten())).flatten()
-        })
+    node_lost(pod, status, now).or_else(|| container(status)).or_else(|| {
+        // A condition of the past says nothing about a pod that runs.
+        let pending = status.phase.as_deref().is_none_or(|phase| phase == "Pending");
+        pending.then(|| unschedulable(status.conditions.iter().flatten())).flatten()
+    })
 }
 
 fn unschedulable<'a>(mut conditions: impl Iterator<Item = &'a PodCondition>) -> Option<Trouble> {

@@ -124,7 +124,9 @@ fn a_result_that_is_none_fails_for_good() {
 #[test]
 fn a_failed_job_says_what_its_trainer_said() {
     let long = "x".repeat(5000);
-    let cases: [(&str, &str, Vec<Arc<Pod>>, Reason, &str); 8] = [
+    /// The Job's reason and message, its pods, and what is made of them.
+    type Case<'a> = (&'a str, &'a str, Vec<Arc<Pod>>, Reason, &'a str);
+    let cases: [Case<'_>; 8] = [
         (
             "PodFailurePolicy",
             "",
