@@ -223,6 +223,41 @@ async fn a_run_goes_with_its_children_and_its_own_claim_stays_unless_asked() {
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
+async fn children_go_when_asked_and_the_run_stays_as_the_record() {
+    let mut world = World::new(|_, _| Act::Succeed).await;
+    world.start();
+    world.stage_one("  retention: {children: Delete}\n").await;
+    let done = world.until("done", |status| phase(status) == "Succeeded").await;
+    for _ in 0..300 {
+        if world.jobs().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(world.jobs().await.is_empty(), "they went and did not come back");
+    assert_eq!(world.status_of_one().await, done);
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn a_claim_of_its_own_is_made_once_and_goes_with_the_run_only_while_asked() {
+    let mut world = World::new(|_, _| Act::Succeed).await;
+    world.start();
+    let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
+    let spec = crate::common::STAGE_ONE.replace("{volume: {claimName: stic, path: coco-6k}}", template);
+    world.stage_one_of(&format!("{spec}  retention: {{whenDeleted: Delete}}\n")).await;
+    world.until("done", |status| phase(status) == "Succeeded").await;
+    let claims = world.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>();
+    let owners = || async { claims.get("one-output").await.expect("it was made").owner_references().len() };
+    assert_eq!(owners().await, 1);
+    world.patch(json!({"spec": {"retention": {"whenDeleted": "Retain"}}})).await;
+    world.until("seen", |status| status.observed_generation == 2).await;
+    assert_eq!(owners().await, 0, "also when the run is over");
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster"]
 async fn the_progress_of_a_pod_moves_the_status_and_silence_leaves_it() {
     let mut world = World::new(|step, _| match step {
         StepName::Train => Act::Run,

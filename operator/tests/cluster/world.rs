@@ -111,8 +111,12 @@ impl World {
     }
 
     pub(crate) async fn stage_one(&self, extra: &str) {
+        self.stage_one_of(&format!("{}{extra}", crate::common::STAGE_ONE)).await;
+    }
+
+    pub(crate) async fn stage_one_of(&self, spec: &str) {
         let api: Api<StageOneRun> = self.api();
-        apply(&api, "StageOneRun", "one", &format!("{}{extra}", crate::common::STAGE_ONE)).await;
+        apply(&api, "StageOneRun", "one", spec).await;
     }
 
     pub(crate) async fn stage_two(&self) {
