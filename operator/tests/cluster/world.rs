@@ -90,6 +90,7 @@ impl World {
         self.start_with(None);
     }
 
+    #[cfg(feature = "failpoints")]
     /// Whether the operator has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         let operator = self.operator.as_mut().expect("it was started");
