@@ -51,8 +51,8 @@ python-tests: build quickstart-test ## Against transformers and PEFT
 	$(MAKE) --no-print-directory $(VENV)/ready
 	tests/python.sh $(VENV)/bin/python $(QUICKSTART_TEST)
 
-crds: ## Write crds/*.yaml from the types
-	UPDATE=1 cargo test --release -p stic-crds
+crds: ## Write the CRDs from the types, in crds/ and for the Helm chart
+	cargo run --release -p stic-crds --example generate-crds
 
 audit: ## Licences, sources and advisories of dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny
