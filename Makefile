@@ -15,10 +15,11 @@ REQUIREMENTS := tests/requirements.txt
 VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
 PYTHON ?= python3
 
-.PHONY: help build quickstart test lint unit python-tests quickstart-test crds audit clean
+.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images chart-test cluster-test cluster e2e \
+	audit clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 build: ## Build everything
 	$(CARGO_BUILD)
@@ -53,6 +54,30 @@ python-tests: build quickstart-test ## Against transformers and PEFT
 
 crds: ## Write the CRDs from the types, in crds/ and for the Helm chart
 	cargo run --release -p stic-crds --example generate-crds
+
+images: ## OCI archives of operator and trainer in target/images, with no daemon
+	images/build.sh
+
+chart-test: ## The Helm chart on a control plane of its own; no root
+	tests/chart.sh
+
+cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
+	tests/cluster/test.sh
+
+# A node of its own with both images: no pod there pulls anything.
+NODE = tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
+
+cluster: images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
+	$(NODE) tests/cluster/try.sh
+
+# A KUBECONFIG of the environment is not meant: only one that is given here is a cluster to test on.
+ifeq ($(origin KUBECONFIG),command line)
+e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG=FILE on any cluster
+	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
+else
+e2e: images
+	$(NODE) tests/e2e/run.sh
+endif
 
 audit: ## Licences, sources and advisories of dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny

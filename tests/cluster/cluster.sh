@@ -324,5 +324,6 @@ export CLUSTER_RUN=$run PATH=$run/bin:$PATH
 # What kubectl and helm remember must not land in the user's home.
 export KUBECACHEDIR=$run/home/kube HELM_CACHE_HOME=$run/home/helm HELM_CONFIG_HOME=$run/home/helm HELM_DATA_HOME=$run/home/helm
 cd "$back"
-as_child "$@" 9>&-
+# Whatever ends this shell ends CMD.
+as_child setpriv --pdeathsig KILL "$@" 9>&-
 exit $status
