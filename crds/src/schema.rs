@@ -49,7 +49,8 @@ fn finish(root: &mut Value) {
     // The API server knows these of every object; clients that check against the definition alone do not.
     root["properties"]["apiVersion"] = json!({"type": "string", "description": "stic.dev/v1alpha1."});
     root["properties"]["kind"] = json!({"type": "string", "description": "The kind of this object."});
-    root["properties"]["metadata"] = json!({"type": "object"});
+    // The name, because a rule's fieldPath may name only what the schema has.
+    root["properties"]["metadata"] = json!({"type": "object", "properties": {"name": {"type": "string"}}});
     add_rules(
         root,
         vec![rule_at(

@@ -18,6 +18,8 @@ end() { # SIGNAL NAME
   rm -f "$run/pids/$2"
 }
 
+# Bash reports every child that was killed.
+exec 2>>"$run/log/supervisor.log"
 # Open for both ways, so that it never ends when a writer leaves.
 exec 3<>"$run/control"
 while read -r command name <&3; do

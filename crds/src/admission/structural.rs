@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Invalid;
 use crate::decimal;
 
-/// The fields of `ObjectMeta`, which a definition's schema does not list.
+/// The fields of `ObjectMeta`. A definition's schema lists only those that it restricts.
 const METADATA: [&str; 15] = [
     "annotations",
     "creationTimestamp",
@@ -44,6 +44,9 @@ fn walk_unknown(schema: &Value, value: &Value, path: &str, found: &mut Vec<Inval
             let additional = schema.get("additionalProperties").filter(|schema| schema.is_object());
             for (name, child) in map {
                 let path = join(path, name);
+                if path == "metadata" {
+                    continue;
+                }
                 match properties.and_then(|properties| properties.get(name)).or(additional) {
                     Some(schema) => walk_unknown(schema, child, &path, found),
                     None if properties.is_some() => {
