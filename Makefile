@@ -15,7 +15,7 @@ REQUIREMENTS := tests/requirements.txt
 VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
 PYTHON ?= python3
 
-.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images chart-test cluster-test cluster e2e \
+.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test chart-test cluster-test cluster e2e \
 	audit clean
 
 help: ## This list
@@ -27,7 +27,7 @@ build: ## Build everything
 quickstart: build ## Both stages on a toy model, then a table of what they changed (WORK=DIR, stic-work by default)
 	examples/quickstart/run.sh $(WORK)
 
-test: lint unit quickstart-test python-tests ## All tests
+test: lint unit image-test quickstart-test python-tests ## All tests
 
 lint: ## rustfmt, clippy with -D warnings
 	cargo fmt --all --check
@@ -57,6 +57,9 @@ crds: ## Write the CRDs from the types, in crds/ and for the Helm chart
 
 images: ## OCI archives of operator and trainer in target/images, with no daemon
 	images/build.sh
+
+image-test: ## The writer of images
+	python3 images/test_oci.py
 
 chart-test: ## The Helm chart on a control plane of its own; no root
 	tests/chart.sh
