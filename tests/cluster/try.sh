@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
-if ! helm install stic "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 90s >&2; then
+if ! helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 90s >&2; then
   kubectl --namespace stic-system describe pods >&2
   kubectl --namespace stic-system logs deployment/stic-operator --tail 20 >&2 || true
   die "the operator did not become ready"

@@ -25,7 +25,7 @@ kubectl get --raw /readyz >/dev/null || die "the cluster of $KUBECONFIG does not
 
 if [ -z "$(kubectl get deployments --all-namespaces --selector app.kubernetes.io/name=stic-operator --output name)" ]; then
   # shellcheck disable=SC2086 # several arguments
-  helm install stic "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 120s ${HELM_ARGUMENTS:-}
+  helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 120s ${HELM_ARGUMENTS:-}
 fi
 
 shopt -s nullglob
