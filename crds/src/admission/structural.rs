@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Invalid;
 use crate::decimal;
 
-/// The fields of `ObjectMeta`, which a definition's schema does not list.
+/// The fields of `ObjectMeta`. A definition's schema lists only those that it restricts.
 const METADATA: [&str; 15] = [
     "annotations",
     "creationTimestamp",
