@@ -93,7 +93,8 @@ fn make_structural(node: &mut Value) {
     }
     // The API server fills a default of `{}` from the defaults inside, so that those stand in one place. Where a rule
     // looks at the object as a whole it does not: it asks the rule about the default as it is written.
-    if schema.get("default").is_some_and(Value::is_object) && !schema.contains_key("x-kubernetes-validations") {
+    if schema.get("default").is_some_and(Value::is_object) && !schema.contains_key("x-kubernetes-validations")
+    {
         schema.insert("default".into(), json!({}));
     }
     if schema.get("default").is_some_and(Value::is_null) {

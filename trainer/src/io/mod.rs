@@ -8,6 +8,7 @@ pub mod journal;
 pub mod metrics;
 pub mod progress;
 pub mod resume;
+pub mod serve;
 pub mod stop;
 pub mod tensorboard;
 pub mod volumes;

@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::io::artifact::Output;
 use crate::io::atomic;
 use crate::io::progress::Reporter;
+use crate::io::serve::Board;
 use crate::io::stop::Stop;
 use crate::io::volumes::Volumes;
 
@@ -42,6 +43,8 @@ pub struct StepContext {
     pub shard: u32,
     /// Whether it was asked to stop.
     pub stop: Stop,
+    /// Where its progress is shown.
+    pub board: Board,
 }
 
 /// Reads a run config.
@@ -60,7 +63,7 @@ pub fn read_config(path: &Path) -> Result<RunConfig> {
 pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
     let output = Output::open(&config.run, &config.output, &context.volumes)?;
     let progress: PathBuf = output.root().join(progress_file(&config.run, config.step(), context.shard));
-    let mut reporter = Reporter::new(progress, config.step());
+    let mut reporter = Reporter::new(progress, context.board.clone(), config.step());
     let result = match &config.task {
         Task::Prepare(task) => prepare::run(task, config, context, &output, &mut reporter),
         Task::Generate(task) => generate::run(task, config, context, &output, &mut reporter),
