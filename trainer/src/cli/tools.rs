@@ -1,13 +1,16 @@
 //! The tools beside the steps.
 
 use std::io::Write;
+use std::path::Path;
 
 use candle_core::DType;
-use stic_contract::recipe::{ImageLayout, Precision};
+use serde_json::json;
+use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
 use stic_trainer::error::{Error, Result};
 use stic_trainer::evaluation::scenes::{Benchmark, Conditions};
 use stic_trainer::io::stop::Stop;
-use stic_trainer::io::{adapter, artifact, atomic, export as merge};
+use stic_trainer::io::{adapter, artifact, atomic, export as merge, file_digest};
+use stic_trainer::model::digest::model_digest;
 use stic_trainer::model::lora::LoraAdapter;
 use stic_trainer::scoring::Scorer;
 use stic_trainer::stages::Vlm;
@@ -33,7 +36,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     if policy != Policy::Base {
         policies.push(("adapter", adapter.as_ref()));
     }
-    let beside = args.input.parent().unwrap_or(std::path::Path::new("."));
+    let beside = args.input.parent().unwrap_or(Path::new("."));
     let scorer = Scorer {
         vlm: &vlm,
         encoder: encoder.as_ref(),
@@ -97,19 +100,36 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     let vlm = Vlm::load(&args.model, ImageLayout::Model, Precision::F32)?;
     let encoder = vlm.checked.encoder(args.chat_template.into())?;
     let mut policies = vec![("base".to_owned(), None)];
+    let mut adapters = Vec::new();
     for named in &args.adapters {
         let (name, dir) = named
             .split_once('=')
-            .ok_or_else(|| Error::Config(format!("--adapter {named:?}: expected NAME=DIR")))?;
-        policies.push((name.to_owned(), Some(vlm.load_adapter(std::path::Path::new(dir))?)));
+            .filter(|(name, _)| policies.iter().all(|(other, _)| other != name))
+            .ok_or_else(|| {
+                Error::Config(format!(
+                    "--adapter {named:?}: expected NAME=DIR, with a NAME of its own other than base"
+                ))
+            })?;
+        let dir = Path::new(dir);
+        policies.push((name.to_owned(), Some(vlm.load_adapter(dir)?)));
+        adapters.push(json!({"name": name, "weights": file_digest(&dir.join(adapter::WEIGHTS_FILE))?}));
     }
+    let made_from = json!({
+        "trainer": env!("CARGO_PKG_VERSION"),
+        "model": model_digest(&args.model, |_| stop.check())?,
+        "adapters": adapters,
+        "questions": file_digest(&args.questions)?,
+        "scenes": file_digest(&args.scenes)?,
+        "chatTemplate": ChatTemplate::from(args.chat_template),
+        "maxDescriptionTokens": args.max_description_tokens,
+    });
     let conditions = Conditions {
         vlm: &vlm,
         encoder: &encoder,
         images: &args.images,
         max_description_tokens: args.max_description_tokens,
     };
-    let table = benchmark.run(conditions, &policies, &args.output, &stop)?;
+    let table = benchmark.run(conditions, &policies, &made_from, &args.output, &stop)?;
     println!("{}", benchmark.render(&table));
     Ok(())
 }

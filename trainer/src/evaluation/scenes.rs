@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stic_contract::Digest;
 use stic_contract::prompts::{DESCRIBE_AND_RESPOND, INFUSION};
 use stic_contract::recipe::Sampling;
 
@@ -113,7 +115,8 @@ impl Benchmark {
         })
     }
 
-    /// Runs every policy over every image, going on from what `output` holds, and returns the table.
+    /// Runs every policy over every image, going on from what `output` holds, and returns the table. What decides the
+    /// answers is `made_from`: those that were given under anything else are not taken over.
     ///
     /// # Errors
     /// [`Error::Data`] for an image that cannot be read; [`Error::Interrupted`], after which the next call goes on.
@@ -121,11 +124,12 @@ impl Benchmark {
         &self,
         conditions: Conditions<'_>,
         policies: &[(String, Option<LoraAdapter>)],
+        made_from: &Value,
         output: &Path,
         stop: &Stop,
     ) -> Result<Vec<PolicyRow>> {
         atomic::create_dir(output)?;
-        let path = output.join("answers.jsonl");
+        let path = output.join(format!("answers-{}.jsonl", Digest::of_json(made_from).short(16)));
         let (mut log, done) = Journal::open::<Said>(&path)?;
         let done: HashSet<String> = done.into_iter().collect();
         let by_image = self.by_image();

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::artifact::Output;
 use crate::io::atomic;
+use crate::io::file_digest;
 use crate::io::journal;
 use crate::io::progress::Reporter;
 use crate::model::Llava;
@@ -162,8 +163,7 @@ fn adapter_digest(task: &Prepare, context: &StepContext, checked: &Checked) -> R
     let dir = context.volumes.resolve(&location.location)?;
     adapter::load(&dir, &checked.config.text, &Device::Cpu)?;
     let path = dir.join(adapter::WEIGHTS_FILE);
-    let file = std::fs::File::open(&path).map_err(Error::storage(&path))?;
-    let (found, _) = Digest::of_reader(file).map_err(Error::storage(&path))?;
+    let found = file_digest(&path)?;
     match &location.digest {
         Some(recorded) if *recorded != found => Err(Error::Data(format!(
             "{}: has digest {found}, but the run that made it recorded {recorded}; the adapter was changed, run that one again with a raised rerun",

@@ -15,6 +15,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::artifact::open_input;
+use crate::io::file_digest;
 use crate::io::volumes::Volumes;
 use crate::model::lora::LoraAdapter;
 use crate::model::weights::checkpoint_files;
@@ -157,8 +158,7 @@ pub(super) fn adapter_dir(volumes: &Volumes, reference: &ArtifactRef) -> Result<
         return open_input(volumes, reference);
     }
     let path = dir.join(adapter::WEIGHTS_FILE);
-    let file = std::fs::File::open(&path).map_err(Error::storage(&path))?;
-    let (found, _) = stic_contract::Digest::of_reader(file).map_err(Error::storage(&path))?;
+    let found = file_digest(&path)?;
     if found != reference.digest {
         return Err(Error::Data(format!(
             "{}: has digest {found}, {} was recorded; the adapter was changed after the run began",
