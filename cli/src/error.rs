@@ -38,6 +38,11 @@ impl Failure {
         }
     }
 
+    /// What cannot be.
+    pub(crate) fn bug(what: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Bug, format!("{what}; this is a bug, please report it with the manifests"))
+    }
+
     pub(crate) fn from_clap(error: clap::Error) -> Self {
         let _ = error.print();
         let exit = if error.use_stderr() { ExitCode::ConfigInvalid } else { ExitCode::Done };

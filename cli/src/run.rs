@@ -3,13 +3,12 @@
 mod execute;
 mod progress;
 mod records;
-mod state;
 mod supervise;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use stic_contract::{ArtifactKind, ExitCode};
+use stic_contract::ArtifactKind;
 use stic_crds::status::{ArtifactState, ArtifactStatus, RunStatus, SUCCEEDED};
 use stic_crds::volumes::VolumeFolder;
 use stic_crds::{StageOneRun, StageTwoRun};
@@ -19,11 +18,11 @@ use stic_operator::validated::Hardware;
 use stic_operator::{Refusal, Validated};
 
 use self::execute::Machine;
-pub(crate) use self::state::State;
 use self::supervise::Interrupts;
 use crate::args::{Output, RunArgs};
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest, Manifests};
+use crate::state::{self, State};
 use crate::volumes::{Volumes, absolute};
 use crate::{locate, table};
 
@@ -155,8 +154,4 @@ fn folders(run: &Validated, manifest: &Manifest, volumes: &Volumes) -> BTreeMap<
         .chain([output])
         .map(|claim| (claim.to_owned(), volumes.locate(claim, &manifest.folder)))
         .collect()
-}
-
-fn bug(what: impl std::fmt::Display) -> Failure {
-    Failure::new(ExitCode::Bug, format!("{what}; this is a bug, please report it with the manifests"))
 }

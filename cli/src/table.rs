@@ -8,7 +8,7 @@ use stic_crds::status::{ArtifactState, ArtifactStatus};
 
 use crate::error::{Failure, Result};
 use crate::manifests::Manifest;
-use crate::run::State;
+use crate::state::State;
 use crate::volumes::Volumes;
 
 /// For people.
@@ -65,8 +65,7 @@ pub(crate) fn print_json(states: &[State], manifests: &[Manifest], volumes: &Vol
             .collect();
         runs.push(json!({"run": state.object()?, "artifacts": folders}));
     }
-    let text = serde_json::to_string_pretty(&runs)
-        .map_err(|error| Failure::new(stic_contract::ExitCode::Bug, format!("{error}; this is a bug")))?;
+    let text = serde_json::to_string_pretty(&runs).map_err(Failure::bug)?;
     println!("{text}");
     Ok(())
 }

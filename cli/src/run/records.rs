@@ -9,8 +9,8 @@ use stic_operator::Validated;
 use stic_operator::build::run_config::{Made, run_config};
 use stic_operator::plan::{Observed, StepObservation, StepOutcome, merge};
 
-use super::state::{State, read, write};
 use crate::error::{Failure, Result};
+use crate::state::{State, read, write};
 
 const VOLUMES: &str = "volumes.json";
 
