@@ -5,6 +5,8 @@ use std::path::Path;
 
 use stic_contract::ExitCode;
 
+use crate::say::tell;
+
 /// A failure: its message ends with the mend.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -52,7 +54,7 @@ impl Failure {
     pub(crate) fn report(&self) -> std::process::ExitCode {
         if let Some(message) = &self.message {
             let kind = if self.exit == ExitCode::Interrupted { "" } else { "error: " };
-            eprintln!("{kind}{message}");
+            tell(format_args!("{kind}{message}"));
         }
         self.exit.code().into()
     }

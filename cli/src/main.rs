@@ -5,6 +5,7 @@ mod error;
 mod locate;
 mod manifests;
 mod run;
+mod say;
 mod state;
 mod table;
 mod volumes;
@@ -28,6 +29,5 @@ fn main() -> ExitCode {
 fn artifact(args: &args::ArtifactArgs) -> error::Result<()> {
     let (kind, name) = &args.run;
     let folder = state::State::artifact(&args.work_dir, (kind, &args.namespace, name), args.artifact.into())?;
-    println!("{}", folder.display());
-    Ok(())
+    say::print(folder.display())
 }

@@ -35,7 +35,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Opens the folder of a run and takes its manifest over.
+    /// Opens the folder of a run for a manifest, which [`State::record`] keeps once the run can begin.
     ///
     /// # Errors
     /// Another command has it open, or it was run before with a spec that cannot become this one.
@@ -57,7 +57,6 @@ impl State {
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
-        write(&dir.join(MANIFEST), &object)?;
         Ok(Self {
             status: read(&dir.join(STATUS))?.unwrap_or_default(),
             mounts: folder(&work_dir.join("mounts"), kind, namespace, name),
@@ -68,6 +67,11 @@ impl State {
             object,
             _lock: lock,
         })
+    }
+
+    /// Keeps the manifest: from now on what decides the result cannot change. A run that was refused may be mended.
+    pub(crate) fn record(&self) -> Result<()> {
+        write(&self.dir.join(MANIFEST), &self.object)
     }
 
     /// A run that an earlier command finished.
@@ -228,8 +232,11 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(Failure::bug)?;
     bytes.push(b'\n');
     let new = path.with_extension("new");
-    std::fs::write(&new, bytes).map_err(Failure::storage(&new))?;
-    std::fs::rename(&new, path).map_err(Failure::storage(path))
+    std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path)).map_err(|error| {
+        // Half a file is of no use to anyone.
+        let _ = std::fs::remove_file(&new);
+        Failure::storage(path)(error)
+    })
 }
 
 pub(crate) fn now() -> Time {

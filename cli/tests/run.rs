@@ -328,6 +328,18 @@ fn an_artifact_that_is_gone_is_made_again() {
 }
 
 #[test]
+fn an_artifact_that_was_changed_is_not_taken_for_the_one_that_was_made() {
+    let bench = Bench::new();
+    bench.run(&["one.yaml"]).ended(0, &[]);
+    let path = bench.status("stageonerun/scenes")["artifacts"][1]["volume"]["path"].clone();
+    let folder = bench.path("work/volumes/stic").join(path.as_str().expect("a path"));
+    fs::write(folder.join("preferences.jsonl"), "{}").expect("it can be written");
+    bench.run(&["one.yaml"]).ended(65, &["preferences.jsonl: has digest ", "or delete its folder"]);
+    fs::remove_dir_all(folder).expect("it was there");
+    bench.run(&["one.yaml"]).ended(0, &["prepare: done before", "train: done in"]);
+}
+
+#[test]
 fn an_interrupt_reaches_the_trainer_once_and_the_same_command_goes_on() {
     for sent in [Signal::INT, Signal::TERM] {
         let bench = Bench::new();

@@ -56,7 +56,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     }
     match &args.output {
         Some(path) => atomic::write(path, &text),
-        None => std::io::stdout().write_all(&text).map_err(Error::storage("standard output")),
+        None => print(&text),
     }
 }
 
@@ -69,10 +69,9 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
     }
     match args.kind {
         ExportKind::Adapter => {
-            atomic::create_dir(&args.output)?;
             let base =
                 args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            adapter::save(&imported.adapter, &args.output, &base)?;
+            atomic::write_dir(&args.output, |dir| adapter::save(&imported.adapter, dir, &base))?;
             tracing::info!(output = %args.output.display(), "wrote the adapter");
         }
         ExportKind::Merged => {
@@ -97,6 +96,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
 pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let benchmark = Benchmark::read(&args.questions, &args.scenes)?;
+    benchmark.require_images(&args.images)?;
     let vlm = Vlm::load(&args.model, ImageLayout::Model, Precision::F32)?;
     let encoder = vlm.checked.encoder(args.chat_template.into())?;
     let mut policies = vec![("base".to_owned(), None)];
@@ -130,13 +130,17 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         max_description_tokens: args.max_description_tokens,
     };
     let table = benchmark.run(conditions, &policies, &made_from, &args.output, &stop)?;
-    println!("{}", benchmark.render(&table));
-    Ok(())
+    print(benchmark.render(&table).as_bytes())
 }
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<()> {
     let marker = artifact::inspect(&args.artifact)?;
     let text = serde_json::to_string_pretty(&marker).map_err(|e| Error::Data(e.to_string()))?;
-    println!("{text}");
-    Ok(())
+    print(format!("{text}\n").as_bytes())
+}
+
+/// `println!` panics where standard output is a full disk.
+pub(super) fn print(text: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush()).map_err(Error::storage("standard output"))
 }

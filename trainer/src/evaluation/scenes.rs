@@ -85,6 +85,8 @@ pub struct Conditions<'a> {
 pub struct Benchmark {
     questions: Vec<Question>,
     scenes: Vec<Scene>,
+    /// Where the images are named: each, and the file and line.
+    images: Vec<(String, String)>,
 }
 
 /// One policy's row of the table.
@@ -109,9 +111,21 @@ impl Benchmark {
     /// # Errors
     /// [`Error::Data`] naming file and line.
     pub fn read(questions: &Path, scenes: &Path) -> Result<Self> {
+        let mut images = Vec::new();
         Ok(Self {
-            questions: read_unique(questions, |q: &Question| &q.id)?,
-            scenes: read_unique(scenes, |s: &Scene| &s.id)?,
+            questions: read_unique(questions, |q: &Question| (&q.id, &q.image), &mut images)?,
+            scenes: read_unique(scenes, |s: &Scene| (&s.id, &s.image), &mut images)?,
+            images,
+        })
+    }
+
+    /// Refuses what names an image that is not under `root`: before hours of answers, not after them.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming file and line.
+    pub fn require_images(&self, root: &Path) -> Result<()> {
+        self.images.iter().try_for_each(|(image, place)| {
+            images_dir::resolve(root, image).map(|_| ()).map_err(|e| Error::from(e).in_row(place))
         })
     }
 
@@ -309,19 +323,28 @@ fn is_right(answer: &str, expected: &str) -> bool {
     fold(answer) == fold(expected)
 }
 
-fn read_unique<T: for<'de> Deserialize<'de>>(path: &Path, id: impl Fn(&T) -> &String) -> Result<Vec<T>> {
+/// The rows of `path`, whose ids and images `names` tells.
+fn read_unique<T: for<'de> Deserialize<'de>>(
+    path: &Path,
+    names: impl Fn(&T) -> (&String, &String),
+    images: &mut Vec<(String, String)>,
+) -> Result<Vec<T>> {
     let mut rows = Vec::new();
     let mut seen = HashSet::new();
     for row in jsonl::read::<T>(path)? {
         let (line, row) = row?;
-        if !seen.insert(id(&row).clone()) {
+        let (id, image) = names(&row);
+        if !seen.insert(id.clone()) {
             return Err(Error::Data(format!(
-                "{}:{line}: id {:?} is there twice; give each row its own",
-                path.display(),
-                id(&row)
+                "{}:{line}: id {id:?} is there twice; give each row its own",
+                path.display()
             )));
         }
+        images.push((image.clone(), format!("{}:{line}", path.display())));
         rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(Error::Data(format!("{}: holds no row; add some or correct the path", path.display())));
     }
     Ok(rows)
 }

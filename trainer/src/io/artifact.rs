@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use stic_contract::artifact::{CreatedBy, PARTIAL_DIR, SUCCESS_FILE, folder_name, partial_dir};
+use stic_contract::artifact::{CreatedBy, SUCCESS_FILE, folder_name, partial_dir};
 use stic_contract::{
     Artifact, ArtifactKind, ArtifactRef, Digest, RunIdentity, StepName, SuccessMarker, VolumePath,
 };
@@ -173,17 +173,6 @@ impl Output {
             step,
             reused: false,
         })
-    }
-
-    /// Removes the run's unfinished work once nothing of it is needed.
-    ///
-    /// # Errors
-    /// [`Error::Storage`].
-    pub fn clean(&self) -> Result<()> {
-        fs::remove_dir_all(&self.partial).map_err(Error::storage(&self.partial))?;
-        // Other runs' work may be beside it; then the folder stays.
-        let _ = fs::remove_dir(self.root.join(PARTIAL_DIR));
-        Ok(())
     }
 
     fn created_by(&self) -> CreatedBy {

@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod atomic;
 pub mod export;
 pub mod journal;
+pub mod lock;
 pub mod metrics;
 pub mod progress;
 pub mod resume;

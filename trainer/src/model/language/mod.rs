@@ -40,6 +40,8 @@ pub struct Checkpoints {
 impl LanguageModel {
     pub(super) fn load(weights: &Weights, config: &TextConfig, device: &Device) -> Result<Self> {
         let prefix = "language_model.model";
+        let layers = config.num_hidden_layers;
+        weights.ends_at(layers, &format!("{prefix}.layers.{layers}.input_layernorm.weight"))?;
         let embed_tokens =
             weights.get((config.vocab_size, config.hidden_size), &format!("{prefix}.embed_tokens.weight"))?;
         let head = "language_model.lm_head.weight";
@@ -49,7 +51,7 @@ impl LanguageModel {
             weights.get((config.vocab_size, config.hidden_size), head)?
         };
         Ok(Self {
-            layers: (0..config.num_hidden_layers)
+            layers: (0..layers)
                 .map(|i| DecoderLayer::load(weights, config, &format!("{prefix}.layers.{i}"), i))
                 .collect::<Result<_>>()?,
             norm: RmsNorm::load(weights, config, &format!("{prefix}.norm.weight"))?,
