@@ -18,6 +18,10 @@ use crate::model::lora::{Half, LoraAdapter, LoraPair, projection_shape, tensor_n
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The config.
 pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The weights as older versions of PEFT wrote them.
+const PICKLED_FILE: &str = "adapter_model.bin";
+/// What the original LLaVA writes beside an adapter, the projector among it.
+const PROJECTOR_FILE: &str = "non_lora_trainables.bin";
 /// What PEFT puts before the names of a LLaVA model's language layers.
 const PREFIX: &str = "base_model.model.model.language_model.";
 
@@ -161,12 +165,22 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
     let path = dir.join(WEIGHTS_FILE);
     require_regular(&path)?;
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound if dir.join(PICKLED_FILE).exists() => Error::Config(format!(
+            "{}: not found, only {PICKLED_FILE}; load it with PEFT and save it with save_pretrained, which writes {WEIGHTS_FILE}",
+            path.display()
+        )),
         std::io::ErrorKind::NotFound => Error::Config(format!(
             "{}: not found; an adapter folder holds {WEIGHTS_FILE} and {CONFIG_FILE}",
             path.display()
         )),
         _ => Error::storage(&path)(e),
     })?;
+    if dir.join(PROJECTOR_FILE).exists() {
+        tracing::warn!(
+            adapter = %dir.display(),
+            "{PROJECTOR_FILE} is left out: the base's projector is used, which is the same unless the adapter trained it"
+        );
+    }
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
         Error::Config(format!("{}: not a whole safetensors file ({e}); {}", path.display(), mend_of(&bytes)))
     })?;

@@ -6,8 +6,8 @@
 use candle_core::{Tensor, Var};
 use stic_contract::recipe::{Dpo, DpoLoss, LoraTarget, RejectedTerm};
 use stic_trainer::algorithm::draw::Draw;
+use stic_trainer::model::Gradients;
 use stic_trainer::model::lora::{DropoutKey, LoraAdapter};
-use stic_trainer::training::Gradients;
 use stic_trainer::training::step::{Policies, preference_step, supervised_step};
 
 use crate::fixture::{Fixture, STIC, Shape, values};

@@ -1,7 +1,7 @@
 //! Which elements fall is a function of the key; that the backward pass draws the same ones is in `differences.rs`.
 
+use stic_trainer::model::Gradients;
 use stic_trainer::model::lora::{DropoutKey, LoraAdapter};
-use stic_trainer::training::Gradients;
 use stic_trainer::training::step::{Policies, preference_step, supervised_step};
 
 use crate::fixture::{Fixture, STIC, Shape, bits, values};

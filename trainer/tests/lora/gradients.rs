@@ -2,8 +2,8 @@
 
 use candle_core::Var;
 use stic_contract::recipe::LoraTarget;
+use stic_trainer::model::Gradients;
 use stic_trainer::model::lora::LoraAdapter;
-use stic_trainer::training::Gradients;
 use stic_trainer::training::adamw::AdamW;
 use stic_trainer::training::step::{Policies, preference_step, supervised_step};
 

@@ -208,7 +208,7 @@ fn training_and_inference_compute_the_same_layer() {
             let mut gradient = vec![0f32; fixture.prompt.len() * width];
             gradient[row * width..(row + 1) * width].copy_from_slice(&direction);
             let gradient = Tensor::from_vec(gradient, (fixture.prompt.len(), width), &Device::Cpu).unwrap();
-            let mut gradients = stic_trainer::training::Gradients::default();
+            let mut gradients = stic_trainer::model::Gradients::default();
             language.backward(&checkpoints, &gradient, (&on).into(), &mut gradients).unwrap();
             let name = format!("layers.{last}.mlp.down_proj.lora_B.weight");
             let slope = gradients.get(&name).unwrap();

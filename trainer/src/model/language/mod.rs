@@ -14,11 +14,11 @@ pub use self::rope::{Layout, Segment};
 use self::decoder_layer::DecoderLayer;
 use self::norm::RmsNorm;
 use self::rope::Rope;
-use super::Mode;
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
 use super::lora::Adapted;
 use super::weights::Weights;
+use super::{Gradients, Mode};
 use crate::error::Result;
 
 /// Embeddings, decoder layers, final norm and head.
@@ -142,7 +142,7 @@ impl LanguageModel {
         checkpoints: &Checkpoints,
         gradient: &Tensor,
         adapter: Adapted<'_>,
-        gradients: &mut crate::training::Gradients,
+        gradients: &mut Gradients,
     ) -> Result<()> {
         let context = self.rope.context(&checkpoints.layout, gradient.device())?;
         let mut gradient = gradient.unsqueeze(0)?;
