@@ -21,6 +21,6 @@ echo "== the quickstart's adapters in PEFT, and its merged export in transformer
 for run in stageonerun/scenes stagetworun/scenes; do
   "$python" "$root/tests/peft/check_quickstart.py" --trainer "$bin/stic-trainer" \
     --model "$volumes/models/scenes-llava" \
-    --adapter "$("$bin/kubectl-stic" artifact "$run" Adapter --work-dir "$work")" \
+    --adapter "$("$bin/kubectl-stic" artifact "$run" --work-dir "$work")" \
     --images "$volumes/heldout" --questions "$volumes/heldout/questions.jsonl"
 done

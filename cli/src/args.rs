@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use stic_contract::ArtifactKind;
 
 /// STIC from the command line: `kubectl stic ...`, or `kubectl-stic ...` by itself.
 #[derive(Debug, Parser)]
@@ -15,6 +16,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Artifact(ArtifactArgs),
 }
 
 /// Run StageOneRun and StageTwoRun manifests on this machine, with no cluster.
@@ -54,6 +56,51 @@ pub(crate) struct RunArgs {
     pub output: Output,
 }
 
+/// Print the folder of an artifact that a run on this machine made.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  kubectl stic artifact stageonerun/scenes
+  kubectl stic artifact s1/scenes preferences")]
+pub(crate) struct ArtifactArgs {
+    /// The run, as KIND/NAME.
+    #[arg(value_name = "KIND/NAME", value_parser = run)]
+    pub run: (&'static str, String),
+    /// Which of its artifacts.
+    #[arg(value_enum, default_value = "adapter")]
+    pub artifact: Artifact,
+    /// The work folder of the run.
+    #[arg(long, value_name = "DIR", default_value = "./stic-work")]
+    pub work_dir: PathBuf,
+    /// The namespace of the run.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// An artifact of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Artifact {
+    /// The checked items.
+    Prepared,
+    /// Stage 1's pairs.
+    Preferences,
+    /// Stage 2's descriptions.
+    Descriptions,
+    /// The LoRA adapter.
+    Adapter,
+}
+
+impl From<Artifact> for ArtifactKind {
+    fn from(artifact: Artifact) -> Self {
+        match artifact {
+            Artifact::Prepared => Self::Prepared,
+            Artifact::Preferences => Self::Preferences,
+            Artifact::Descriptions => Self::Descriptions,
+            Artifact::Adapter => Self::Adapter,
+        }
+    }
+}
+
 /// How to print what was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -70,6 +117,16 @@ fn volume(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+fn run(text: &str) -> Result<(&'static str, String), String> {
+    let (kind, name) = text.split_once('/').unwrap_or_default();
+    let kind = match kind.to_lowercase().as_str() {
+        "s1" | "stageonerun" | "stageoneruns" => "StageOneRun",
+        "s2" | "stagetworun" | "stagetworuns" => "StageTwoRun",
+        _ => return Err("write KIND/NAME, such as stageonerun/scenes or s2/scenes".into()),
+    };
+    Ok((kind, name.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +135,13 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_is_named_as_kubectl_names_it() {
+        assert_eq!(run("StageOneRun/a"), Ok(("StageOneRun", "a".into())));
+        assert_eq!(run("s2/b"), Ok(("StageTwoRun", "b".into())));
+        assert!(run("scenes").is_err() && run("pod/scenes").is_err());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use stic_contract::ExitCode;
 
+use crate::say::tell;
+
 /// A failure: its message ends with the mend.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -38,6 +40,11 @@ impl Failure {
         }
     }
 
+    /// What cannot be.
+    pub(crate) fn bug(what: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Bug, format!("{what}; this is a bug, please report it with the manifests"))
+    }
+
     pub(crate) fn from_clap(error: clap::Error) -> Self {
         let _ = error.print();
         let exit = if error.use_stderr() { ExitCode::ConfigInvalid } else { ExitCode::Done };
@@ -47,7 +54,7 @@ impl Failure {
     pub(crate) fn report(&self) -> std::process::ExitCode {
         if let Some(message) = &self.message {
             let kind = if self.exit == ExitCode::Interrupted { "" } else { "error: " };
-            eprintln!("{kind}{message}");
+            tell(format_args!("{kind}{message}"));
         }
         self.exit.code().into()
     }

@@ -5,6 +5,8 @@ mod error;
 mod locate;
 mod manifests;
 mod run;
+mod say;
+mod state;
 mod table;
 mod volumes;
 
@@ -16,9 +18,16 @@ fn main() -> ExitCode {
     let ended =
         args::Args::try_parse().map_err(error::Failure::from_clap).and_then(|args| match args.command {
             args::Command::Run(args) => run::run(&args),
+            args::Command::Artifact(args) => artifact(&args),
         });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+fn artifact(args: &args::ArtifactArgs) -> error::Result<()> {
+    let (kind, name) = &args.run;
+    let folder = state::State::artifact(&args.work_dir, (kind, &args.namespace, name), args.artifact.into())?;
+    say::print(folder.display())
 }

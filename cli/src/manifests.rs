@@ -76,7 +76,7 @@ pub(crate) fn load(files: &[PathBuf], namespace: &str) -> Result<Manifests> {
     refuse_duplicates(&found.runs, &mut errors);
     if !errors.is_empty() {
         let what =
-            if errors.len() == 1 { "mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
+            if errors.len() == 1 { "1 mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
         return Err(Failure::config(format!("nothing was run: {what}\n  {}", errors.join("\n  "))));
     }
     if found.runs.is_empty() {
@@ -99,7 +99,11 @@ fn read(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
     }
     if !path.is_dir() {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::config(format!("{}: {error}; name a manifest or a folder of manifests", path.display()))
+            let mend = match error.kind() {
+                std::io::ErrorKind::InvalidData => "save the file as UTF-8",
+                _ => "name a manifest or a folder of manifests",
+            };
+            Failure::config(format!("{}: {error}; {mend}", path.display()))
         })?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         documents.extend(document::parse(&path.display().to_string(), folder, &text)?);
@@ -133,16 +137,17 @@ fn admit(
         errors.push(format!("{}: no Kubernetes object: apiVersion and kind must be set", document.place("")));
         return Ok(());
     }
+    let known = ["StageOneRun", "StageTwoRun"].contains(&kind.as_str());
     let ours = version.split('/').next() == Some(GROUP);
-    if !ours {
+    if !ours && !known {
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
         found.skipped.push(format!("{kind} {name} ({})", document.place("")));
         return Ok(());
     }
-    if version != format!("{GROUP}/{VERSION}") || !["StageOneRun", "StageTwoRun"].contains(&kind.as_str()) {
+    if version != format!("{GROUP}/{VERSION}") || !known {
         errors.push(format!(
             "{}: no matches for kind {kind:?} in version {version:?}: this program knows StageOneRun and StageTwoRun in {GROUP}/{VERSION}",
-            document.place("kind")
+            document.place(if known { "apiVersion" } else { "kind" })
         ));
         return Ok(());
     }

@@ -3,13 +3,12 @@
 mod execute;
 mod progress;
 mod records;
-mod state;
 mod supervise;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use stic_contract::{ArtifactKind, ExitCode};
+use stic_contract::ArtifactKind;
 use stic_crds::status::{ArtifactState, ArtifactStatus, RunStatus, SUCCEEDED};
 use stic_crds::volumes::VolumeFolder;
 use stic_crds::{StageOneRun, StageTwoRun};
@@ -19,11 +18,12 @@ use stic_operator::validated::Hardware;
 use stic_operator::{Refusal, Validated};
 
 use self::execute::Machine;
-pub(crate) use self::state::State;
 use self::supervise::Interrupts;
 use crate::args::{Output, RunArgs};
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest, Manifests};
+use crate::say::tell;
+use crate::state::{self, State};
 use crate::volumes::{Volumes, absolute};
 use crate::{locate, table};
 
@@ -31,7 +31,7 @@ use crate::{locate, table};
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let Manifests { runs, skipped } = manifests::load(&args.files, &args.namespace)?;
     for what in skipped {
-        eprintln!("note: {what} is left out: it means nothing without a cluster");
+        tell(format_args!("note: {what} is left out: it means nothing without a cluster"));
     }
     std::fs::create_dir_all(&args.work_dir).map_err(Failure::storage(&args.work_dir))?;
     let work_dir = absolute(&args.work_dir);
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         volumes.mount(&run, &manifest.folder, &state.mounts())?;
     }
     let machine = Machine { trainer: locate::trainer(args.trainer.as_deref())?, volumes };
+    states.iter().try_for_each(State::record)?;
     let mut interrupts = Interrupts::listen()?;
     let mut ended = Ok(());
     for (i, manifest) in runs.iter().enumerate() {
@@ -55,11 +56,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
             break;
         }
     }
-    match args.output {
+    let told = match args.output {
         Output::Table => table::print(&states, &runs, &machine.volumes),
-        Output::Json => table::print_json(&states, &runs, &machine.volumes)?,
-    }
-    ended
+        Output::Json => table::print_json(&states, &runs, &machine.volumes),
+    };
+    // Why a run ended comes before that its table could not be printed.
+    ended.and(told)
 }
 
 /// What to take for granted of a `StageOneRun` that has not run yet.
@@ -155,8 +157,4 @@ fn folders(run: &Validated, manifest: &Manifest, volumes: &Volumes) -> BTreeMap<
         .chain([output])
         .map(|claim| (claim.to_owned(), volumes.locate(claim, &manifest.folder)))
         .collect()
-}
-
-fn bug(what: impl std::fmt::Display) -> Failure {
-    Failure::new(ExitCode::Bug, format!("{what}; this is a bug, please report it with the manifests"))
 }

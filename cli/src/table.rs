@@ -8,11 +8,12 @@ use stic_crds::status::{ArtifactState, ArtifactStatus};
 
 use crate::error::{Failure, Result};
 use crate::manifests::Manifest;
-use crate::run::State;
+use crate::say;
+use crate::state::State;
 use crate::volumes::Volumes;
 
 /// For people.
-pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes) {
+pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes) -> Result<()> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["RUN", "ARTIFACT", "", "SIZE", "DIGEST", "FOLDER"]);
@@ -38,19 +39,20 @@ pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes)
         column.set_cell_alignment(CellAlignment::Right);
     }
     if table.row_count() > 0 {
-        println!();
+        say::print("")?;
         for line in table.lines() {
-            println!("{}", line.trim_end());
+            say::print(line.trim_end())?;
         }
     }
     if let Some((title, adapter, manifest, state)) = adapters.last() {
-        println!("\nThe adapter of {title} loads in PEFT:\n");
-        println!("  from transformers import AutoModelForImageTextToText");
-        println!("  from peft import PeftModel");
+        say::print(format_args!("\nThe adapter of {title} loads in PEFT:\n"))?;
+        say::print("  from transformers import AutoModelForImageTextToText")?;
+        say::print("  from peft import PeftModel")?;
         let model = model(state, manifest, volumes).unwrap_or_else(|| "<the base model>".into());
-        println!("  model = AutoModelForImageTextToText.from_pretrained({model:?})");
-        println!("  model = PeftModel.from_pretrained(model, {adapter:?})");
+        say::print(format_args!("  model = AutoModelForImageTextToText.from_pretrained({model:?})"))?;
+        say::print(format_args!("  model = PeftModel.from_pretrained(model, {adapter:?})"))?;
     }
+    Ok(())
 }
 
 /// For programs.
@@ -65,10 +67,8 @@ pub(crate) fn print_json(states: &[State], manifests: &[Manifest], volumes: &Vol
             .collect();
         runs.push(json!({"run": state.object()?, "artifacts": folders}));
     }
-    let text = serde_json::to_string_pretty(&runs)
-        .map_err(|error| Failure::new(stic_contract::ExitCode::Bug, format!("{error}; this is a bug")))?;
-    println!("{text}");
-    Ok(())
+    let text = serde_json::to_string_pretty(&runs).map_err(Failure::bug)?;
+    say::print(text)
 }
 
 fn folder(artifact: &ArtifactStatus, manifest: &Manifest, volumes: &Volumes) -> String {

@@ -27,8 +27,6 @@ task = config["task"][step]
 output = pathlib.Path(volumes) / config["output"]["volume"] / config["output"]["path"]
 partial = output / ".partial" / f"{config['run']['uid']}-{config['run']['rerun']}"
 partial.mkdir(parents=True, exist_ok=True)
-with open(switches / "calls", "a") as calls:
-    calls.write(f"{config['run']['kind']} {step} {shard}\n")
 print(f"step {step} of {config['run']['name']} begins", file=sys.stderr)
 
 
@@ -77,6 +75,9 @@ else:
             calls.write("SIGTERM\n")
         end(75, message="interrupted")
     signal.signal(signal.SIGTERM, stop)
+# A test that waits for the call may send a signal at once: the handler is set by now.
+with open(switches / "calls", "a") as calls:
+    calls.write(f"{config['run']['kind']} {step} {shard}\n")
 progress(0, 10)
 fail = switches / f"fail-{step}"
 if fail.exists():

@@ -92,8 +92,6 @@ impl Bench {
             assert!(start.elapsed() < Duration::from_secs(30), "{call} was not called: {:?}", self.calls());
             std::thread::sleep(Duration::from_millis(20));
         }
-        // The call is noted before the handler is set.
-        std::thread::sleep(Duration::from_millis(300));
     }
 }
 
@@ -149,6 +147,30 @@ fn both_stages_run_in_order_whatever_the_order_of_files_and_a_second_call_does_n
     assert_eq!(bench.status("stageonerun/scenes")["display"]["margin"], "0.200");
     bench.run(&["one.yaml", "two.yaml"]).ended(0, &["stageonerun/scenes train: done before"]);
     assert_eq!(bench.calls(), ALL_STEPS);
+}
+
+#[test]
+fn an_artifact_is_found_by_its_run() {
+    let bench = Bench::new();
+    let artifact = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-stic"));
+        command.current_dir(bench.root.path()).args(["artifact", "--work-dir", "work"]).args(arguments);
+        Ran::from(command.output().expect("it starts"))
+    };
+    artifact(&["s1/scenes"]).ended(64, &["stageonerun/scenes: no such run in work; run its manifest"]);
+    bench.switch("fail-train", "65 items.jsonl:3: no prompt; mend the line");
+    bench.run(&["one.yaml"]).ended(65, &[]);
+    artifact(&["s1/scenes"]).ended(64, &["is not finished (phase DataInvalid); run its manifest again"]);
+    fs::remove_file(bench.path("fake/fail-train")).expect("it is there");
+    bench.run(&["one.yaml"]).ended(0, &[]);
+    let found = artifact(&["stageonerun/scenes"]).ended(0, &[]);
+    let folder = Path::new(found.out.trim_end());
+    assert!(
+        folder.join("_SUCCESS.json").is_file() && found.out.contains("/scenes/adapter-"),
+        "{}",
+        found.out
+    );
+    artifact(&["s1/scenes", "descriptions"]).ended(64, &["has no descriptions; it has prepared, "]);
 }
 
 #[test]
@@ -303,6 +325,18 @@ fn an_artifact_that_is_gone_is_made_again() {
     fs::remove_dir_all(folder).expect("it was there");
     bench.run(&["one.yaml"]).ended(0, &["generate: done before", "train: done in"]);
     assert_eq!(bench.calls().last().map(String::as_str), Some("StageOneRun train 0"));
+}
+
+#[test]
+fn an_artifact_that_was_changed_is_not_taken_for_the_one_that_was_made() {
+    let bench = Bench::new();
+    bench.run(&["one.yaml"]).ended(0, &[]);
+    let path = bench.status("stageonerun/scenes")["artifacts"][1]["volume"]["path"].clone();
+    let folder = bench.path("work/volumes/stic").join(path.as_str().expect("a path"));
+    fs::write(folder.join("preferences.jsonl"), "{}").expect("it can be written");
+    bench.run(&["one.yaml"]).ended(65, &["preferences.jsonl: has digest ", "or delete its folder"]);
+    fs::remove_dir_all(folder).expect("it was there");
+    bench.run(&["one.yaml"]).ended(0, &["prepare: done before", "train: done in"]);
 }
 
 #[test]

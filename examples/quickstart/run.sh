@@ -9,15 +9,15 @@ begun=$SECONDS
 
 "$bin/kubectl-stic" run -f "$here/stage-one.yaml" -f "$here/stage-two.yaml" --work-dir "$work"
 
-adapter() { # the adapter of a run, as its record says
-  "$bin/kubectl-stic" artifact "$1" Adapter --work-dir "$work"
-}
+# By themselves: a failure inside an argument would go unseen.
+stage_one=$("$bin/kubectl-stic" artifact stageonerun/scenes --work-dir "$work")
+stage_two=$("$bin/kubectl-stic" artifact stagetworun/scenes --work-dir "$work")
 
 volumes=$here/volumes
 "$bin/stic-trainer" evaluate \
   --model "$volumes/models/scenes-llava" \
-  --adapter "stage 1=$(adapter stageonerun/scenes)" \
-  --adapter "stage 2=$(adapter stagetworun/scenes)" \
+  --adapter "stage 1=$stage_one" \
+  --adapter "stage 2=$stage_two" \
   --questions "$volumes/heldout/questions.jsonl" \
   --scenes "$volumes/heldout/scenes.jsonl" \
   --images "$volumes/heldout" \

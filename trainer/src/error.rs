@@ -1,5 +1,6 @@
 //! What can go wrong in a step, and the one place where it becomes an exit code.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use stic_contract::ExitCode;
@@ -39,6 +40,19 @@ impl Error {
         move |source| Self::Storage { path, source }
     }
 
+    /// An error in opening an input at `path`: the data's mistake where it is not there, the storage's otherwise.
+    pub fn input(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| {
+            let reason = match source.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => "not found",
+                ErrorKind::IsADirectory => "is a folder where a file is expected",
+                _ => return Self::Storage { path, source },
+            };
+            Self::Data(format!("{}: {reason}; correct the path, or put it there", path.display()))
+        }
+    }
+
     /// The same error, said of one row of a file.
     #[must_use]
     pub fn in_row(self, row: &str) -> Self {
@@ -64,12 +78,15 @@ impl Error {
 
 fn mend_of(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "check that the path exists in the volume",
-        std::io::ErrorKind::PermissionDenied => "check the owner of the volume and the pod's fsGroup",
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+        ErrorKind::NotFound => "check that the path exists in the volume",
+        ErrorKind::PermissionDenied => "check the owner of the volume and the pod's fsGroup",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "free space or enlarge the volume, then run again: finished items are kept"
         }
-        std::io::ErrorKind::ReadOnlyFilesystem => "the output volume must be mounted read-write",
+        ErrorKind::FileTooLarge => {
+            "raise the limit on the size of a file (ulimit -f), then run again: finished items are kept"
+        }
+        ErrorKind::ReadOnlyFilesystem => "the output volume must be mounted read-write",
         _ => "check the volume, then run again: finished items are kept",
     }
 }

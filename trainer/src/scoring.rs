@@ -1,5 +1,6 @@
 //! `score`: the log-probability of every response token, for any prompts, images and responses.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -86,7 +87,26 @@ impl Scorer<'_> {
     /// # Errors
     /// [`Error::Data`] naming file and line.
     pub fn read(input: &Path) -> Result<Vec<(usize, Request)>> {
-        jsonl::read(input)?.collect()
+        let mut rows: Vec<(usize, Request)> = Vec::new();
+        let mut lines = HashMap::new();
+        for row in jsonl::read::<Request>(input)? {
+            let (line, row) = row?;
+            if let Some(first) = lines.insert(row.id.clone(), line) {
+                return Err(Error::Data(format!(
+                    "{}:{line}: id {:?} is that of the row on line {first}; give each row an id of its own",
+                    input.display(),
+                    row.id
+                )));
+            }
+            rows.push((line, row));
+        }
+        if rows.is_empty() {
+            return Err(Error::Data(format!(
+                "{}: holds no row; add some or correct the path",
+                input.display()
+            )));
+        }
+        Ok(rows)
     }
 
     /// The scores of one row under each policy given, by name.
@@ -143,8 +163,8 @@ impl Scorer<'_> {
     fn read_dumped(&self, relative: &str) -> Result<PixelValues> {
         let path = images_dir::resolve(self.images, relative)?;
         let invalid = |reason: String| Error::Data(format!("{}: {reason}", path.display()));
-        let tensors =
-            candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| invalid(e.to_string()))?;
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
+            .map_err(|e| invalid(format!("{e}; dump it again")))?;
         let values =
             tensors.get("pixel_values").ok_or_else(|| invalid("has no tensor pixel_values".into()))?;
         let dims = values.dims();

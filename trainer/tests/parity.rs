@@ -224,7 +224,7 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
 
 /// Adam divides a gradient by its own size: where that is near zero, its rounding decides the step, so those
 /// elements prove nothing and are left out.
-fn check_step(fixture: &Fixture, adapter: &LoraAdapter, gradients: &stic_trainer::training::Gradients) {
+fn check_step(fixture: &Fixture, adapter: &LoraAdapter, gradients: &stic_trainer::model::Gradients) {
     let mut optimizer = AdamW::new(adapter.named_vars(), 0.0).unwrap();
     optimizer.step(gradients, 1e-2).unwrap();
     for (name, var) in adapter.named_vars() {

@@ -31,6 +31,12 @@ pub(super) fn parse(file: &str, folder: &Path, text: &str) -> Result<Vec<Documen
         let line = error.location().map(|location| format!(":{}", location.line())).unwrap_or_default();
         let reason = error.to_string();
         let reason = reason.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // The line stands before it, and the library's options are not the user's.
+        let reason = match reason.split_once(": ") {
+            Some((place, rest)) if place.starts_with("line ") => rest,
+            _ => reason,
+        };
+        let reason = reason.split(", set DuplicateKeyPolicy").next().unwrap_or(reason);
         Failure::config(format!("nothing was run: {file}{line}: {reason}; mend the YAML there"))
     })?;
     let documents = nodes.into_iter().map(|node| Document {

@@ -11,11 +11,11 @@ use stic_operator::status::{Facts, status};
 use stic_operator::{Plan, Refusal, Validated, plan};
 
 use super::progress::{self, Display};
-use super::state::{self, State};
 use super::supervise::{Ended, Event, Interrupts, Process};
-use super::{bug, folders, records};
+use super::{folders, records};
 use crate::error::{Failure, Result};
 use crate::manifests::Manifest;
+use crate::state::{self, State};
 use crate::volumes::Volumes;
 
 /// Time between two statuses of a running step.
@@ -137,12 +137,15 @@ impl Machine {
                 ));
             }
             let said = said.ok_or_else(|| {
-                bug(format!("the trainer ended well but wrote no result to {}", process.said.display()))
+                Failure::bug(format!(
+                    "the trainer ended well but wrote no result to {}",
+                    process.said.display()
+                ))
             })?;
             records::add(run, state, shard, &said)?;
         }
         let result = records::recorded(&state.records(run.run.rerun), step, launch.shards)?
-            .ok_or_else(|| bug(format!("the results of step {step} are gone")))?;
+            .ok_or_else(|| Failure::bug(format!("the results of step {step} are gone")))?;
         display.done(&result);
         Ok(result)
     }

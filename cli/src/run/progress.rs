@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stic_contract::{Progress, StepName, StepResult};
 use stic_operator::status::display::{duration, metric};
 
+use crate::say::tell;
+
 /// Time between two lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// The metrics worth their place in a line, under TRL's names and ours.
@@ -32,7 +34,7 @@ impl Display {
             bar
         });
         if bar.is_none() {
-            eprintln!("{title} {step}: started");
+            tell(format_args!("{title} {step}: started"));
         }
         Self { title, step, started: Instant::now(), bar, last_line: Instant::now(), last: None }
     }
@@ -45,7 +47,7 @@ impl Display {
             bar.set_message(if progress.total == 0 { progress.activity.clone() } else { details(progress) });
         } else if self.last_line.elapsed() >= INTERVAL && progress.total > 0 {
             self.last_line = Instant::now();
-            eprintln!(
+            tell(format_args!(
                 "{} {}: {}/{} {} ({}%)",
                 self.title,
                 self.step,
@@ -53,7 +55,7 @@ impl Display {
                 progress.total,
                 details(progress),
                 progress.percent()
-            );
+            ));
         }
         self.last = Some(progress.clone());
     }
@@ -62,7 +64,7 @@ impl Display {
     pub(super) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(format!("  {text}")),
-            None => eprintln!("{} {}: {text}", self.title, self.step),
+            None => tell(format_args!("{} {}: {text}", self.title, self.step)),
         }
     }
 
@@ -90,9 +92,9 @@ impl Display {
         match self.bar {
             Some(bar) => {
                 bar.finish_and_clear();
-                eprintln!("  {mark} {:<9} {text}", self.step.as_str());
+                tell(format_args!("  {mark} {:<9} {text}", self.step.as_str()));
             }
-            None => eprintln!("{} {}: {text}", self.title, self.step),
+            None => tell(format_args!("{} {}: {text}", self.title, self.step)),
         }
     }
 }
@@ -100,16 +102,16 @@ impl Display {
 /// Says that a step need not run.
 pub(super) fn reused(title: &str, step: StepName) {
     if std::io::stderr().is_terminal() {
-        eprintln!("  ✓ {:<9} done before", step.as_str());
+        tell(format_args!("  ✓ {:<9} done before", step.as_str()));
     } else {
-        eprintln!("{title} {step}: done before");
+        tell(format_args!("{title} {step}: done before"));
     }
 }
 
 /// Says which run begins.
 pub(super) fn headline(title: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("{title}");
+        tell(format_args!("{title}"));
     }
 }
 

@@ -1,16 +1,17 @@
 //! What finished steps said, and whether it still holds.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use stic_contract::artifact::{SUCCESS_FILE, partial_dir};
-use stic_contract::{Artifact, RunConfig, StepName, StepResult, SuccessMarker, pipeline};
+use stic_contract::{Artifact, Digest, ExitCode, RunConfig, StepName, StepResult, SuccessMarker, pipeline};
 use stic_operator::Validated;
 use stic_operator::build::run_config::{Made, run_config};
 use stic_operator::plan::{Observed, StepObservation, StepOutcome, merge};
 
-use super::state::{State, read, write};
 use crate::error::{Failure, Result};
+use crate::state::{State, read, write};
 
 const VOLUMES: &str = "volumes.json";
 
@@ -104,6 +105,24 @@ fn holds(result: &StepResult, run: &Validated, folders: &BTreeMap<String, PathBu
 
 fn is_in_place(artifact: &Artifact, folders: &BTreeMap<String, PathBuf>) -> Result<bool> {
     let Some(volume) = folders.get(&artifact.location.volume) else { return Ok(false) };
-    let marker: Option<SuccessMarker> = read(&volume.join(&artifact.location.path).join(SUCCESS_FILE))?;
-    Ok(marker.is_some_and(|marker| marker.digest == artifact.digest))
+    let folder = volume.join(&artifact.location.path);
+    let marker: Option<SuccessMarker> = read(&folder.join(SUCCESS_FILE))?;
+    if marker.is_none_or(|marker| marker.digest != artifact.digest) {
+        return Ok(false);
+    }
+    // The marker says what it was; whether it still is, only its bytes do.
+    let payload = folder.join(artifact.kind.payload_file());
+    let Ok(file) = File::open(&payload) else { return Ok(false) };
+    let (found, _) = Digest::of_reader(file).map_err(Failure::storage(&payload))?;
+    if found == artifact.digest {
+        return Ok(true);
+    }
+    Err(Failure::new(
+        ExitCode::DataInvalid,
+        format!(
+            "{}: has digest {found}, {} was recorded; the file was changed after it was made: restore it, or delete its folder and it will be made again",
+            payload.display(),
+            artifact.digest
+        ),
+    ))
 }

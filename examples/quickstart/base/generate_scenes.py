@@ -25,19 +25,17 @@ COLORS = {
     "orange": (245, 135, 30),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
+PHRASES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
 ROWS = COLUMNS = 3
-PLACES = (
-    ("at the top left", "at the top", "at the top right"),
-    ("at the left", "in the center", "at the right"),
-    ("at the bottom left", "at the bottom", "at the bottom right"),
-)
+ROW_NAMES, COLUMN_NAMES = ("top", "middle", "bottom"), ("left", "center", "right")
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 OBJECTS_MIN, OBJECTS_MAX = 2, 5
+EASY_SCENES, EASY_OBJECTS_MAX = 3_000, 2  # the first training scenes, which teach colors and shapes sooner
 SIDE_MIN, SIDE_MAX, ASPECT_MAX = 48, 112, 1.9
 SUPERSAMPLING = 4
 TURNS = 4
 
-UNLABELLED, INSTRUCTIONS, HELDOUT = 192, 240, 250
+UNLABELLED, INSTRUCTIONS, HELDOUT = 192, 240, 252
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Item:
 
     @property
     def placed(self) -> str:
-        return f"{article(self.color)} {self.phrase} {PLACES[self.row][self.column]}"
+        return f"{ROW_NAMES[self.row]} {COLUMN_NAMES[self.column]} {with_article(self.phrase)}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class Scene:
     index: int
     width: int
     height: int
-    dark: bool
     items: tuple[Item, ...]
 
     def random(self, purpose: str) -> Random:
@@ -78,8 +75,8 @@ class Scene:
         return [item.phrase for item in self.items]
 
 
-def article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+def with_article(phrase: str) -> str:
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
 def listing(parts: list[str]) -> str:
@@ -92,9 +89,11 @@ def make_scene(split: str, index: int) -> Scene:
         width, height = (random.randint(SIDE_MIN, SIDE_MAX) for _ in range(2))
         if max(width, height) <= ASPECT_MAX * min(width, height):
             break
-    cells = sorted(random.sample(range(ROWS * COLUMNS), random.randint(OBJECTS_MIN, OBJECTS_MAX)))
+    easy = split == "train" and index < EASY_SCENES
+    count = random.randint(1, EASY_OBJECTS_MAX) if easy else random.randint(OBJECTS_MIN, OBJECTS_MAX)
+    cells = sorted(random.sample(range(ROWS * COLUMNS), count))
     items = tuple(Item(random.choice(tuple(COLORS)), random.choice(SHAPES), *divmod(cell, COLUMNS)) for cell in cells)
-    return Scene(split, index, width, height, random.random() < 0.5, items)
+    return Scene(split, index, width, height, items)
 
 
 def outline(shape: str, x: float, y: float, r: float) -> list[tuple[float, float]]:
@@ -110,24 +109,41 @@ def outline(shape: str, x: float, y: float, r: float) -> list[tuple[float, float
     return [(x + r * dx, y + r * dy) for dx, dy in corners]
 
 
-def render(scene: Scene) -> Image.Image:
-    """Draws the scene at a multiple of its size and averages down, for smooth edges."""
-    random = scene.random("render")
-    shade = random.randint(20, 60) if scene.dark else random.randint(205, 245)
-    width, height = scene.width * SUPERSAMPLING, scene.height * SUPERSAMPLING
-    image = Image.new("RGB", (width, height), (shade, shade, shade))
+def draw_items(scene: Scene, image: Image.Image, fills: list) -> None:
+    """Draws the shapes, each somewhere in its cell, onto an image of the supersampled size."""
+    random = scene.random("place")
     draw = ImageDraw.Draw(image)
-    cell_width, cell_height = width / COLUMNS, height / ROWS
-    for item in scene.items:
-        r = random.uniform(0.34, 0.48) * min(cell_width, cell_height)
+    cell_width, cell_height = image.width / COLUMNS, image.height / ROWS
+    for item, fill in zip(scene.items, fills, strict=True):
+        r = random.uniform(0.38, 0.48) * min(cell_width, cell_height)
         x = (item.column + 0.5) * cell_width + random.uniform(-1, 1) * (cell_width / 2 - r)
         y = (item.row + 0.5) * cell_height + random.uniform(-1, 1) * (cell_height / 2 - r)
-        fill = tuple(min(255, max(0, channel + random.randint(-20, 20))) for channel in COLORS[item.color])
         if item.shape == "circle":
             draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
         else:
             draw.polygon(outline(item.shape, x, y, r), fill=fill)
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draws the scene at a multiple of its size and averages down, for smooth edges."""
+    random = scene.random("render")
+    shade = random.randint(105, 150)
+    fills = [
+        tuple(min(255, max(0, channel + random.randint(-20, 20))) for channel in COLORS[item.color])
+        for item in scene.items
+    ]
+    size = scene.width * SUPERSAMPLING, scene.height * SUPERSAMPLING
+    image = Image.new("RGB", size, (shade, shade, shade))
+    draw_items(scene, image, fills)
     return image.reduce(SUPERSAMPLING)
+
+
+def label_map(scene: Scene) -> Image.Image:
+    """The phrase number of every pixel, 0 for the ground, in each channel of an image of the scene's size."""
+    size = scene.width * SUPERSAMPLING, scene.height * SUPERSAMPLING
+    image = Image.new("RGB", size)
+    draw_items(scene, image, [(PHRASES.index(item.phrase) + 1,) * 3 for item in scene.items])
+    return image.resize((scene.width, scene.height), Image.Resampling.NEAREST)
 
 
 def jpeg(scene: Scene, **options) -> bytes:
@@ -144,15 +160,15 @@ def jpeg(scene: Scene, **options) -> bytes:
 
 
 def careful_description(scene: Scene) -> str:
-    """Every shape, with its place."""
-    ground = "dark" if scene.dark else "light"
+    """Every shape, after its place."""
     places = listing([item.placed for item in scene.items])
-    return f"The image shows {NUMBERS[len(scene.items)]} shapes on a {ground} background: {places}."
+    shapes = "one shape" if len(scene.items) == 1 else f"{NUMBERS[len(scene.items)]} shapes"
+    return f"The image shows {shapes}: {places}."
 
 
 def some_items(scene: Scene, random: Random) -> list[Item]:
     """About half of the shapes, in reading order."""
-    count = math.floor(len(scene.items) / 2 + random.random() / 2)
+    count = max(1, math.floor(len(scene.items) / 2 + random.random() / 2))
     kept = sorted(random.sample(range(len(scene.items)), count))
     return [scene.items[index] for index in kept]
 
@@ -160,18 +176,17 @@ def some_items(scene: Scene, random: Random) -> list[Item]:
 def short_caption(scene: Scene, sample: int) -> str:
     """A caption that leaves about half of the shapes out."""
     random = scene.random(f"caption/{sample}")
-    parts = [f"{article(item.color)} {item.phrase}" for item in some_items(scene, random)]
-    opening = random.choice(("The picture shows", "There is", "You can see"))
-    return f"{opening} {listing(parts)}."
+    opening = random.choice(("The picture shows", "You can see"))
+    return f"{opening}: {listing([item.placed for item in some_items(scene, random)])}."
 
 
 def hallucinated_description(scene: Scene, sample: int) -> str:
     """A caption that leaves shapes out and names one to three that are not there."""
     random = scene.random(f"hallucination/{sample}")
-    parts = [f"{article(item.color)} {item.phrase}" for item in some_items(scene, random)]
-    absent = [f"{color} {shape}" for color in COLORS for shape in SHAPES if f"{color} {shape}" not in scene.phrases]
-    added = [f"{article(phrase)} {phrase}" for phrase in random.sample(absent, random.randint(1, 3))]
-    return f"The scene has {listing(parts)}, joined by {listing(added)}."
+    parts = [item.placed for item in some_items(scene, random)]
+    absent = [phrase for phrase in PHRASES if phrase not in scene.phrases]
+    added = [with_article(phrase) for phrase in random.sample(absent, random.randint(1, 3))]
+    return f"The scene has: {listing(parts)}, joined by {listing(added)}."
 
 
 # Questions. Each kind returns a (question, answer), or None where the scene has no unambiguous one.
@@ -234,10 +249,6 @@ def ask_position(scene: Scene, random: Random):
 KINDS = (ask_color, ask_shape, ask_count, ask_count_of, ask_existence, ask_position)
 
 
-def with_article(phrase: str) -> str:
-    return f"{article(phrase)} {phrase}"
-
-
 def questions(scene: Scene, sample: int, count: int = TURNS) -> list[tuple[str, str]]:
     """Up to `count` questions of different kinds about one scene."""
     random = scene.random(f"questions/{sample}")
@@ -272,7 +283,7 @@ def write_instructions(root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(INSTRUCTIONS):
-        scene = make_scene("train", index)
+        scene = make_scene("train", EASY_SCENES + index)
         name = f"scene-{index:03}.jpg"
         (folder / name).write_bytes(jpeg(scene))
         turns = []

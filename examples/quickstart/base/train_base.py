@@ -1,15 +1,19 @@
-"""Trains the quickstart's base model from random weights: LLaVA-1.6's architecture at about 2.7M parameters.
+"""Trains the quickstart's base model from random weights: LLaVA-1.6's architecture at about 2.5M parameters.
 
-CLIP vision tower, projector, Mistral text model and tokenizer are all learned from generated scenes. The prompts of
-describe-and-respond (a question infused with a description) never occur in training.
+CLIP vision tower, projector, Mistral text model and tokenizer are all learned from generated scenes. As LLaVA's tower
+is, this one is trained alone first: each patch learns to tell what it shows. Then everything is trained end to end.
+The prompts of describe-and-respond (a question infused with a description) never occur in training.
 """
 
 import argparse
 import io
 import math
 import os
+import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 from random import Random
@@ -18,6 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import distributed
+from torch.multiprocessing import start_processes
+from torch.nn.functional import cross_entropy
 from transformers import (
     CLIPVisionConfig,
     LlavaNextConfig,
@@ -33,15 +40,19 @@ import prompts
 
 SEED = 2405
 VOCABULARY = 1024
-CROP, PATCH = 32, 8
+CROP, PATCH = 24, 8
+INITIALIZER_RANGE = 0.06  # about hidden_size ** -0.5: the usual 0.02 is for models twenty times as wide
 PINPOINTS = [[CROP, 2 * CROP], [2 * CROP, CROP], [2 * CROP, 2 * CROP], [3 * CROP, CROP], [CROP, 3 * CROP]]
 
-SCENES = 24_000
-BATCH = 32
-LEARNING_RATE, WARMUP, WEIGHT_DECAY, CLIP_NORM = 1.5e-3, 200, 0.01, 1.0
-SHARES = {"questions": 0.45, "careful": 0.25, "caption": 0.2, "hallucination": 0.1}
+SCENES = 20_000
+BATCH = 16
+LEARNING_RATE, WARMUP, WEIGHT_DECAY, CLIP_NORM = 1.5e-3, 150, 0.01, 1.0
+TOWER_STEPS, TOWER_BATCH = 1_200, 32
+TOWER_RATE = 0.1  # of the learning rate, once the tower is trained
+SHARES = {"questions": 0.38, "careful": 0.3, "caption": 0.22, "hallucination": 0.1}
 BUCKET = 32
-LOG_EVERY, SAVE_EVERY = 100, 1000
+WIDTH_STEP = 32
+LOG_EVERY, SAVE_EVERY = 100, 500
 
 CHAT_TEMPLATE = """\
 {% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' }}\
@@ -131,11 +142,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlavaNextForConditionalGen
         image_size=CROP,
         patch_size=PATCH,
         projection_dim=128,
+        initializer_range=INITIALIZER_RANGE,
     )
     text = MistralConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
-        intermediate_size=512,
+        intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=6,
         num_key_value_heads=2,
@@ -144,6 +156,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlavaNextForConditionalGen
         sliding_window=None,
         rope_theta=10_000.0,
         rms_norm_eps=1e-5,
+        initializer_range=INITIALIZER_RANGE,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -159,7 +172,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlavaNextForConditionalGen
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
-    return LlavaNextForConditionalGeneration(config).float()
+    model = LlavaNextForConditionalGeneration(config).float()
+    model.set_attn_implementation("eager")  # under autocast, faster on a CPU than the fused kernel's backward
+    return model
 
 
 def scene_image(index: int) -> Image.Image:
@@ -168,7 +183,7 @@ def scene_image(index: int) -> Image.Image:
 
 
 class Crops:
-    """The anyres crops of every training scene as bytes; normalising is left to the batch."""
+    """The anyres crops of every training scene as bytes, and what their patches show; the batch normalises."""
 
     def __init__(self, processor: LlavaNextProcessor, workers: int) -> None:
         self.image_processor = processor.image_processor
@@ -176,24 +191,45 @@ class Crops:
         self.std = torch.tensor(self.image_processor.image_std).view(3, 1, 1)
         with Pool(workers) as pool:
             made = pool.map(self._make, range(SCENES), chunksize=200)
-        self.crops = [torch.from_numpy(crops) for crops, _ in made]
-        self.sizes = torch.tensor([size for _, size in made])
+        self.crops = [torch.from_numpy(crops) for crops, _, _ in made]
+        self.patches = [torch.from_numpy(patches) for _, patches, _ in made]
+        self.sizes = torch.tensor([size for _, _, size in made])
         self._check()
 
-    def _make(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        made = self.image_processor(scene_image(index), do_rescale=False, do_normalize=False)
-        return made["pixel_values"][0].astype(np.uint8), tuple(made["image_sizes"][0])
+    def _make(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        raw = {"do_rescale": False, "do_normalize": False}
+        made = self.image_processor(scene_image(index), **raw)
+        labels = scenes.label_map(scenes.make_scene("train", index))
+        labels = self.image_processor(labels, resample=Image.Resampling.NEAREST, **raw)["pixel_values"][0][:, 0]
+        crops = made["pixel_values"][0].astype(np.uint8)
+        return crops, patch_labels(labels.astype(np.uint8)), tuple(made["image_sizes"][0])
+
+    def normalized(self, crops: torch.Tensor) -> torch.Tensor:
+        return (crops.float() / 255 - self.mean) / self.std
 
     def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
         crops = torch.nn.utils.rnn.pad_sequence([self.crops[index] for index in indices], batch_first=True)
-        pixel_values = (crops.float() / 255 - self.mean) / self.std
-        return {"pixel_values": pixel_values, "image_sizes": self.sizes[indices]}
+        return {"pixel_values": self.normalized(crops), "image_sizes": self.sizes[indices]}
+
+    def labelled(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """All crops of some scenes with the labels of their patches."""
+        crops = torch.cat([self.crops[index] for index in indices])
+        return self.normalized(crops), torch.cat([self.patches[index] for index in indices]).long()
 
     def _check(self) -> None:
         """The bytes, normalised, are what the processor itself returns."""
         for index in range(32):
             expected = self.image_processor(scene_image(index), return_tensors="pt")["pixel_values"]
             torch.testing.assert_close(self.batch([index])["pixel_values"], expected, rtol=0, atol=1e-5)
+
+
+def patch_labels(labels: np.ndarray) -> np.ndarray:
+    """The phrase that covers most of each patch, or 0 where shapes cover less than a fifth of it."""
+    count, side = len(labels), CROP // PATCH
+    patches = labels.reshape(count, side, PATCH, side, PATCH).swapaxes(2, 3).reshape(count, side * side, PATCH**2)
+    votes = np.stack([(patches == phrase).sum(-1) for phrase in range(len(scenes.PHRASES) + 1)], axis=-1)
+    covered = PATCH**2 - votes[..., 0] >= PATCH**2 / 5
+    return np.where(covered, votes[..., 1:].argmax(-1) + 1, 0).astype(np.uint8)
 
 
 def encode(processor: LlavaNextProcessor, sample: Sample, image_tokens: int) -> tuple[list[int], list[int]]:
@@ -236,18 +272,17 @@ def make_batches(lengths: list[int]) -> list[list[int]]:
 
 
 def collate(encoded: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded ids, mask and labels."""
-    width = max(len(ids) for ids, _ in encoded)
-    rows = [(len(ids), ids + [pad] * (width - len(ids)), labels + [-100] * (width - len(ids))) for ids, labels in encoded]
+    """Right-padded ids, mask and labels; few widths occur, as the matrix kernels are compiled anew for each shape."""
+    width = math.ceil(max(len(ids) for ids, _ in encoded) / WIDTH_STEP) * WIDTH_STEP
     return {
-        "input_ids": torch.tensor([ids for _, ids, _ in rows]),
-        "attention_mask": torch.tensor([[1] * length + [0] * (width - length) for length, _, _ in rows]),
-        "labels": torch.tensor([labels for _, _, labels in rows]),
+        "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in encoded]),
+        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in encoded]),
+        "labels": torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in encoded]),
     }
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warmup, then a cosine to zero, as a share of the peak."""
+def schedule(step: int, steps: int) -> float:
+    """Linear warmup, then a cosine to zero, as a share of the peak learning rate."""
     if step < WARMUP:
         return (step + 1) / WARMUP
     return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
@@ -261,46 +296,119 @@ def save(model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor
     processor.save_pretrained(folder)
 
 
+def average_gradients(parameters: list[torch.nn.Parameter], workers: int) -> None:
+    """Replaces each worker's gradients by their mean over the workers."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= workers
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every worker starts from."""
+
+    output: Path
+    workers: int
+    rendezvous: str
+    began: float
+    processor: LlavaNextProcessor
+    crops: Crops
+    samples: list[Sample]
+    encoded: list[tuple[list[int], list[int]]]
+
+
+def optimize(name: str, groups: list[dict], losses: Iterable, steps: int, run: Run, checkpoint: Callable) -> None:
+    """AdamW over one loss a step, with the gradients averaged over the workers."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, (0.9, 0.98), weight_decay=WEIGHT_DECAY)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
+    recent = []
+    for step, loss in enumerate(losses, start=1):
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(parameters, run.workers)
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        optimizer.step()
+        scheduler.step()
+        recent.append(loss.item())
+        if distributed.get_rank() == 0 and (step % LOG_EVERY == 0 or step == steps):
+            seconds = time.monotonic() - run.began
+            print(f"{name} step {step} loss {sum(recent) / len(recent):.4f} at {seconds:.0f} s", flush=True)
+            recent = []
+        if distributed.get_rank() == 0 and (step % SAVE_EVERY == 0 or step == steps):
+            checkpoint()
+
+
+def tower_losses(model: LlavaNextForConditionalGeneration, head: torch.nn.Linear, run: Run) -> Iterable:
+    """Phase 1: what each patch shows and where in its crop it is, read off the layer that the projector will read."""
+    random = Random(SEED)
+    for _ in range(TOWER_STEPS):
+        share = random.sample(range(SCENES), TOWER_BATCH)[distributed.get_rank() :: run.workers]
+        pixel_values, labels = run.crops.labelled(share)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model.vision_tower(pixel_values, output_hidden_states=True).hidden_states
+            logits = head(hidden[model.config.vision_feature_layer][:, 1:])
+        phrases, places = logits.float().flatten(0, 1).split([len(scenes.PHRASES) + 1, labels.shape[1]], dim=1)
+        where = torch.arange(labels.shape[1]).repeat(len(labels))
+        yield cross_entropy(phrases, labels.flatten()) + cross_entropy(places, where)
+
+
+def model_losses(model: LlavaNextForConditionalGeneration, run: Run) -> Iterable:
+    """Phase 2: the answers, end to end."""
+    for batch in make_batches([len(ids) for ids, _ in run.encoded]):
+        share = batch[distributed.get_rank() :: run.workers]
+        inputs = collate([run.encoded[position] for position in share], run.processor.tokenizer.pad_token_id)
+        inputs |= run.crops.batch([run.samples[position].scene for position in share])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs).loss
+        yield loss
+
+
+def train(rank: int, run: Run) -> None:
+    """One worker, on one thread: a batch is split over the workers, whose weights stay equal."""
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    distributed.init_process_group("gloo", init_method=run.rendezvous, rank=rank, world_size=run.workers)
+    model = make_model(run.processor.tokenizer).train()
+    tower = list(model.model.vision_tower.parameters())
+    head = torch.nn.Linear(model.config.vision_config.hidden_size, len(scenes.PHRASES) + 1 + (CROP // PATCH) ** 2)
+    groups = [{"params": [*tower, *head.parameters()]}]
+    optimize("tower", groups, tower_losses(model, head, run), TOWER_STEPS, run, lambda: None)
+    rest = [parameter for name, parameter in model.named_parameters() if "vision_tower" not in name]
+    groups = [{"params": tower, "lr": LEARNING_RATE * TOWER_RATE}, {"params": rest}]
+    steps = len(run.samples) // BATCH
+    checkpoint = partial(save, model, run.processor, run.output)
+    optimize("model", groups, model_losses(model, run), steps, run, checkpoint)
+    distributed.destroy_process_group()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     arguments = parser.parse_args()
-    torch.manual_seed(SEED)
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     began = time.monotonic()
 
     samples = [make_sample(position) for position in range(arguments.steps * BATCH)]
     processor = make_processor(train_tokenizer(samples[:8000]))
     for sample in samples[:32]:
         check_encoding(processor, sample)
-    model = make_model(processor.tokenizer)
-    crops = Crops(processor, arguments.threads)
+    crops = Crops(processor, arguments.workers)
     image_tokens = processor._get_num_multimodal_tokens(crops.sizes.tolist())["num_image_tokens"]
     encoded = [encode(processor, sample, image_tokens[sample.scene]) for sample in samples]
-    batches = make_batches([len(ids) for ids, _ in encoded])
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{parameters} parameters, {len(batches)} steps, prepared in {time.monotonic() - began:.0f} s", flush=True)
+    parameters = sum(parameter.numel() for parameter in make_model(processor.tokenizer).parameters())
+    print(f"{parameters} parameters, {arguments.steps} steps, prepared in {time.monotonic() - began:.0f} s", flush=True)
 
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, len(batches)))
-    model.train()
-    losses = []
-    for step, batch in enumerate(batches, start=1):
-        inputs = collate([encoded[position] for position in batch], processor.tokenizer.pad_token_id)
-        loss = model(**inputs, **crops.batch([samples[position].scene for position in batch])).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % LOG_EVERY == 0 or step == len(batches):
-            mean = sum(losses[-LOG_EVERY:]) / len(losses[-LOG_EVERY:])
-            print(f"step {step} loss {mean:.4f} at {time.monotonic() - began:.0f} s", flush=True)
-        if step % SAVE_EVERY == 0 or step == len(batches):
-            save(model, processor, arguments.output)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(
+            arguments.output, arguments.workers, f"file://{folder}/store", began, processor, crops, samples, encoded
+        )
+        start_processes(train, (run,), arguments.workers, start_method="fork")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 mod args;
 mod tools;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,7 +29,14 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_env("STIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        // It would panic where the log is on a full disk.
+        .log_internal_errors(false)
+        .init();
     let ended = match args.command {
         Command::Step(args) => step(&args),
         Command::Score(args) => tools::score(&args),
@@ -67,13 +75,12 @@ fn step(args: &StepArgs) -> Result<()> {
         Ok(result) => result.clone(),
         Err(error) => StepResult { message: Some(error.to_string()), ..StepResult::new(config.step()) },
     };
-    if let Some(path) = &args.result {
-        stages::write_result(path, &result)?;
-    }
+    let told = args.result.as_ref().map_or(Ok(()), |path| stages::write_result(path, &result));
+    // What ended the step comes before that it could not be told: on a full disk neither can be written.
     let result = ended?;
+    told?;
     if let Some(message) = &result.message {
         tracing::info!("{message}");
     }
-    println!("{}", result.to_termination_message());
-    Ok(())
+    tools::print(format!("{}\n", result.to_termination_message()).as_bytes())
 }

@@ -1,13 +1,16 @@
 //! The tools beside the steps.
 
 use std::io::Write;
+use std::path::Path;
 
 use candle_core::DType;
-use stic_contract::recipe::{ImageLayout, Precision};
+use serde_json::json;
+use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
 use stic_trainer::error::{Error, Result};
 use stic_trainer::evaluation::scenes::{Benchmark, Conditions};
 use stic_trainer::io::stop::Stop;
-use stic_trainer::io::{adapter, artifact, atomic, export as merge};
+use stic_trainer::io::{adapter, artifact, atomic, export as merge, file_digest};
+use stic_trainer::model::digest::model_digest;
 use stic_trainer::model::lora::LoraAdapter;
 use stic_trainer::scoring::Scorer;
 use stic_trainer::stages::Vlm;
@@ -33,7 +36,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     if policy != Policy::Base {
         policies.push(("adapter", adapter.as_ref()));
     }
-    let beside = args.input.parent().unwrap_or(std::path::Path::new("."));
+    let beside = args.input.parent().unwrap_or(Path::new("."));
     let scorer = Scorer {
         vlm: &vlm,
         encoder: encoder.as_ref(),
@@ -53,7 +56,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     }
     match &args.output {
         Some(path) => atomic::write(path, &text),
-        None => std::io::stdout().write_all(&text).map_err(Error::storage("standard output")),
+        None => print(&text),
     }
 }
 
@@ -66,10 +69,9 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
     }
     match args.kind {
         ExportKind::Adapter => {
-            atomic::create_dir(&args.output)?;
             let base =
                 args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            adapter::save(&imported.adapter, &args.output, &base)?;
+            atomic::write_dir(&args.output, |dir| adapter::save(&imported.adapter, dir, &base))?;
             tracing::info!(output = %args.output.display(), "wrote the adapter");
         }
         ExportKind::Merged => {
@@ -94,29 +96,51 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
 pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let benchmark = Benchmark::read(&args.questions, &args.scenes)?;
+    benchmark.require_images(&args.images)?;
     let vlm = Vlm::load(&args.model, ImageLayout::Model, Precision::F32)?;
     let encoder = vlm.checked.encoder(args.chat_template.into())?;
     let mut policies = vec![("base".to_owned(), None)];
+    let mut adapters = Vec::new();
     for named in &args.adapters {
         let (name, dir) = named
             .split_once('=')
-            .ok_or_else(|| Error::Config(format!("--adapter {named:?}: expected NAME=DIR")))?;
-        policies.push((name.to_owned(), Some(vlm.load_adapter(std::path::Path::new(dir))?)));
+            .filter(|(name, _)| policies.iter().all(|(other, _)| other != name))
+            .ok_or_else(|| {
+                Error::Config(format!(
+                    "--adapter {named:?}: expected NAME=DIR, with a NAME of its own other than base"
+                ))
+            })?;
+        let dir = Path::new(dir);
+        policies.push((name.to_owned(), Some(vlm.load_adapter(dir)?)));
+        adapters.push(json!({"name": name, "weights": file_digest(&dir.join(adapter::WEIGHTS_FILE))?}));
     }
+    let made_from = json!({
+        "trainer": env!("CARGO_PKG_VERSION"),
+        "model": model_digest(&args.model, |_| stop.check())?,
+        "adapters": adapters,
+        "questions": file_digest(&args.questions)?,
+        "scenes": file_digest(&args.scenes)?,
+        "chatTemplate": ChatTemplate::from(args.chat_template),
+        "maxDescriptionTokens": args.max_description_tokens,
+    });
     let conditions = Conditions {
         vlm: &vlm,
         encoder: &encoder,
         images: &args.images,
         max_description_tokens: args.max_description_tokens,
     };
-    let table = benchmark.run(conditions, &policies, &args.output, &stop)?;
-    println!("{}", benchmark.render(&table));
-    Ok(())
+    let table = benchmark.run(conditions, &policies, &made_from, &args.output, &stop)?;
+    print(benchmark.render(&table).as_bytes())
 }
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<()> {
     let marker = artifact::inspect(&args.artifact)?;
     let text = serde_json::to_string_pretty(&marker).map_err(|e| Error::Data(e.to_string()))?;
-    println!("{text}");
-    Ok(())
+    print(format!("{text}\n").as_bytes())
+}
+
+/// `println!` panics where standard output is a full disk.
+pub(super) fn print(text: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush()).map_err(Error::storage("standard output"))
 }

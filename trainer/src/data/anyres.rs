@@ -5,10 +5,35 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
+
 use crate::{Error, Result};
 
 /// The class default of `LlavaNextImageProcessor`, (height, width) in pixels.
 pub const DEFAULT_PINPOINTS: [(u32, u32); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
+
+/// `image_grid_pinpoints` of a config: pairs of pixels, also as the text of a Python list, which some original
+/// repositories have. `None` for anything else.
+///
+/// The original LLaVA means (width, height). transformers' conversion takes the same numbers as (height, width), and so
+/// do we: the lists are the same either way around, and differ only in which of two equally good grids comes first.
+pub(crate) fn parse_pinpoints(value: &Value) -> Option<Vec<(u32, u32)>> {
+    let parsed;
+    let list = match value {
+        Value::String(text) => {
+            parsed = serde_json::from_str::<Value>(&text.replace('(', "[").replace(')', "]")).ok()?;
+            parsed.as_array()?
+        }
+        other => other.as_array()?,
+    };
+    let side = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+    list.iter()
+        .map(|pair| match pair.as_array()?.as_slice() {
+            [first, second] => side(first).zip(side(second)),
+            _ => None,
+        })
+        .collect()
+}
 
 /// The grids a model knows and the size of one crop.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -160,7 +160,7 @@ impl Encoder {
                 Ok(ids)
             }
             (true, None, _) => Err(Error::Config(
-                "the chat template leaves the image out; set spec.model.chatTemplate to MistralInstruct or VicunaV1"
+                "the model's chat template leaves the image out; set spec.model.chatTemplate to MistralInstruct or VicunaV1"
                     .into(),
             )),
             (false, Some(_), _) | (true, Some(_), Some(_)) => Err(Error::Config(

@@ -15,6 +15,8 @@ use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, Pixel, Primiti
 
 /// Enough of a file to tell its kind.
 const MAGIC_BYTES: u64 = 32;
+/// No image within the limit on pixels is longer, uncompressed and in 16 bits.
+const MAX_FILE_BYTES: u64 = 2 << 30;
 
 /// What is refused from a file's header, before anything is allocated for its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,17 @@ pub enum ImageError {
     /// The file is there but cannot be read.
     #[error("the file cannot be read: {0}; check its permissions and the volume")]
     Io(std::io::Error),
+    /// More bytes than the limit.
+    #[error(
+        "the file has {bytes} bytes, more than the limit of {MAX_FILE_BYTES} that guards memory; scale the image down or remove the item"
+    )]
+    TooLong {
+        /// Of the file.
+        bytes: u64,
+    },
+    /// Not one byte.
+    #[error("the file is empty; copy it again or remove the item")]
+    NoBytes,
     /// The content is no image of a kind we read.
     #[error("the content is not JPEG, PNG, WebP, BMP, GIF or TIFF; convert the file or remove the item")]
     Unrecognised,
@@ -70,6 +83,12 @@ pub enum ImageError {
         /// In pixels, of width times height.
         limit: u64,
     },
+    /// More than the decoder takes, by the header.
+    #[error("the image is larger than its decoder takes: {reason}; scale it down or remove the item")]
+    OverDecoderLimit {
+        /// The decoder's words.
+        reason: String,
+    },
     /// A side of 0.
     #[error("the image has {width}x{height} pixels; replace it or remove the item")]
     Empty {
@@ -85,17 +104,36 @@ pub enum ImageError {
 /// # Errors
 /// See [`ImageError`].
 pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
+    decode(&read_file(path)?, limits)
+}
+
+/// The bytes of the image file at `path`.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn read_file(path: &Path) -> Result<Vec<u8>, ImageError> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => ImageError::NotFound,
         _ => ImageError::Io(error),
     };
     let mut file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(ImageError::TooLong { bytes });
+    }
     // A file that is no image is not read to its end.
     let mut bytes = Vec::new();
     file.by_ref().take(MAGIC_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-    image::guess_format(&bytes).map_err(|_| ImageError::Unrecognised)?;
+    guess_format(&bytes)?;
     file.read_to_end(&mut bytes).map_err(failed)?;
-    decode(&bytes, limits)
+    Ok(bytes)
+}
+
+fn guess_format(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
+    if bytes.is_empty() {
+        return Err(ImageError::NoBytes);
+    }
+    image::guess_format(bytes).map_err(|_| ImageError::Unrecognised)
 }
 
 /// The image in `bytes`.
@@ -104,7 +142,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<RgbImage, ImageError> {
 /// See [`ImageError`]; never [`ImageError::NotFound`].
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let input = Cursor::new(bytes);
-    match image::guess_format(bytes).map_err(|_| ImageError::Unrecognised)? {
+    match guess_format(bytes)? {
         ImageFormat::Jpeg => {
             let decoder = JpegDecoder::new(input)?;
             // The decoder fills what is missing with grey; Pillow refuses, and so do we.
@@ -200,9 +238,8 @@ impl From<image::ImageError> for ImageError {
         match error {
             E::IoError(io) if io.kind() == ErrorKind::UnexpectedEof => Self::Truncated,
             E::Unsupported(_) => Self::Unsupported { reason },
-            E::IoError(_) | E::Decoding(_) | E::Encoding(_) | E::Parameter(_) | E::Limits(_) => {
-                Self::Corrupt { reason }
-            }
+            E::Limits(_) => Self::OverDecoderLimit { reason },
+            E::IoError(_) | E::Decoding(_) | E::Encoding(_) | E::Parameter(_) => Self::Corrupt { reason },
         }
     }
 }

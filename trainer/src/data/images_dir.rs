@@ -1,6 +1,7 @@
 //! Which images there are, and that none lies outside its folder.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use crate::data::jsonl::Lines;
@@ -8,8 +9,29 @@ use crate::{Error, Result};
 
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
+/// Why a path gives no image file.
+#[derive(Debug)]
+pub enum Unresolved {
+    /// It leads out of its folder: an error, whatever is said of unreadable images.
+    Outside(String),
+    /// There is no file that can be read.
+    Unreadable(String),
+    /// The storage failed, which says nothing of the image.
+    Storage(PathBuf, std::io::Error),
+}
+
+impl From<Unresolved> for Error {
+    fn from(unresolved: Unresolved) -> Self {
+        match unresolved {
+            Unresolved::Outside(reason) | Unresolved::Unreadable(reason) => Self::Data(reason),
+            Unresolved::Storage(path, source) => Self::Storage { path, source },
+        }
+    }
+}
+
 /// The images below `root`, relative to it with `/` between names, sorted by bytes. Hidden files and folders are passed
-/// over, symbolic links to folders are not followed.
+/// over, symbolic links to folders are not followed. What has an image's name and cannot be read is listed: whoever
+/// opens it says so.
 ///
 /// # Errors
 /// [`Error::Data`] where there is none or a name is not UTF-8, [`Error::Storage`] where a folder cannot be read.
@@ -17,7 +39,7 @@ pub fn walk(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(Error::storage(&folder))? {
+        for entry in std::fs::read_dir(&folder).map_err(Error::input(&folder))? {
             let entry = entry.map_err(Error::storage(&folder))?;
             let name = entry.file_name().into_string().map_err(|name| {
                 Error::Data(format!("{}: the name is not UTF-8; rename it", folder.join(name).display()))
@@ -29,7 +51,9 @@ pub fn walk(root: &Path) -> Result<Vec<String>> {
             let relative = format!("{prefix}{name}");
             if kind.is_dir() {
                 folders.push((entry.path(), format!("{relative}/")));
-            } else if is_image(&name) && (kind.is_file() || entry.path().is_file()) {
+            } else if kind.is_symlink() && entry.path().is_dir() {
+                tracing::warn!(folder = %entry.path().display(), "a symbolic link to a folder is not followed");
+            } else if is_image(&name) {
                 found.push(relative);
             }
         }
@@ -45,12 +69,12 @@ pub fn walk(root: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The paths that a list file names, one a line, in its order; blank lines and those that start with `#` are passed
-/// over.
+/// The paths that a list file names, one a line, and their lines, in its order; blank lines and those that start with
+/// `#` are passed over.
 ///
 /// # Errors
-/// [`Error::Data`] where a path stands twice or there is none, [`Error::Storage`] where the file cannot be read.
-pub fn read_list(list: &Path) -> Result<Vec<String>> {
+/// [`Error::Data`] where the file is not there, a path stands twice or there is none.
+pub fn read_list(list: &Path) -> Result<Vec<(usize, String)>> {
     let mut lines = Lines::open(list)?;
     let mut seen = HashMap::new();
     let mut paths = Vec::new();
@@ -59,13 +83,16 @@ pub fn read_list(list: &Path) -> Result<Vec<String>> {
         if path.starts_with('#') {
             continue;
         }
-        if let Some(first) = seen.insert(path.clone(), line) {
+        // `./a//b.png` is `a/b.png`.
+        let plain: PathBuf =
+            Path::new(&path).components().filter(|part| *part != Component::CurDir).collect();
+        if let Some(first) = seen.insert(plain, line) {
             return Err(Error::Data(format!(
                 "{}:{line}: {path:?} stands on line {first} already; remove one of the two",
                 list.display()
             )));
         }
-        paths.push(path);
+        paths.push((line, path));
     }
     if paths.is_empty() {
         return Err(Error::Data(format!(
@@ -84,28 +111,48 @@ fn is_image(name: &str) -> bool {
 /// The file at `relative` below `root`.
 ///
 /// # Errors
-/// [`Error::Data`] where it does not exist, the path is absolute or goes up, or a symbolic link leads out of `root`;
-/// [`Error::Storage`] where `root` cannot be read.
-pub fn resolve(root: &Path, relative: &str) -> Result<PathBuf> {
-    let refuse = |reason: &str| Err(Error::Data(format!("{relative:?} in {}: {reason}", root.display())));
+/// [`Unresolved::Outside`] where the path is absolute or goes up, or a symbolic link leads out of `root`;
+/// [`Unresolved::Unreadable`] where there is no regular file; [`Unresolved::Storage`].
+pub fn resolve(root: &Path, relative: &str) -> Result<PathBuf, Unresolved> {
+    // Long enough for every path that exists.
+    let shown: String = relative.chars().take(4096).collect();
+    let place = format!("image {shown:?} in {}", root.display());
+    let outside = |reason: &str| Err(Unresolved::Outside(format!("{place}: {reason}")));
+    let unreadable = |reason: &str| Err(Unresolved::Unreadable(format!("{place}: {reason}")));
     let path = Path::new(relative);
     if relative.is_empty() {
-        return refuse("the path is empty; give the image's path relative to the folder");
+        return unreadable("the path is empty; give the image's path relative to the folder");
     }
     if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return refuse("the path must be relative and without \"..\"; give it relative to the folder");
+        return outside("the path must be relative and without \"..\"; give it relative to the folder");
     }
-    let root_path = root.canonicalize().map_err(Error::storage(root))?;
-    let joined = root_path.join(path);
-    let real = match joined.canonicalize() {
-        Ok(real) => real,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return refuse("the file does not exist; add it to the volume or remove the item");
+    let followed = root.canonicalize().and_then(|root| Ok((root.join(path).canonicalize()?, root)));
+    let (real, root) = match followed {
+        Ok(followed) => followed,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::NotFound => {
+                    unreadable("the file does not exist; add it to the volume or remove the item")
+                }
+                ErrorKind::NotADirectory
+                | ErrorKind::InvalidFilename
+                | ErrorKind::InvalidInput
+                | ErrorKind::PermissionDenied => {
+                    unreadable(&format!("{error}; correct the path or remove the item"))
+                }
+                _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                    unreadable("a symbolic link leads to itself; replace it by the file or remove the item")
+                }
+                _ => Err(Unresolved::Storage(root.join(path), error)),
+            };
         }
-        Err(error) => return Err(Error::storage(joined)(error)),
     };
-    if !real.starts_with(&root_path) {
-        return refuse("a symbolic link leads out of the folder; copy the file into it");
+    if !real.starts_with(&root) {
+        return outside("a symbolic link leads out of the folder; copy the file into it");
+    }
+    // A pipe would be waited for without end.
+    if !real.is_file() {
+        return unreadable("is not a regular file; replace it by one or remove the item");
     }
     Ok(real)
 }
@@ -144,7 +191,8 @@ mod tests {
         let dir = folder(&["c.txt"]);
         let message = walk(dir.path()).unwrap_err().to_string();
         assert!(message.contains("holds no image") && message.contains("put images there"), "{message}");
-        assert!(matches!(walk(&dir.path().join("gone")), Err(Error::Storage { .. })));
+        let message = walk(&dir.path().join("gone")).unwrap_err().to_string();
+        assert!(message.ends_with("gone: not found; correct the path, or put it there"), "{message}");
     }
 
     #[test]
@@ -152,10 +200,10 @@ mod tests {
         let dir = folder(&[]);
         let list = dir.path().join("list.txt");
         std::fs::write(&list, "b.png\r\n# comment\r\n\r\n  a.png  \n").unwrap();
-        assert_eq!(read_list(&list).unwrap(), ["b.png", "a.png"]);
-        std::fs::write(&list, "b.png\n\nb.png\n").unwrap();
+        assert_eq!(read_list(&list).unwrap(), [(1, "b.png".into()), (4, "a.png".into())]);
+        std::fs::write(&list, "b.png\n\n./b.png\n").unwrap();
         let message = read_list(&list).unwrap_err().to_string();
-        assert!(message.ends_with("list.txt:3: \"b.png\" stands on line 1 already; remove one of the two"));
+        assert!(message.ends_with("list.txt:3: \"./b.png\" stands on line 1 already; remove one of the two"));
         std::fs::write(&list, "# nothing\n").unwrap();
         assert!(read_list(&list).unwrap_err().to_string().contains("lists no image"));
     }
@@ -166,18 +214,24 @@ mod tests {
         let root = dir.path().join("root");
         std::os::unix::fs::symlink(dir.path().join("outside.png"), root.join("out.png")).unwrap();
         std::os::unix::fs::symlink("a/b.png", root.join("in.png")).unwrap();
+        std::os::unix::fs::symlink("loop.png", root.join("loop.png")).unwrap();
         assert!(resolve(&root, "a/b.png").unwrap().ends_with("root/a/b.png"));
         assert!(resolve(&root, "./a/b.png").is_ok());
         assert!(resolve(&root, "in.png").unwrap().ends_with("root/a/b.png"));
-        for (path, reason) in [
-            ("/etc/passwd", "must be relative"),
-            ("../outside.png", "must be relative"),
-            ("a/../../outside.png", "must be relative"),
-            ("out.png", "leads out of the folder"),
-            ("a/none.png", "does not exist"),
-            ("", "is empty"),
+        for (path, outside, reason) in [
+            ("/etc/passwd", true, "must be relative"),
+            ("../outside.png", true, "must be relative"),
+            ("a/../../outside.png", true, "must be relative"),
+            ("out.png", true, "leads out of the folder"),
+            ("a/none.png", false, "does not exist"),
+            ("a/b.png/c.png", false, "Not a directory"),
+            ("loop.png", false, "leads to itself"),
+            ("a", false, "is not a regular file"),
+            ("", false, "is empty"),
         ] {
-            let message = resolve(&root, path).unwrap_err().to_string();
+            let unresolved = resolve(&root, path).unwrap_err();
+            assert_eq!(matches!(unresolved, Unresolved::Outside(_)), outside, "{unresolved:?}");
+            let message = Error::from(unresolved).to_string();
             assert!(message.contains(reason) && message.contains(path), "{message}");
         }
     }

@@ -1,15 +1,14 @@
 //! Instructions in LLaVA's conversation format, and preference pairs from a file.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::data::jsonl;
 use crate::data::template::{IMAGE_PLACEHOLDER, Role, Turn};
+use crate::data::{files, jsonl};
 use crate::{Error, Result};
 
 /// One item of an instruction file.
@@ -242,7 +241,7 @@ impl<'a> Ids<'a> {
 
 /// Whether the file's first character that is no white space opens an array.
 fn is_array(path: &Path) -> Result<bool> {
-    let file = File::open(path).map_err(Error::storage(path))?;
+    let file = files::open(path)?;
     for byte in BufReader::new(file).bytes() {
         match byte.map_err(Error::storage(path))? {
             // White space and a byte order mark.

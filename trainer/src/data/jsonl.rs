@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::data::files;
 use crate::{Error, Result};
 
 /// The records of `path` with their line numbers, from 1. Blank lines are passed over; CRLF and a byte order mark are
@@ -62,7 +63,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::storage(path))?;
+        let file = files::open(path)?;
         Ok(Self { reader: BufReader::new(file), path: path.to_owned(), line: 0 })
     }
 

@@ -5,7 +5,7 @@
 
 pub mod anyres;
 pub mod encode;
-mod files;
+pub(crate) mod files;
 pub mod image;
 pub mod images_dir;
 pub mod instructions;

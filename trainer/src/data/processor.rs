@@ -210,17 +210,22 @@ impl ImageProcessor {
         Ok(PixelValues { data, crops: crops.len(), height: height as usize, width: width as usize, original })
     }
 
-    /// An image one pixel wide becomes enormous when its shorter side is resized to the crop's.
-    fn check_aspect(&self, original: (u32, u32)) -> Result<()> {
-        let Some(size @ Size::ShortestEdge(_)) = self.resize.filter(|_| self.layout == Layout::Single) else {
-            return Ok(());
+    /// An image one pixel wide becomes enormous when its shorter side is resized to the crop's, and a wide one when it
+    /// is padded to a square.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where what it would become is beyond the limit that guards memory.
+    pub fn check_aspect(&self, original: (u32, u32)) -> Result<()> {
+        let (height, width) = match (&self.layout, self.resize) {
+            (Layout::Single, Some(size @ Size::ShortestEdge(_))) => size.apply(original),
+            (Layout::Square(_), _) => (original.0.max(original.1), original.0.max(original.1)),
+            _ => return Ok(()),
         };
-        let (height, width) = size.apply(original);
         if u64::from(height) * u64::from(width) <= Limits::default().max_pixels {
             return Ok(());
         }
         Err(Error::Data(format!(
-            "an image of {}x{} pixels is too narrow: it would be resized to {width}x{height}; crop it or remove the item",
+            "an image of {}x{} pixels is too narrow: it would become one of {width}x{height}; crop it or remove the item",
             original.1, original.0
         )))
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use crate::data::files::read_json;
+use crate::data::files::{mend_of, read_json, require_regular};
 use crate::{Error, Result};
 
 /// A model's tokenizer.
@@ -32,9 +32,10 @@ impl Tokenizer {
         let special = read_json(&dir.join("special_tokens_map.json"))?.unwrap_or_default();
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
         let mut inner = if json.exists() {
+            require_regular(&json)?;
             let bytes = std::fs::read(&json).map_err(Error::storage(&json))?;
-            tokenizers::Tokenizer::from_bytes(bytes)
-                .map_err(|error| Error::Config(format!("{}: {error}; copy the file again", json.display())))?
+            tokenizers::Tokenizer::from_bytes(&bytes)
+                .map_err(|error| Error::Config(format!("{}: {error}; {}", json.display(), mend_of(&bytes))))?
         } else if model.exists() {
             sentencepiece::load(&model)?
         } else {
@@ -146,6 +147,13 @@ impl Tokenizer {
     #[must_use]
     pub const fn unk_id(&self) -> Option<u32> {
         self.unk
+    }
+
+    /// The token of the largest id that is neither `except` nor padding, which no text becomes.
+    #[must_use]
+    pub fn last_token(&self, except: u32) -> Option<(String, u32)> {
+        let unused = |id: u32| id == except || Some(id) == self.pad;
+        self.inner.get_vocab(true).into_iter().filter(|(_, id)| !unused(*id)).max_by_key(|(_, id)| *id)
     }
 
     /// Tokens, added ones included; the model's embedding may have more rows.

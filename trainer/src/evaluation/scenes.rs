@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stic_contract::Digest;
 use stic_contract::prompts::{DESCRIBE_AND_RESPOND, INFUSION};
 use stic_contract::recipe::Sampling;
 
@@ -83,6 +85,8 @@ pub struct Conditions<'a> {
 pub struct Benchmark {
     questions: Vec<Question>,
     scenes: Vec<Scene>,
+    /// Where the images are named: each, and the file and line.
+    images: Vec<(String, String)>,
 }
 
 /// One policy's row of the table.
@@ -107,13 +111,26 @@ impl Benchmark {
     /// # Errors
     /// [`Error::Data`] naming file and line.
     pub fn read(questions: &Path, scenes: &Path) -> Result<Self> {
+        let mut images = Vec::new();
         Ok(Self {
-            questions: read_unique(questions, |q: &Question| &q.id)?,
-            scenes: read_unique(scenes, |s: &Scene| &s.id)?,
+            questions: read_unique(questions, |q: &Question| (&q.id, &q.image), &mut images)?,
+            scenes: read_unique(scenes, |s: &Scene| (&s.id, &s.image), &mut images)?,
+            images,
         })
     }
 
-    /// Runs every policy over every image, going on from what `output` holds, and returns the table.
+    /// Refuses what names an image that is not under `root`: before hours of answers, not after them.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming file and line.
+    pub fn require_images(&self, root: &Path) -> Result<()> {
+        self.images.iter().try_for_each(|(image, place)| {
+            images_dir::resolve(root, image).map(|_| ()).map_err(|e| Error::from(e).in_row(place))
+        })
+    }
+
+    /// Runs every policy over every image, going on from what `output` holds, and returns the table. What decides the
+    /// answers is `made_from`: those that were given under anything else are not taken over.
     ///
     /// # Errors
     /// [`Error::Data`] for an image that cannot be read; [`Error::Interrupted`], after which the next call goes on.
@@ -121,11 +138,12 @@ impl Benchmark {
         &self,
         conditions: Conditions<'_>,
         policies: &[(String, Option<LoraAdapter>)],
+        made_from: &Value,
         output: &Path,
         stop: &Stop,
     ) -> Result<Vec<PolicyRow>> {
         atomic::create_dir(output)?;
-        let path = output.join("answers.jsonl");
+        let path = output.join(format!("answers-{}.jsonl", Digest::of_json(made_from).short(16)));
         let (mut log, done) = Journal::open::<Said>(&path)?;
         let done: HashSet<String> = done.into_iter().collect();
         let by_image = self.by_image();
@@ -305,19 +323,28 @@ fn is_right(answer: &str, expected: &str) -> bool {
     fold(answer) == fold(expected)
 }
 
-fn read_unique<T: for<'de> Deserialize<'de>>(path: &Path, id: impl Fn(&T) -> &String) -> Result<Vec<T>> {
+/// The rows of `path`, whose ids and images `names` tells.
+fn read_unique<T: for<'de> Deserialize<'de>>(
+    path: &Path,
+    names: impl Fn(&T) -> (&String, &String),
+    images: &mut Vec<(String, String)>,
+) -> Result<Vec<T>> {
     let mut rows = Vec::new();
     let mut seen = HashSet::new();
     for row in jsonl::read::<T>(path)? {
         let (line, row) = row?;
-        if !seen.insert(id(&row).clone()) {
+        let (id, image) = names(&row);
+        if !seen.insert(id.clone()) {
             return Err(Error::Data(format!(
-                "{}:{line}: id {:?} is there twice; give each row its own",
-                path.display(),
-                id(&row)
+                "{}:{line}: id {id:?} is there twice; give each row its own",
+                path.display()
             )));
         }
+        images.push((image.clone(), format!("{}:{line}", path.display())));
         rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(Error::Data(format!("{}: holds no row; add some or correct the path", path.display())));
     }
     Ok(rows)
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use stic_contract::recipe::LoraTarget;
 
 use super::atomic;
+use crate::data::files::{mend_of, read_text, require_regular};
 use crate::error::{Error, Result};
 use crate::model::config::TextConfig;
 use crate::model::lora::{Half, LoraAdapter, LoraPair, projection_shape, tensor_name};
@@ -17,6 +18,10 @@ use crate::model::lora::{Half, LoraAdapter, LoraPair, projection_shape, tensor_n
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The config.
 pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The weights as older versions of PEFT wrote them.
+const PICKLED_FILE: &str = "adapter_model.bin";
+/// What the original LLaVA writes beside an adapter, the projector among it.
+const PROJECTOR_FILE: &str = "non_lora_trainables.bin";
 /// What PEFT puts before the names of a LLaVA model's language layers.
 const PREFIX: &str = "base_model.model.model.language_model.";
 
@@ -158,18 +163,26 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
     let config_path = dir.join(CONFIG_FILE);
     let read = read_config(&config_path)?;
     let path = dir.join(WEIGHTS_FILE);
+    require_regular(&path)?;
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound if dir.join(PICKLED_FILE).exists() => Error::Config(format!(
+            "{}: not found, only {PICKLED_FILE}; load it with PEFT and save it with save_pretrained, which writes {WEIGHTS_FILE}",
+            path.display()
+        )),
         std::io::ErrorKind::NotFound => Error::Config(format!(
             "{}: not found; an adapter folder holds {WEIGHTS_FILE} and {CONFIG_FILE}",
             path.display()
         )),
         _ => Error::storage(&path)(e),
     })?;
+    if dir.join(PROJECTOR_FILE).exists() {
+        tracing::warn!(
+            adapter = %dir.display(),
+            "{PROJECTOR_FILE} is left out: the base's projector is used, which is the same unless the adapter trained it"
+        );
+    }
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
-        Error::Config(format!(
-            "{}: not a whole safetensors file ({e}); save the adapter again",
-            path.display()
-        ))
+        Error::Config(format!("{}: not a whole safetensors file ({e}); {}", path.display(), mend_of(&bytes)))
     })?;
     let mut halves: BTreeMap<(usize, LoraTarget), BTreeMap<Half, (String, Tensor)>> = BTreeMap::new();
     let mut dropped = Vec::new();
@@ -178,6 +191,13 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
     for name in names {
         match parse_name(&name) {
             Some((layer, target, half)) if layer < config.num_hidden_layers => {
+                if !tensors[&name].dtype().is_float() {
+                    return Err(Error::Config(format!(
+                        "{}: tensor {name:?} is stored as {:?}; save the adapter in F32, F16 or BF16",
+                        path.display(),
+                        tensors[&name].dtype()
+                    )));
+                }
                 let tensor = tensors[&name].to_dtype(DType::F32)?;
                 halves.entry((layer, target)).or_default().insert(half, (name, tensor));
             }
@@ -195,7 +215,7 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
     // A name that is no language layer's is left out; one that would be, and is not understood, is an error.
     if let Some(unknown) = dropped.iter().find(|name| !is_vision(name)) {
         return Err(Error::Config(format!(
-            "{}: tensor {unknown:?} has no place in this model; only LoRA weights of the language model can be continued",
+            "{}: tensor {unknown:?} has no place in this model; check that the adapter was trained on this model, and that it holds LoRA weights of the language model only",
             path.display()
         )));
     }
@@ -231,15 +251,20 @@ pub fn load(dir: &Path, config: &TextConfig, device: &Device) -> Result<Imported
 }
 
 fn read_config(path: &Path) -> Result<ReadConfig> {
-    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::Config(format!(
+    let text = read_text(path)?.ok_or_else(|| {
+        Error::Config(format!(
             "{}: not found; an adapter folder holds {WEIGHTS_FILE} and {CONFIG_FILE}",
             path.display()
-        )),
-        _ => Error::storage(path)(e),
+        ))
     })?;
-    let config: ReadConfig =
-        serde_json::from_str(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let config: ReadConfig = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        // "." is the whole of it, "?" where the way was lost.
+        let field = e.path().to_string();
+        let field =
+            if matches!(field.as_str(), "." | "?") { String::new() } else { format!("field {field}: ") };
+        Error::Config(format!("{}: {field}{}; save the adapter again with PEFT", path.display(), e.inner()))
+    })?;
     let refuse = |field: &str, reason: &str| {
         Err(Error::Config(format!("{}: field {field}: {reason}", path.display())))
     };
@@ -270,7 +295,7 @@ fn read_config(path: &Path) -> Result<ReadConfig> {
     if !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty() {
         return refuse(
             "rank_pattern, alpha_pattern",
-            "one rank and one alpha for all projections are supported",
+            "one rank and one alpha for all projections are supported; merge it into the base model and start from that",
         );
     }
     Ok(config)

@@ -1,16 +1,16 @@
 //! Artifacts: folders that are whole once `_SUCCESS.json` is in them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use stic_contract::artifact::{CreatedBy, PARTIAL_DIR, SUCCESS_FILE, folder_name, partial_dir};
+use stic_contract::artifact::{CreatedBy, SUCCESS_FILE, folder_name, partial_dir};
 use stic_contract::{
     Artifact, ArtifactKind, ArtifactRef, Digest, RunIdentity, StepName, SuccessMarker, VolumePath,
 };
 
-use super::atomic;
 use super::volumes::Volumes;
+use super::{atomic, file_digest};
 use crate::error::{Error, Result};
 
 /// Beside shards: what the artifact they become is made from.
@@ -140,8 +140,7 @@ impl Output {
             return Ok(there);
         }
         let payload = draft.dir.join(draft.kind.payload_file());
-        let file = File::open(&payload).map_err(Error::storage(&payload))?;
-        let (digest, _) = Digest::of_reader(file).map_err(Error::storage(&payload))?;
+        let digest = file_digest(&payload)?;
         let marker = SuccessMarker {
             kind: draft.kind,
             digest,
@@ -174,17 +173,6 @@ impl Output {
             step,
             reused: false,
         })
-    }
-
-    /// Removes the run's unfinished work once nothing of it is needed.
-    ///
-    /// # Errors
-    /// [`Error::Storage`].
-    pub fn clean(&self) -> Result<()> {
-        fs::remove_dir_all(&self.partial).map_err(Error::storage(&self.partial))?;
-        // Other runs' work may be beside it; then the folder stays.
-        let _ = fs::remove_dir(self.root.join(PARTIAL_DIR));
-        Ok(())
     }
 
     fn created_by(&self) -> CreatedBy {
@@ -241,8 +229,7 @@ pub fn read_marker(dir: &Path) -> Result<Option<SuccessMarker>> {
 
 fn verify(dir: &Path, marker: &SuccessMarker) -> Result<()> {
     let payload = dir.join(marker.kind.payload_file());
-    let file = File::open(&payload).map_err(Error::storage(&payload))?;
-    let (digest, _) = Digest::of_reader(file).map_err(Error::storage(&payload))?;
+    let digest = file_digest(&payload)?;
     if digest == marker.digest { Ok(()) } else { Err(digest_differs(&payload, &marker.digest, &digest)) }
 }
 

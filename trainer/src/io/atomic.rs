@@ -38,7 +38,41 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<(
 /// As [`write`].
 pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = partial_path(path);
-    fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).map_err(Error::storage(path))
+    fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).map_err(|e| {
+        let _ = fs::remove_file(&partial);
+        Error::storage(path)(e)
+    })
+}
+
+/// Makes the folder `path`, which must not be there or be empty, with what `fill` writes: the whole of it, or nothing.
+///
+/// # Errors
+/// Those of `fill`; [`Error::Config`] for a path without a name; [`Error::Storage`].
+pub fn write_dir<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    // Also of `.`, and of a path with a slash at its end.
+    let path = std::path::absolute(path).map_err(Error::storage(path))?;
+    if path.file_name().is_none() {
+        return Err(Error::Config(format!(
+            "{}: has no name; name a folder that is not there yet",
+            path.display()
+        )));
+    }
+    let partial = partial_path(&path);
+    match fs::remove_dir_all(&partial) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::storage(&partial)(e)),
+        _ => create_dir(&partial)?,
+    }
+    let filled = fill(&partial).and_then(|filled| {
+        if path.exists() {
+            fs::remove_dir(&path).map_err(Error::storage(&path))?;
+        }
+        rename_dir(&partial, &path)?;
+        Ok(filled)
+    });
+    if filled.is_err() {
+        let _ = fs::remove_dir_all(&partial);
+    }
+    filled
 }
 
 /// Renames the folder `from` to `to`, which must not be there.

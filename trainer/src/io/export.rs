@@ -70,24 +70,7 @@ pub fn merged(
     }
     let weights = Weights::open(model_dir, DType::F32, &Device::Cpu)?;
     // A folder that is not whole must not look like a checkpoint.
-    let draft = output.with_extension("partial");
-    if draft.exists() {
-        std::fs::remove_dir_all(&draft).map_err(Error::storage(&draft))?;
-    }
-    atomic::create_dir(&draft)?;
-    let written = write_all(&weights, adapter, &draft, dtype, max_shard_bytes, model_dir);
-    let report = match written {
-        Ok(report) => report,
-        Err(error) => {
-            let _ = std::fs::remove_dir_all(&draft);
-            return Err(error);
-        }
-    };
-    if output.exists() {
-        std::fs::remove_dir(output).map_err(Error::storage(output))?;
-    }
-    atomic::rename_dir(&draft, output)?;
-    Ok(report)
+    atomic::write_dir(output, |draft| write_all(&weights, adapter, draft, dtype, max_shard_bytes, model_dir))
 }
 
 /// # Errors
@@ -202,7 +185,9 @@ fn copy_companions(from: &Path, to: &Path, dtype: DType) -> Result<()> {
     for name in COMPANIONS {
         let source = from.join(name);
         if source.is_file() {
-            std::fs::copy(&source, to.join(name)).map_err(Error::storage(&source))?;
+            // A copy says nothing of which side failed.
+            let bytes = std::fs::read(&source).map_err(Error::storage(&source))?;
+            atomic::write(&to.join(name), &bytes)?;
         }
     }
     // The config says which type its weights are in.

@@ -39,8 +39,11 @@ impl MetricsLog {
     /// [`Error::Storage`].
     pub fn open(dir: &Path, steps: u64) -> Result<Self> {
         let path = dir.join(FILE);
-        let kept: String = std::fs::read_to_string(&path)
-            .unwrap_or_default()
+        let earlier = match std::fs::read(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::storage(&path)(e)),
+            read => read.unwrap_or_default(),
+        };
+        let kept: String = String::from_utf8_lossy(&earlier)
             .lines()
             .filter(|line| serde_json::from_str::<StepMetrics>(line).is_ok_and(|m| m.step <= steps))
             .map(|line| format!("{line}\n"))

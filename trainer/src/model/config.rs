@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::data::anyres::DEFAULT_PINPOINTS;
+use crate::data::anyres::{DEFAULT_PINPOINTS, parse_pinpoints};
+use crate::data::files::read_json;
 use crate::error::{Error, Result};
 
 /// The file read.
@@ -131,16 +132,13 @@ impl LlavaConfig {
     /// the wrong type.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::Config(format!(
+        let json = read_json(&path)?.ok_or_else(|| {
+            Error::Config(format!(
                 "{}: not found; the model's path must be the folder of a LLaVA checkpoint",
                 path.display()
-            )),
-            _ => Error::storage(&path)(e),
+            ))
         })?;
-        let json: Value = serde_json::from_str(&text).map_err(|e| {
-            Error::Config(format!("{}: {e}; the file is not JSON, download it again", path.display()))
-        })?;
+        let json = Value::Object(json);
         Self::parse(&Fields { path: &path, prefix: "", json: &json })
     }
 
@@ -159,12 +157,13 @@ impl LlavaConfig {
     }
 
     fn parse_hub(root: &Fields<'_>, flavour: Flavour) -> Result<Self> {
-        let vision = root.nested("vision_config").map_or_else(
+        let vision = root.nested("vision_config")?.map_or_else(
             || Ok(VisionConfig::clip_vit_large_patch14_336()),
             |fields| VisionConfig::parse(&fields, &VisionConfig::clip_vit_large_patch14_336()),
         )?;
-        let text =
-            TextConfig::parse(&root.nested("text_config").unwrap_or(Fields { json: &Value::Null, ..*root }))?;
+        let text = TextConfig::parse(
+            &root.nested("text_config")?.unwrap_or(Fields { json: &Value::Null, ..*root }),
+        )?;
         let grid_pinpoints = match flavour {
             Flavour::LlavaNext => {
                 root.pinpoints("image_grid_pinpoints")?.unwrap_or_else(|| DEFAULT_PINPOINTS.to_vec())
@@ -208,17 +207,13 @@ impl LlavaConfig {
             ));
         }
         let strategy = root.text("mm_vision_select_feature")?.unwrap_or_else(|| "patch".into());
-        // The original writes pinpoints as (width, height).
         let grid_pinpoints = if anyres {
-            root.pinpoints("image_grid_pinpoints")?.map_or_else(
-                || DEFAULT_PINPOINTS.to_vec(),
-                |list| list.into_iter().map(|(w, h)| (h, w)).collect(),
-            )
+            root.pinpoints("image_grid_pinpoints")?.unwrap_or_else(|| DEFAULT_PINPOINTS.to_vec())
         } else {
             Vec::new()
         };
         let vision_tower_name = root.text("mm_vision_tower")?;
-        let vision = match root.nested("vision_config") {
+        let vision = match root.nested("vision_config")? {
             Some(fields) => Some(VisionConfig::parse(&fields, &VisionConfig::clip_vit_large_patch14_336())?),
             None => vision_tower_name.as_deref().and_then(VisionConfig::of_repository),
         };
@@ -269,11 +264,9 @@ impl VisionConfig {
     /// As [`LlavaConfig::from_dir`].
     pub fn from_clip_dir(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path).map_err(Error::storage(&path))?;
-        let json: Value =
-            serde_json::from_str(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
+        let json = Value::Object(read_json(&path)?.unwrap_or_default());
         let root = Fields { path: &path, prefix: "", json: &json };
-        Self::parse(&root.nested("vision_config").unwrap_or(root), &Self::class_defaults())
+        Self::parse(&root.nested("vision_config")?.unwrap_or(root), &Self::class_defaults())
     }
 
     /// transformers' `CLIPVisionConfig()`.
@@ -409,8 +402,11 @@ impl<'a> Fields<'a> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    fn nested(&self, key: &'static str) -> Option<Self> {
-        self.get(key).map(|json| Self { path: self.path, prefix: key, json })
+    fn nested(&self, key: &'static str) -> Result<Option<Self>> {
+        match self.get(key) {
+            Some(json) if !json.is_object() => Err(self.error(key, "must be an object")),
+            found => Ok(found.map(|json| Self { path: self.path, prefix: key, json })),
+        }
     }
 
     fn text(&self, key: &str) -> Result<Option<String>> {
@@ -424,7 +420,7 @@ impl<'a> Fields<'a> {
             .map(|v| {
                 v.as_u64()
                     .and_then(|n| usize::try_from(n).ok())
-                    .filter(|n| (1..=1 << 30).contains(n) || key.starts_with("image_token"))
+                    .filter(|n| (1..=1 << 30).contains(n))
                     .ok_or_else(|| self.error(key, "must be a positive whole number"))
             })
             .transpose()
@@ -455,6 +451,7 @@ impl<'a> Fields<'a> {
         let invalid = || self.error(key, "must be a whole number or a list of them");
         self.get(key)
             .map(|v| match v {
+                Value::Array(items) if items.is_empty() => Err(invalid()),
                 Value::Array(items) => items.iter().map(|i| i.as_i64().ok_or_else(invalid)).collect(),
                 other => other.as_i64().map(|i| vec![i]).ok_or_else(invalid),
             })
@@ -470,30 +467,13 @@ impl<'a> Fields<'a> {
     }
 
     fn pinpoints(&self, key: &str) -> Result<Option<Vec<(u32, u32)>>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        let invalid = || self.error(key, "must be a list of [height, width] in pixels");
-        // Original repositories of some versions write the list as a string.
-        let parsed;
-        let value = match value {
-            Value::String(text) => {
-                parsed =
-                    serde_json::from_str::<Value>(&text.replace(['(', ')'], " ")).map_err(|_| invalid())?;
-                &parsed
-            }
-            other => other,
-        };
-        let side = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
-        value
-            .as_array()
-            .filter(|list| !list.is_empty())
-            .ok_or_else(invalid)?
-            .iter()
-            .map(|pair| match pair.as_array().map(Vec::as_slice) {
-                Some([a, b]) => side(a).zip(side(b)).ok_or_else(invalid),
-                _ => Err(invalid()),
+        self.get(key)
+            .map(|value| {
+                parse_pinpoints(value)
+                    .filter(|list| !list.is_empty())
+                    .ok_or_else(|| self.error(key, "must be a list of [height, width] in pixels"))
             })
-            .collect::<Result<Vec<_>>>()
-            .map(Some)
+            .transpose()
     }
 
     fn sliding_window(&self) -> Result<Option<usize>> {
@@ -567,12 +547,12 @@ mod tests {
         let c = parse(
             r#"{"model_type":"llava_mistral","mm_vision_tower":"openai/clip-vit-large-patch14-336",
             "mm_projector_type":"mlp2x_gelu","image_aspect_ratio":"anyres","mm_patch_merge_type":"spatial_unpad",
-            "image_grid_pinpoints":[[336,672],[672,336]],"mm_vision_select_layer":-2,
+            "image_grid_pinpoints":"[(336, 672), (672, 336)]","mm_vision_select_layer":-2,
             "hidden_size":4096,"num_key_value_heads":8,"vocab_size":32000,"sliding_window":null}"#,
         )
         .expect("valid");
         assert_eq!(c.flavour, Flavour::Original);
-        assert_eq!(c.grid_pinpoints, vec![(672, 336), (336, 672)]);
+        assert_eq!(c.grid_pinpoints, vec![(336, 672), (672, 336)]);
         assert_eq!(c.vision, Some(VisionConfig::clip_vit_large_patch14_336()));
     }
 

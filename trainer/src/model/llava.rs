@@ -115,37 +115,57 @@ impl Llava {
 
 /// The vision tower's config; where an original repository keeps the tower elsewhere, its weights are added.
 fn resolve_vision(dir: &Path, config: &LlavaConfig, weights: &mut Weights) -> Result<VisionConfig> {
-    let embedded = weights.contains("vision_tower.embeddings.class_embedding");
     let name = config.vision_tower_name.as_deref().unwrap_or_default();
-    let beside = vision_tower_dir(dir, name);
-    if embedded {
-        if let Some(vision) = &config.vision {
-            return Ok(vision.clone());
+    let separate = SeparateTower::of(dir, config, weights);
+    match (&config.vision, separate) {
+        (_, Some(SeparateTower { dir: tower, has_weights })) => {
+            if has_weights {
+                weights.add_vision_tower(&tower)?;
+            }
+            VisionConfig::from_clip_dir(&tower)
         }
-        if let Some(beside) = &beside {
-            return VisionConfig::from_clip_dir(beside);
-        }
-        return Err(Error::Config(format!(
+        (Some(vision), None) if has_tower(weights) => Ok(vision.clone()),
+        (None, None) if has_tower(weights) => Err(Error::Config(format!(
             "{}: field mm_vision_tower: {name:?} is not a CLIP this trainer knows the sizes of; put its config.json into {}",
             dir.join(super::config::CONFIG_FILE).display(),
             dir.join("vision_tower").display()
-        )));
-    }
-    let Some(beside) = beside else {
-        return Err(Error::Config(format!(
+        ))),
+        (_, None) => Err(Error::Config(format!(
             "{}: the checkpoint has no vision tower of its own (LLaVA-1.5's original repositories keep it in {name:?}); put that repository into {}",
             dir.display(),
             dir.join("vision_tower").display()
-        )));
-    };
-    weights.add_vision_tower(&beside)?;
-    VisionConfig::from_clip_dir(&beside)
+        ))),
+    }
+}
+
+fn has_tower(weights: &Weights) -> bool {
+    weights.contains("vision_tower.embeddings.class_embedding")
+}
+
+/// The folder that a part of the model's vision tower lies in.
+#[derive(Debug)]
+pub(super) struct SeparateTower {
+    /// It holds the tower's config.
+    pub dir: PathBuf,
+    /// And its weights: the checkpoint has none.
+    pub has_weights: bool,
+}
+
+impl SeparateTower {
+    /// Where the model in `dir` has one.
+    pub(super) fn of(dir: &Path, config: &LlavaConfig, weights: &Weights) -> Option<Self> {
+        let has_weights = !has_tower(weights);
+        if !has_weights && config.vision.is_some() {
+            return None;
+        }
+        let dir = vision_tower_dir(dir, config.vision_tower_name.as_deref().unwrap_or_default())?;
+        Some(Self { dir, has_weights })
+    }
 }
 
 /// The folder of a separate vision tower: `vision_tower/`, or one named as `mm_vision_tower` is, in the model's
 /// folder or beside it.
-#[must_use]
-pub fn vision_tower_dir(dir: &Path, name: &str) -> Option<PathBuf> {
+fn vision_tower_dir(dir: &Path, name: &str) -> Option<PathBuf> {
     let last = name.rsplit('/').next().filter(|last| !last.is_empty() && *last != "..");
     let mut places = vec![dir.join("vision_tower")];
     if let Some(last) = last {

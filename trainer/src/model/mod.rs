@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod digest;
+mod gradients;
 pub mod language;
 pub mod linear;
 pub mod llava;
@@ -15,6 +16,7 @@ mod vision_tower;
 pub mod weights;
 
 pub use config::LlavaConfig;
+pub use gradients::Gradients;
 pub use llava::Llava;
 pub use lora::LoraAdapter;
 

@@ -56,11 +56,14 @@ impl VisionTower {
                 let index = if *layer < 0 { states + layer } else { *layer };
                 usize::try_from(index).ok().filter(|_| index < states).ok_or_else(|| {
                     Error::Config(format!(
-                        "config.json: field vision_feature_layer: {layer} is not one of the vision tower's {states} hidden states"
+                        "{}: field vision_feature_layer: {layer} is not one of the vision tower's {states} hidden states; download the file again",
+                        weights.config_path().display()
                     ))
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        let layers = config.num_hidden_layers;
+        weights.ends_at(layers, &format!("vision_tower.encoder.layers.{layers}.layer_norm1.weight"))?;
         let needed = taken.iter().copied().max().unwrap_or(0);
         let h = config.hidden_size;
         let name = |rest: &str| format!("vision_tower.{rest}");

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::data::files::{mend_of, read_text, require_regular};
 use crate::error::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -76,6 +77,7 @@ impl Weights {
         reason = "a memory map; the checkpoint is mounted read-only and digested by `prepare`"
     )]
     fn add_file(&mut self, path: &Path) -> Result<()> {
+        require_regular(path)?;
         let file = File::open(path).map_err(Error::storage(path))?;
         // SAFETY: nothing of this process writes to the file. Another process that truncates it while it is
         // mapped would be a broken promise of the volume, not of this code.
@@ -99,6 +101,26 @@ impl Weights {
         }
         self.files.push(Mapped { path: path.to_owned(), bytes });
         Ok(())
+    }
+
+    /// The config beside it, for messages.
+    pub(super) fn config_path(&self) -> PathBuf {
+        self.dir.join(super::config::CONFIG_FILE)
+    }
+
+    /// Refuses a checkpoint of more layers than its config knows of: it would run, and be another model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is `tensor`, the first layer's beyond `layers`.
+    pub(super) fn ends_at(&self, layers: usize, tensor: &str) -> Result<()> {
+        if !self.contains(tensor) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{}: has {tensor:?}, but num_hidden_layers in {} is {layers}; the config and the weights are not of one model, download both again",
+            self.file_of(tensor),
+            self.config_path().display()
+        )))
     }
 
     /// Whether the checkpoint has the tensor.
@@ -157,7 +179,7 @@ impl Weights {
         self.view(name, |view| {
             if view.shape() != shape.dims() {
                 return Err(Error::Config(format!(
-                    "{}: tensor {:?} has shape {:?}, but {} asks for {:?}; the config and the weights are not of one model",
+                    "{}: tensor {:?} has shape {:?}, but {} asks for {:?}; the config and the weights are not of one model, download both again",
                     self.file_of(name),
                     self.index[name].stored_name,
                     view.shape(),
@@ -182,8 +204,9 @@ impl Weights {
     ) -> Result<T> {
         let location = self.index.get(name).ok_or_else(|| {
             Error::Config(format!(
-                "{}: no tensor means {name:?}; the checkpoint is incomplete or of another architecture",
-                self.dir.display()
+                "{}: no tensor means {name:?}; the checkpoint is incomplete or its {} is of another model, download both again",
+                self.dir.display(),
+                super::config::CONFIG_FILE
             ))
         })?;
         let file = &self.files[location.file];
@@ -211,10 +234,7 @@ impl Weights {
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     SafeTensors::deserialize(bytes).map_err(|e| {
-        Error::Config(format!(
-            "{}: not a whole safetensors file ({e}); it was truncated or damaged, download it again",
-            path.display()
-        ))
+        Error::Config(format!("{}: not a whole safetensors file ({e}); {}", path.display(), mend_of(bytes)))
     })
 }
 
@@ -247,7 +267,7 @@ pub fn checkpoint_files(dir: &Path) -> Result<Vec<PathBuf>> {
         };
         return Err(Error::Config(format!("{}: neither {SINGLE} nor {INDEX} found; {mend}", dir.display())));
     }
-    let text = std::fs::read_to_string(&index_path).map_err(Error::storage(&index_path))?;
+    let text = read_text(&index_path)?.unwrap_or_default();
     let bad = |reason: &str| Error::Config(format!("{}: {reason}; download it again", index_path.display()));
     let json: Value = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
     let map = json
@@ -256,9 +276,10 @@ pub fn checkpoint_files(dir: &Path) -> Result<Vec<PathBuf>> {
         .ok_or_else(|| bad("field weight_map is missing"))?;
     let mut names: Vec<&str> = map
         .values()
-        .map(|v| v.as_str().filter(|name| !name.contains(['/', '\\'])))
+        .map(|v| v.as_str().filter(|name| name.ends_with(".safetensors") && !name.contains(['/', '\\'])))
         .collect::<Option<_>>()
-        .ok_or_else(|| bad("field weight_map must map tensors to file names"))?;
+        .filter(|names: &Vec<&str>| !names.is_empty())
+        .ok_or_else(|| bad("field weight_map must map tensors to names of safetensors files beside it"))?;
     names.sort_unstable();
     names.dedup();
     names

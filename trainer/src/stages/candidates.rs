@@ -25,16 +25,21 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// The reason with the place that names the item.
-    pub(super) fn prefix(&self, reason: &str) -> String {
+    /// What names the item in messages: where it stands, or which image it is.
+    pub(super) fn named(&self) -> String {
         match &self.place {
-            Some(place) => format!("{place}: item {:?}: {reason}", self.id),
-            None => reason.to_owned(),
+            Some(place) if self.id == self.image => place.clone(),
+            Some(place) => format!("{place}: item {:?}", self.id),
+            None => format!("item {:?}", self.id),
         }
     }
 
-    pub(super) fn locate(&self, error: &Error) -> Error {
-        Error::Data(self.prefix(&error.to_string()))
+    /// Why its image cannot be read. The reason names the image's file.
+    pub(super) fn unreadable(&self, reason: &str) -> String {
+        match &self.place {
+            Some(_) => format!("{}: {reason}", self.named()),
+            None => reason.to_owned(),
+        }
     }
 }
 
@@ -51,21 +56,25 @@ pub(super) fn list(source: &ItemSource, seed: u64, volumes: &Volumes) -> Result<
     match source {
         ItemSource::Images { location, list_file, limit, on_unreadable } => {
             let images = volumes.resolve(location)?;
-            let (paths, list) = match list_file {
+            let paths: Vec<(Option<String>, String)> = match list_file {
                 Some(file) => {
                     let list = volumes.resolve(&location.join(file))?;
-                    (images_dir::read_list(&list)?, Some(list.display().to_string()))
+                    let place = |line| Some(format!("{}:{line}", list.display()));
+                    images_dir::read_list(&list)?
+                        .into_iter()
+                        .map(|(line, path)| (place(line), path))
+                        .collect()
                 }
-                None => (images_dir::walk(&images)?, None),
+                None => images_dir::walk(&images)?.into_iter().map(|path| (None, path)).collect(),
             };
             let rows = paths
                 .into_iter()
-                .map(|path| Candidate {
+                .map(|(place, path)| Candidate {
                     id: path.clone(),
                     image: path,
                     conversation: Vec::new(),
                     pair: None,
-                    place: list.clone(),
+                    place,
                 })
                 .collect();
             Ok(Candidates { rows: draw(rows, *limit, seed), images, on_unreadable: *on_unreadable })

@@ -1,11 +1,12 @@
 //! The items `prepare` leaves for later steps.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stic_contract::{ArtifactKind, ArtifactRef, Digest, VolumePath};
 
-use crate::data::image::{self, Limits};
+use crate::data::image::{self, ImageError, Limits};
 use crate::data::images_dir;
 use crate::data::template::{Role, Turn};
 use crate::error::{Error, Result};
@@ -106,7 +107,8 @@ impl PreparedItems {
     /// # Errors
     /// [`Error::Data`] naming the file.
     pub fn open_image(&self, item: &Item) -> Result<::image::RgbImage> {
-        let (path, bytes) = read_image(&self.images, &item.image)?;
+        let path = images_dir::resolve(&self.images, &item.image)?;
+        let bytes = read_image(&path)?;
         if Digest::of(&bytes) != item.digest {
             return Err(Error::Data(format!(
                 "{}: the image was changed after it was prepared; restore it, or start again under a new name",
@@ -117,14 +119,14 @@ impl PreparedItems {
     }
 }
 
-/// The bytes of an image under `root`, which its path must not leave.
-pub(super) fn read_image(root: &Path, relative: &str) -> Result<(PathBuf, Vec<u8>)> {
-    let path = images_dir::resolve(root, relative)?;
-    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::Data(format!("{}: image not found", path.display())),
-        _ => Error::storage(&path)(e),
-    })?;
-    Ok((path, bytes))
+/// The bytes of an image file; a disk that fails is not an image that cannot be read.
+pub(super) fn read_image(path: &Path) -> Result<Vec<u8>> {
+    image::read_file(path).map_err(|error| match error {
+        ImageError::Io(source) if source.kind() != ErrorKind::PermissionDenied => {
+            Error::storage(path)(source)
+        }
+        other => Error::Data(format!("{}: {other}", path.display())),
+    })
 }
 
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<::image::RgbImage> {

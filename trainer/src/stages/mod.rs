@@ -17,6 +17,7 @@ mod train;
 mod vlm;
 mod writer;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use stic_contract::artifact::progress_file;
@@ -29,6 +30,7 @@ pub use self::vlm::{Checked, Vlm};
 use crate::error::{Error, Result};
 use crate::io::artifact::Output;
 use crate::io::atomic;
+use crate::io::lock::StepLock;
 use crate::io::progress::Reporter;
 use crate::io::serve::Board;
 use crate::io::stop::Stop;
@@ -52,7 +54,12 @@ pub struct StepContext {
 /// # Errors
 /// [`Error::Config`] naming the file and the key's path.
 pub fn read_config(path: &Path) -> Result<RunConfig> {
-    let text = std::fs::read_to_string(path).map_err(Error::storage(path))?;
+    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::IsADirectory => {
+            Error::Config(format!("{}: {e}; name the run config with --config", path.display()))
+        }
+        _ => Error::storage(path)(e),
+    })?;
     RunConfig::from_json(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))
 }
 
@@ -63,6 +70,8 @@ pub fn read_config(path: &Path) -> Result<RunConfig> {
 pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
     let output = Output::open(&config.run, &config.output, &context.volumes)?;
     let progress: PathBuf = output.root().join(progress_file(&config.run, config.step(), context.shard));
+    let lock = output.partial().join(format!("{}-{:05}.lock", config.step(), context.shard));
+    let _lock = StepLock::acquire(&lock, &context.stop)?;
     let mut reporter = Reporter::new(progress, context.board.clone(), config.step());
     let result = match &config.task {
         Task::Prepare(task) => prepare::run(task, config, context, &output, &mut reporter),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use stic_contract::Artifact;
 use stic_contract::config::{RunConfig, RunKind, Train};
-use stic_contract::recipe::Objective;
+use stic_contract::recipe::{Objective, TrainRecipe};
 
 use super::proof::Proof;
 
@@ -61,7 +61,7 @@ model = AutoModelForImageTextToText.from_pretrained(\"PATH OF {base}\")\nmodel =
         card.rank,
         card.alpha,
         env!("CARGO_PKG_VERSION"),
-        serde_json::to_string_pretty(&card.task.recipe).unwrap_or_default(),
+        hyperparameters(&card.task.recipe),
     );
     for (name, value) in card.last {
         let _ = writeln!(text, "| {name} | {value:.6} |");
@@ -77,4 +77,13 @@ Framework versions: STIC trainer {}, adapter format of PEFT 0.21.\n",
         env!("CARGO_PKG_VERSION"),
     );
     text
+}
+
+/// The recipe but for how often state is saved, which decides nothing of the adapter.
+fn hyperparameters(recipe: &TrainRecipe) -> String {
+    let mut recipe = serde_json::to_value(recipe).unwrap_or_default();
+    if let Some(recipe) = recipe.as_object_mut() {
+        recipe.remove("saveSteps");
+    }
+    format!("{recipe:#}")
 }

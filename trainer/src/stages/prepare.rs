@@ -1,7 +1,7 @@
 //! `prepare`: digests and checks every input, so that a run does not fail in its third hour over what was known in
 //! its first minute. Needs no GPU.
 
-use std::path::{Component, Path};
+use std::path::Path;
 
 use candle_core::Device;
 use serde::Serialize;
@@ -18,12 +18,13 @@ use super::vlm::Checked;
 use super::writer::prompt_tokens;
 use super::{StepContext, disk, keys, pool};
 use crate::data::encode::Encoder;
-use crate::data::images_dir;
+use crate::data::images_dir::{self, Unresolved};
 use crate::data::template::{Role, Turn};
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::artifact::Output;
 use crate::io::atomic;
+use crate::io::file_digest;
 use crate::io::journal;
 use crate::io::progress::Reporter;
 use crate::model::Llava;
@@ -80,7 +81,7 @@ pub(super) fn run(
                     return Err(Error::Data(format!("{reason}; or set onUnreadable: Skip")));
                 }
                 Err(reason) => {
-                    tracing::warn!(id = candidate.id, reason, "left out");
+                    tracing::warn!("left out item {:?}: {reason}", candidate.id);
                     reporter.skip();
                     skipped.push(Skipped {
                         id: candidate.id.clone(),
@@ -162,8 +163,7 @@ fn adapter_digest(task: &Prepare, context: &StepContext, checked: &Checked) -> R
     let dir = context.volumes.resolve(&location.location)?;
     adapter::load(&dir, &checked.config.text, &Device::Cpu)?;
     let path = dir.join(adapter::WEIGHTS_FILE);
-    let file = std::fs::File::open(&path).map_err(Error::storage(&path))?;
-    let (found, _) = Digest::of_reader(file).map_err(Error::storage(&path))?;
+    let found = file_digest(&path)?;
     match &location.digest {
         Some(recorded) if *recorded != found => Err(Error::Data(format!(
             "{}: has digest {found}, but the run that made it recorded {recorded}; the adapter was changed, run that one again with a raised rerun",
@@ -171,13 +171,6 @@ fn adapter_digest(task: &Prepare, context: &StepContext, checked: &Checked) -> R
         ))),
         _ => Ok(Some(found)),
     }
-}
-
-/// Whether the path stays in the folder and nothing is there.
-fn is_missing(images: &Path, relative: &str) -> bool {
-    let inside =
-        Path::new(relative).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    inside && !relative.is_empty() && images.join(relative).symlink_metadata().is_err()
 }
 
 /// What every item is checked against.
@@ -217,17 +210,21 @@ impl<'a> Checker<'a> {
 
     /// The item and its image tokens, or why its image cannot be read.
     fn check(&self, candidate: &Candidate, images: &Path) -> Result<Result<(Item, usize), String>> {
-        // A missing image may be skipped; a path that leaves its folder never is.
-        if !is_missing(images, &candidate.image) {
-            images_dir::resolve(images, &candidate.image).map_err(|e| candidate.locate(&e))?;
-        }
-        let read = read_image(images, &candidate.image).and_then(|(path, bytes)| {
+        // An image that is missing may be skipped; a path that leaves its folder never is.
+        let path = match images_dir::resolve(images, &candidate.image) {
+            Ok(path) => path,
+            Err(Unresolved::Unreadable(reason)) => return Ok(Err(candidate.unreadable(&reason))),
+            Err(outside) => return Err(Error::from(outside).in_row(&candidate.named())),
+        };
+        let read = read_image(&path).and_then(|bytes| {
             let image = decode(&path, &bytes)?;
-            Ok((Digest::of(&bytes), (image.height(), image.width())))
+            let size = (image.height(), image.width());
+            self.checked.processor.check_aspect(size).map_err(|e| e.in_row(&path.display().to_string()))?;
+            Ok((Digest::of(&bytes), size))
         });
         let (digest, size) = match read {
             Ok(read) => read,
-            Err(Error::Data(reason)) => return Ok(Err(candidate.prefix(&reason))),
+            Err(Error::Data(reason)) => return Ok(Err(candidate.unreadable(&reason))),
             Err(other) => return Err(other),
         };
         let image_tokens = self.checked.processor.image_tokens(size);
@@ -239,7 +236,7 @@ impl<'a> Checker<'a> {
             conversation: candidate.conversation.clone(),
             pair: candidate.pair.clone(),
         };
-        self.check_length(&item, image_tokens).map_err(|e| candidate.locate(&e))?;
+        self.check_length(&item, image_tokens).map_err(|e| e.in_row(&candidate.named()))?;
         Ok(Ok((item, image_tokens)))
     }
 

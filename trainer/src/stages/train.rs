@@ -60,7 +60,12 @@ pub(super) fn run(
         metrics,
         ..StepResult::new(StepName::Train)
     };
+    let state_dir = output.partial().join(format!("{name}.state"));
     if let Some(there) = output.find(&name)? {
+        // An attempt that was killed as it published, or one that another run has overtaken, leaves gigabytes.
+        for unfinished in [&state_dir, &output.partial().join(&name)] {
+            discard(unfinished)?;
+        }
         return Ok(result(there, BTreeMap::new()));
     }
 
@@ -76,7 +81,6 @@ pub(super) fn run(
         .transpose()?;
 
     let draft = output.begin(ArtifactKind::Adapter, key)?;
-    let state_dir = output.partial().join(format!("{name}.state"));
     atomic::create_dir(&state_dir)?;
     let training = Training {
         vlm: &vlm,
@@ -106,7 +110,7 @@ pub(super) fn run(
     let facts =
         json!({"examples": examples.len(), "steps": training.total_steps(examples.len()), "proof": proof});
     let artifact = output.finish(draft, StepName::Train, facts)?;
-    std::fs::remove_dir_all(&state_dir).map_err(Error::storage(&state_dir))?;
+    discard(&state_dir)?;
     let metrics = last.into_iter().map(|(name, value)| (name, format!("{value:.6}"))).collect();
     Ok(result(artifact, metrics))
 }
@@ -137,9 +141,8 @@ fn seal<R: Row>(
     };
     let shards_dir = output.partial().join(&set.folder);
     if let Some(there) = output.find(&set.folder)? {
-        if shards_dir.exists() {
-            std::fs::remove_dir_all(&shards_dir).map_err(Error::storage(&shards_dir))?;
-        }
+        discard(&shards_dir)?;
+        discard(&output.partial().join(format!("{}.sealed", set.folder)))?;
         return Ok((there, output.root().join(&set.folder)));
     }
     let draft = output.reopen_for_sealing(kind, &set.folder)?;
@@ -150,8 +153,16 @@ fn seal<R: Row>(
         prepared.items.iter().map(|item| item.id.as_str()),
     )?;
     let artifact = output.finish(draft, step, json!({"rows": rows.len()}))?;
-    std::fs::remove_dir_all(&shards_dir).map_err(Error::storage(&shards_dir))?;
+    discard(&shards_dir)?;
     Ok((artifact, output.root().join(&set.folder)))
+}
+
+/// Removes a folder of unfinished work, if it is there.
+fn discard(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::storage(dir)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn build_examples(

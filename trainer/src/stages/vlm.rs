@@ -15,7 +15,9 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::io::adapter;
 use crate::io::artifact::open_input;
+use crate::io::file_digest;
 use crate::io::volumes::Volumes;
+use crate::model::config::{CONFIG_FILE, Flavour};
 use crate::model::lora::LoraAdapter;
 use crate::model::weights::checkpoint_files;
 use crate::model::{Llava, LlavaConfig};
@@ -48,7 +50,26 @@ impl Checked {
         let processor = ImageProcessor::from_dir(dir, family)?
             .with_layout(layout)
             .with_class_token(config.keep_class_token);
-        Ok(Self { dir: dir.to_owned(), config, processor })
+        let checked = Self { dir: dir.to_owned(), config, processor };
+        checked.require_crops_of_tower()?;
+        Ok(checked)
+    }
+
+    fn require_crops_of_tower(&self) -> Result<()> {
+        let Some(vision) = &self.config.vision else { return Ok(()) };
+        // An original repository's tower may lie elsewhere, with a config of its own.
+        if self.config.flavour == Flavour::Original {
+            return Ok(());
+        }
+        let (height, width) = self.processor.crop_size();
+        let side = vision.image_size;
+        if (height as usize, width as usize) == (side, side) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{}: its image processor makes crops of {width}x{height} pixels, but image_size of the vision tower in {CONFIG_FILE} is {side}; copy the processor's config and {CONFIG_FILE} from the same revision of the model",
+            self.dir.display()
+        )))
     }
 
     /// An encoder under `template`.
@@ -57,6 +78,15 @@ impl Checked {
     /// [`Error::Config`] naming what is missing.
     pub fn encoder(&self, template: ChatTemplate) -> Result<Encoder> {
         let tokenizer = Tokenizer::from_dir(&self.dir)?;
+        let vocabulary = self.config.text.vocab_size;
+        if let Some((token, id)) = tokenizer.last_token(self.config.image_token_id)
+            && id as usize >= vocabulary
+        {
+            return Err(Error::Config(format!(
+                "{}: its tokenizer has a token {token:?} of id {id}, but vocab_size in {CONFIG_FILE} is {vocabulary}; copy both from the same revision of the model",
+                self.dir.display()
+            )));
+        }
         Ok(Encoder::new(tokenizer, Template::load(&self.dir, template)?, self.config.image_token_id))
     }
 
@@ -157,8 +187,7 @@ pub(super) fn adapter_dir(volumes: &Volumes, reference: &ArtifactRef) -> Result<
         return open_input(volumes, reference);
     }
     let path = dir.join(adapter::WEIGHTS_FILE);
-    let file = std::fs::File::open(&path).map_err(Error::storage(&path))?;
-    let (found, _) = stic_contract::Digest::of_reader(file).map_err(Error::storage(&path))?;
+    let found = file_digest(&path)?;
     if found != reference.digest {
         return Err(Error::Data(format!(
             "{}: has digest {found}, {} was recorded; the adapter was changed after the run began",

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
 
-use super::Gradients;
 use crate::error::{Error, Result};
+use crate::model::Gradients;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;

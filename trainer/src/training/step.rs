@@ -3,12 +3,11 @@
 use candle_core::{D, DType, Tensor, Var};
 use stic_contract::recipe::{Dpo, RejectedTerm};
 
-use super::Gradients;
 use crate::algorithm::losses::{LogProb, PairLogProbs, PairLoss, dpo};
 use crate::error::Result;
 use crate::model::language::{LanguageModel, Layout};
 use crate::model::lora::{Adapted, DropoutKey, LoraAdapter};
-use crate::model::{Llava, Mode};
+use crate::model::{Gradients, Llava, Mode};
 
 /// A prompt with its image, and the responses that follow it.
 #[derive(Debug, Clone)]

@@ -92,7 +92,7 @@ fn what_is_no_image_says_so() {
     assert!(matches!(open(&path("images/none.png")), ImageError::NotFound));
     assert!(matches!(open(&path("images")), ImageError::Io(_)));
     assert!(matches!(open(&path("images.json")), ImageError::Unrecognised));
-    assert!(matches!(decode(b"", &Limits::default()).unwrap_err(), ImageError::Unrecognised));
+    assert!(matches!(decode(b"", &Limits::default()).unwrap_err(), ImageError::NoBytes));
 }
 
 #[test]

@@ -97,6 +97,34 @@ fn the_original_llava_is_derived_from_its_config() {
     assert_eq!(by_recipe.preprocess(&image).unwrap(), padded.preprocess(&image).unwrap());
 }
 
+#[test]
+fn beside_an_original_llava_the_towers_own_file_leaves_the_layout_to_the_config() {
+    let clip = json!({ "image_processor_type": "CLIPImageProcessor", "size": { "shortest_edge": 56 },
+        "crop_size": { "height": 56, "width": 56 } });
+    let with = |config: Value, family| {
+        let dir = folder(&[("preprocessor_config.json", &clip), ("config.json", &config)]);
+        ImageProcessor::from_dir(dir.path(), family).unwrap()
+    };
+    let image = noise(150, 90, 1);
+    let hub = folder(&[("preprocessor_config.json", &clip)]);
+    let single = ImageProcessor::from_dir(hub.path(), Family::Llava).unwrap();
+    let padded = single.clone().with_layout(ImageLayout::Pad);
+    assert_ne!(padded.preprocess(&image).unwrap(), single.preprocess(&image).unwrap());
+    for (ratio, expected) in [("pad", &padded), ("square", &single)] {
+        let config = json!({ "mm_vision_tower": "a-small-one", "image_aspect_ratio": ratio });
+        let found = with(config, Family::Llava).preprocess(&image).unwrap();
+        assert_eq!(found, expected.preprocess(&image).unwrap(), "{ratio}");
+    }
+    // A list, and the text of one.
+    for pinpoints in [json!([[56, 112], [112, 56]]), json!("[(56, 112), (112, 56)]")] {
+        let config = json!({ "mm_vision_tower": "a-small-one", "image_aspect_ratio": "anyres",
+            "image_grid_pinpoints": pinpoints });
+        let grids = with(config, Family::LlavaNext);
+        assert_eq!(grids.geometry().unwrap().pinpoints, [(56, 112), (112, 56)]);
+        assert_eq!(grids.preprocess(&image).unwrap().crops, 3);
+    }
+}
+
 fn refused(files: &[(&str, &Value)], family: Family) -> String {
     let dir = folder(files);
     let error = ImageProcessor::from_dir(dir.path(), family).unwrap_err().to_string();
@@ -142,7 +170,7 @@ fn what_cannot_be_used_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(file), "{").unwrap();
     let message = ImageProcessor::from_dir(dir.path(), Family::Llava).unwrap_err().to_string();
-    assert!(message.contains("copy the file again"), "{message}");
+    assert!(message.contains("copy it again"), "{message}");
     assert!(ImageProcessor::from_dir(Path::new("/none"), Family::Llava).is_err());
 }
 
@@ -165,4 +193,8 @@ fn a_line_of_pixels_is_refused_rather_than_blown_up() {
     assert!(llava.preprocess(&image::RgbImage::new(1, 1_000)).is_ok());
     let next = ImageProcessor::from_dir(dir.path(), Family::LlavaNext).unwrap();
     assert!(next.preprocess(&line).is_ok());
+    let padded = next.with_layout(ImageLayout::Pad);
+    assert!(
+        padded.preprocess(&line).unwrap_err().to_string().contains("it would become one of 100000x100000")
+    );
 }

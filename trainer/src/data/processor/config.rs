@@ -6,13 +6,17 @@ use ::image::Rgb;
 use serde_json::{Map, Value};
 
 use super::{CHANNELS, Family, ImageProcessor, Layout, Normalize, Size};
-use crate::data::anyres::{DEFAULT_PINPOINTS, Geometry};
+use crate::data::anyres::{DEFAULT_PINPOINTS, Geometry, parse_pinpoints};
 use crate::data::files::read_json;
 use crate::data::resample::Filter;
 use crate::{Error, Result};
 
 const CLIP_MEAN: [f64; CHANNELS] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; CHANNELS] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+/// The grids of anyres.
+const PINPOINTS: &str = "image_grid_pinpoints";
+/// The longest side of a crop: no vision tower takes more, and memory is allocated for it.
+const SIDE_MAX: u32 = 16384;
 /// The class default of `patch_size`, also where old revisions say `null`.
 const DEFAULT_PATCH_SIZE: u32 = 14;
 
@@ -31,7 +35,9 @@ impl ImageProcessor {
         let (name, fields) = match (nested, &inner) {
             (Some(nested), _) => ("processor_config.json", nested),
             (None, Some(inner)) => ("preprocessor_config.json", inner),
-            (None, None) if model.contains_key("mm_vision_tower") => return original(dir, &model, family),
+            (None, None) if model.contains_key("mm_vision_tower") => {
+                return bare_original(dir, &model, family);
+            }
             (None, None) => {
                 return Err(Error::Config(format!(
                     "{}: no image processor: looked for preprocessor_config.json, processor_config.json with \
@@ -43,7 +49,7 @@ impl ImageProcessor {
         };
         let fields = Fields { path: dir.join(name).display().to_string(), map: fields };
         let patch_size = patch_size(dir, outer.as_ref(), &model)?;
-        hub(&fields, &model, family, patch_size)
+        hub(dir, &fields, &model, family, patch_size)
     }
 }
 
@@ -63,6 +69,7 @@ fn patch_size(dir: &Path, outer: Option<&Map<String, Value>>, model: &Map<String
 }
 
 fn hub(
+    dir: &Path,
     fields: &Fields<'_>,
     model: &Map<String, Value>,
     family: Family,
@@ -80,29 +87,26 @@ fn hub(
     }
     let mean_color = mean_color(mean);
     let class = fields.map.get("image_processor_type").and_then(Value::as_str).unwrap_or_default();
-    let layout = match family {
-        Family::LlavaNext => {
-            let pinpoints = match fields.map.get("image_grid_pinpoints") {
-                Some(value) => pinpoints(value)
-                    .ok_or_else(|| fields.wrong("image_grid_pinpoints", "a list of [height, width]"))?,
-                None => DEFAULT_PINPOINTS.to_vec(),
-            };
-            let side = (crop_size.0 / patch_size) as usize;
-            let geometry =
-                Geometry::new(pinpoints, crop_size.0, side).map_err(|error| fields.beside(&error))?;
-            Layout::Anyres(geometry)
+    let of_llava = class.starts_with("LlavaImageProcessor") || class.starts_with("LlavaNextImageProcessor");
+    let layout = if model.contains_key("mm_vision_tower") && !of_llava {
+        // CLIP's own file, beside an original LLaVA, says nothing of the layout.
+        let config = Fields { path: dir.join("config.json").display().to_string(), map: model };
+        original_layout(&config, family, crop_size.0, patch_size, mean_color)?
+    } else {
+        match family {
+            Family::LlavaNext => anyres(fields, crop_size.0, patch_size)?,
+            // CLIP's own `do_pad` fills a batch of unlike images and does nothing to one.
+            Family::Llava if class.starts_with("LlavaImageProcessor") && fields.flag("do_pad", false)? => {
+                Layout::Square(mean_color)
+            }
+            Family::Llava => Layout::Single,
         }
-        // CLIP's own `do_pad` fills a batch of unlike images and does nothing to one.
-        Family::Llava if class.starts_with("LlavaImageProcessor") && fields.flag("do_pad", false)? => {
-            Layout::Square(mean_color)
-        }
-        Family::Llava => Layout::Single,
     };
     if let (Layout::Anyres(geometry), Some(of_model)) =
-        (&layout, model.get("image_grid_pinpoints").and_then(pinpoints))
+        (&layout, model.get(PINPOINTS).and_then(parse_pinpoints))
         && geometry.pinpoints != of_model
     {
-        return Err(fields.wrong("image_grid_pinpoints", "the same list as config.json's"));
+        return Err(fields.wrong(PINPOINTS, "the same list as config.json's"));
     }
     Ok(ImageProcessor {
         layout,
@@ -128,7 +132,7 @@ fn hub(
 }
 
 /// The original LLaVA has no processor file: the tower's name gives the crop, `image_aspect_ratio` the layout.
-fn original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<ImageProcessor> {
+fn bare_original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<ImageProcessor> {
     let path = dir.join("config.json").display().to_string();
     let fields = Fields { path, map: model };
     let tower = model.get("mm_vision_tower").and_then(Value::as_str).unwrap_or_default();
@@ -144,22 +148,7 @@ fn original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<Im
         }
     };
     let mean_color = mean_color(CLIP_MEAN);
-    let layout = match (model.get("image_aspect_ratio").and_then(Value::as_str), family) {
-        (Some("anyres"), _) | (None, Family::LlavaNext) => {
-            let pinpoints = match model.get("image_grid_pinpoints") {
-                Some(value) => pinpoints(value)
-                    .ok_or_else(|| fields.wrong("image_grid_pinpoints", "a list of [height, width]"))?,
-                None => DEFAULT_PINPOINTS.to_vec(),
-            };
-            Layout::Anyres(
-                Geometry::new(pinpoints, side, (side / DEFAULT_PATCH_SIZE) as usize)
-                    .map_err(|error| fields.beside(&error))?,
-            )
-        }
-        (Some("pad"), _) => Layout::Square(mean_color),
-        (Some("square") | None, _) => Layout::Single,
-        (Some(_), _) => return Err(fields.wrong("image_aspect_ratio", "anyres, pad or square")),
-    };
+    let layout = original_layout(&fields, family, side, DEFAULT_PATCH_SIZE, mean_color)?;
     Ok(ImageProcessor {
         layout,
         filter: Filter::Bicubic,
@@ -172,6 +161,35 @@ fn original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<Im
         patch_size: DEFAULT_PATCH_SIZE,
         class_token: false,
     })
+}
+
+/// What `image_aspect_ratio` of an original LLaVA's `config.json` says.
+fn original_layout(
+    config: &Fields<'_>,
+    family: Family,
+    crop: u32,
+    patch_size: u32,
+    mean_color: Rgb<u8>,
+) -> Result<Layout> {
+    match (config.map.get("image_aspect_ratio").and_then(Value::as_str), family) {
+        (Some("anyres"), _) | (None, Family::LlavaNext) => anyres(config, crop, patch_size),
+        (Some("pad"), _) => Ok(Layout::Square(mean_color)),
+        (Some("square") | None, _) => Ok(Layout::Single),
+        (Some(_), _) => Err(config.wrong("image_aspect_ratio", "anyres, pad or square")),
+    }
+}
+
+/// Anyres in the grids that `fields` have.
+fn anyres(fields: &Fields<'_>, crop: u32, patch_size: u32) -> Result<Layout> {
+    let pinpoints = match fields.map.get(PINPOINTS) {
+        Some(value) => {
+            parse_pinpoints(value).ok_or_else(|| fields.wrong(PINPOINTS, "a list of [height, width]"))?
+        }
+        None => DEFAULT_PINPOINTS.to_vec(),
+    };
+    Geometry::new(pinpoints, crop, (crop / patch_size) as usize)
+        .map(Layout::Anyres)
+        .map_err(|error| fields.beside(&error))
 }
 
 /// `tuple(int(x * 255) for x in image_mean)`.
@@ -188,10 +206,6 @@ fn pair(value: &Value) -> Option<(u32, u32)> {
         [first, second] => Some((to_u32(first)?, to_u32(second)?)),
         _ => None,
     }
-}
-
-fn pinpoints(value: &Value) -> Option<Vec<(u32, u32)>> {
-    value.as_array()?.iter().map(pair).collect()
 }
 
 /// One file's fields, and how to complain about them.
@@ -238,7 +252,8 @@ impl Fields<'_> {
 
     /// `get_size_dict`: an int is the shortest edge of `size` and the square of `crop_size`.
     fn size(&self, field: &str, default: Size) -> Result<Size> {
-        const EXPECTED: &str = "a number, {\"shortest_edge\": n} or {\"height\": h, \"width\": w}, above 0";
+        const EXPECTED: &str =
+            "a number, {\"shortest_edge\": n} or {\"height\": h, \"width\": w}, from 1 to 16384";
         let Some(value) = self.get(field) else { return Ok(default) };
         let parsed = match value {
             Value::Number(_) => to_u32(value).map(|side| match default {
@@ -258,6 +273,7 @@ impl Fields<'_> {
             }
             _ => None,
         };
-        parsed.ok_or_else(|| self.wrong(field, EXPECTED))
+        let sane = |size: &Size| matches!(size.square(), (1..=SIDE_MAX, 1..=SIDE_MAX));
+        parsed.filter(sane).ok_or_else(|| self.wrong(field, EXPECTED))
     }
 }

@@ -14,11 +14,11 @@ pub use self::rope::{Layout, Segment};
 use self::decoder_layer::DecoderLayer;
 use self::norm::RmsNorm;
 use self::rope::Rope;
-use super::Mode;
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
 use super::lora::Adapted;
 use super::weights::Weights;
+use super::{Gradients, Mode};
 use crate::error::Result;
 
 /// Embeddings, decoder layers, final norm and head.
@@ -40,6 +40,8 @@ pub struct Checkpoints {
 impl LanguageModel {
     pub(super) fn load(weights: &Weights, config: &TextConfig, device: &Device) -> Result<Self> {
         let prefix = "language_model.model";
+        let layers = config.num_hidden_layers;
+        weights.ends_at(layers, &format!("{prefix}.layers.{layers}.input_layernorm.weight"))?;
         let embed_tokens =
             weights.get((config.vocab_size, config.hidden_size), &format!("{prefix}.embed_tokens.weight"))?;
         let head = "language_model.lm_head.weight";
@@ -49,7 +51,7 @@ impl LanguageModel {
             weights.get((config.vocab_size, config.hidden_size), head)?
         };
         Ok(Self {
-            layers: (0..config.num_hidden_layers)
+            layers: (0..layers)
                 .map(|i| DecoderLayer::load(weights, config, &format!("{prefix}.layers.{i}"), i))
                 .collect::<Result<_>>()?,
             norm: RmsNorm::load(weights, config, &format!("{prefix}.norm.weight"))?,
@@ -140,7 +142,7 @@ impl LanguageModel {
         checkpoints: &Checkpoints,
         gradient: &Tensor,
         adapter: Adapted<'_>,
-        gradients: &mut crate::training::Gradients,
+        gradients: &mut Gradients,
     ) -> Result<()> {
         let context = self.rope.context(&checkpoints.layout, gradient.device())?;
         let mut gradient = gradient.unsqueeze(0)?;

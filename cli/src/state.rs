@@ -8,11 +8,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stic_contract::{Digest, StepName};
+use stic_contract::{ArtifactKind, Digest, StepName};
 use stic_crds::StageOneRun;
 use stic_crds::status::{RunStatus, SUCCEEDED};
 
-use super::bug;
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest};
 
@@ -36,11 +35,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Opens the folder of a run and takes its manifest over.
+    /// Opens the folder of a run for a manifest, which [`State::record`] keeps once the run can begin.
     ///
     /// # Errors
     /// Another command has it open, or it was run before with a spec that cannot become this one.
-    pub(super) fn open(work_dir: &Path, manifest: &Manifest) -> Result<Self> {
+    pub(crate) fn open(work_dir: &Path, manifest: &Manifest) -> Result<Self> {
         let (kind, namespace, name) = (manifest.kind(), manifest.namespace(), manifest.name());
         let dir = folder(&work_dir.join("runs"), kind, namespace, name);
         std::fs::create_dir_all(&dir).map_err(Failure::storage(&dir))?;
@@ -58,7 +57,6 @@ impl State {
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
-        write(&dir.join(MANIFEST), &object)?;
         Ok(Self {
             status: read(&dir.join(STATUS))?.unwrap_or_default(),
             mounts: folder(&work_dir.join("mounts"), kind, namespace, name),
@@ -71,8 +69,13 @@ impl State {
         })
     }
 
+    /// Keeps the manifest: from now on what decides the result cannot change. A run that was refused may be mended.
+    pub(crate) fn record(&self) -> Result<()> {
+        write(&self.dir.join(MANIFEST), &self.object)
+    }
+
     /// A run that an earlier command finished.
-    pub(super) fn finished(
+    pub(crate) fn finished(
         work_dir: &Path,
         kind: &str,
         namespace: &str,
@@ -81,28 +84,65 @@ impl State {
         let dir = folder(&work_dir.join("runs"), kind, namespace, name);
         let (object, status) = (read::<Value>(&dir.join(MANIFEST))?, read::<RunStatus>(&dir.join(STATUS))?);
         let (Some(object), Some(status)) = (object, status) else { return Ok(None) };
-        let mut run: StageOneRun = serde_json::from_value(object).map_err(bug)?;
+        let mut run: StageOneRun = serde_json::from_value(object).map_err(Failure::bug)?;
         run.status = Some(status);
         Ok(Some(run))
     }
 
-    pub(super) fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
+    /// The folder of the finished run's artifact of `kind`, through the link that stood for its volume.
+    ///
+    /// # Errors
+    /// The run is unknown, not finished, or has no such artifact.
+    pub(crate) fn artifact(
+        work_dir: &Path,
+        (kind, namespace, name): (&str, &str, &str),
+        artifact: ArtifactKind,
+    ) -> Result<PathBuf> {
+        let dir = folder(&work_dir.join("runs"), kind, namespace, name);
+        let title = format!("{}/{name}", kind.to_lowercase());
+        let Some(status) = read::<RunStatus>(&dir.join(STATUS))? else {
+            return Err(Failure::config(format!(
+                "{title}: no such run in {}; run its manifest, or name the folder with --work-dir",
+                work_dir.display()
+            )));
+        };
+        let succeeded = status.condition(SUCCEEDED);
+        if succeeded.is_none_or(|condition| condition.status != "True") {
+            let phase = succeeded.map_or("Pending", |condition| condition.reason.as_str());
+            return Err(Failure::config(format!(
+                "{title}: is not finished (phase {phase}); run its manifest again"
+            )));
+        }
+        let Some(found) = status.artifacts.iter().find(|found| found.kind == artifact) else {
+            let all: Vec<_> = status.artifacts.iter().map(|found| found.kind.folder_prefix()).collect();
+            return Err(Failure::config(format!(
+                "{title}: has no {}; it has {}",
+                artifact.folder_prefix(),
+                all.join(", ")
+            )));
+        };
+        let mounts = folder(&work_dir.join("mounts"), kind, namespace, name);
+        let path = mounts.join(&found.volume.claim_name).join(&found.volume.path);
+        path.canonicalize().map_err(Failure::storage(&path))
+    }
+
+    pub(crate) fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
         (self.kind.as_str(), self.namespace.as_str(), self.name.as_str()) == (kind, namespace, name)
     }
 
     /// The object with its status, as its Rust type.
-    pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(self.object()?).map_err(bug)
+    pub(crate) fn typed<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_value(self.object()?).map_err(Failure::bug)
     }
 
     /// The object with its status.
     pub(crate) fn object(&self) -> Result<Value> {
         let mut object = self.object.clone();
-        object["status"] = serde_json::to_value(&self.status).map_err(bug)?;
+        object["status"] = serde_json::to_value(&self.status).map_err(Failure::bug)?;
         Ok(object)
     }
 
-    pub(super) fn generation(&self) -> i64 {
+    pub(crate) fn generation(&self) -> i64 {
         self.object["metadata"]["generation"].as_i64().unwrap_or(1)
     }
 
@@ -121,30 +161,30 @@ impl State {
     }
 
     /// The folder with a link per volume.
-    pub(super) fn mounts(&self) -> PathBuf {
+    pub(crate) fn mounts(&self) -> PathBuf {
         self.mounts.clone()
     }
 
-    pub(super) fn config(&self, step: StepName) -> PathBuf {
+    pub(crate) fn config(&self, step: StepName) -> PathBuf {
         self.dir.join(format!("{step}.json"))
     }
 
-    pub(super) fn log(&self, step: StepName) -> PathBuf {
+    pub(crate) fn log(&self, step: StepName) -> PathBuf {
         self.dir.join(format!("{step}.log"))
     }
 
     /// Where the trainer writes what it says at the end of an attempt.
-    pub(super) fn said(&self, step: StepName, shard: u32) -> PathBuf {
+    pub(crate) fn said(&self, step: StepName, shard: u32) -> PathBuf {
         self.dir.join(format!("{step}-{shard:05}.said.json"))
     }
 
     /// The folder of what finished steps said.
-    pub(super) fn records(&self, rerun: u32) -> PathBuf {
+    pub(crate) fn records(&self, rerun: u32) -> PathBuf {
         self.dir.join(format!("records-{rerun}"))
     }
 
     /// Takes over a status, and writes it if it is another.
-    pub(super) fn set_status(&mut self, status: RunStatus) -> Result<()> {
+    pub(crate) fn set_status(&mut self, status: RunStatus) -> Result<()> {
         if status == self.status {
             return Ok(());
         }
@@ -178,7 +218,7 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Failure::new(
@@ -192,14 +232,17 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 /// Replaces a file whole.
-pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(bug)?;
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(Failure::bug)?;
     bytes.push(b'\n');
     let new = path.with_extension("new");
-    std::fs::write(&new, bytes).map_err(Failure::storage(&new))?;
-    std::fs::rename(&new, path).map_err(Failure::storage(path))
+    std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path)).map_err(|error| {
+        // Half a file is of no use to anyone.
+        let _ = std::fs::remove_file(&new);
+        Failure::storage(path)(error)
+    })
 }
 
-pub(super) fn now() -> Time {
+pub(crate) fn now() -> Time {
     Time(Timestamp::now())
 }

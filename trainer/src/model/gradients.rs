@@ -6,8 +6,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use stic_contract::recipe::LoraTarget;
 
+use super::lora::{Half, LoraAdapter, tensor_name};
 use crate::error::Result;
-use crate::model::lora::{Half, LoraAdapter, tensor_name};
 
 /// Sums of gradients in f32, in the order of names: candle's own store is a hash map, and a sum over it would
 /// depend on the order of the day.

@@ -1,0 +1,380 @@
+"""Holds `stic-trainer score` to transformers on every layout of LLaVA checkpoints, configs, processors and adapters.
+
+    python tests/parity/check_layouts.py --trainer target/release/stic-trainer
+
+One set of random weights a model is written in all layouts. What transformers 5 saved is compared with transformers,
+the others with it: to the last bit, because the numbers computed must not depend on the names they were stored under.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+import layouts
+from common import LANGUAGE_MODEL, Checks, Scored, Trainer, log_probs, quiet, read_lines, worst, write_lines
+from tiny_models import BASE_VOCABULARY, KINDS, Kind, base_tokenizer, save_pictures
+
+SIZES = [(150, 90), (56, 56), (47, 211), (140, 31), (99, 101), (33, 20)]  # width, height
+QUESTIONS = ["What is it?", "Describe the image, please.", "Größe?\n1) A  2) B", "x"]
+ANSWERS = ["A red bus.", "It is a cat that sits on a mat, in the sun: \"ünïcödé\".", "b", "1234567890\nno"]
+ORIGINAL_IMAGE = 32000  # the original's default, beyond its vocabulary
+SPM = Path(__file__).parents[2] / "trainer/tests/data/sentencepiece-bpe/tokenizer.model"
+DESCRIPTION_TOKENS, ANSWER_TOKENS = 4, 16
+RANK, ALPHA = 4, 8
+
+
+def make_rows(images: list[str]) -> list[dict]:
+    rows = []
+    for number, image in enumerate([*images, None, None]):
+        row = {"id": f"row-{number}", "prompt": QUESTIONS[number % 4], "response": ANSWERS[(number + 1) % 4]}
+        rows.append(row | ({"image": image} if image else {}))
+    # As generated data is scored: ids that no text would give, and no EOS.
+    ids = torch.randint(3, BASE_VOCABULARY, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    return [*rows, {"id": "row-ids", "image": images[0], "prompt": QUESTIONS[0], "response_ids": ids}]
+
+
+def same(a: Scored, b: Scored, image: int | None = None) -> str:
+    """Where two runs differ in any bit; `image` is b's image token, where it is not a's."""
+    for row, fed in a.fed.items():
+        other = dict(b.fed[row])
+        if image is not None:
+            other["prompt_ids"] = torch.where(other["prompt_ids"] == image, BASE_VOCABULARY, other["prompt_ids"])
+        for name in fed.keys() | other.keys():
+            if not (name in fed and name in other and torch.equal(fed[name], other[name])):
+                return f"{name} of {row}"
+    unlike = [key for key in a.log_probs if not torch.equal(a.log_probs[key], b.log_probs[key])]
+    return f"log-probabilities of {unlike[0]}" if unlike or a.log_probs.keys() != b.log_probs.keys() else ""
+
+
+def load(folder: Path) -> torch.nn.Module:
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def lora_tensors(policy: PeftModel) -> dict[str, torch.Tensor]:
+    # PEFT would ask the hub whether the embeddings were resized.
+    return get_peft_model_state_dict(policy, save_embedding_layers=False)
+
+
+class Model:
+    """One of the two models as transformers saved it, and what is compared with it."""
+
+    def __init__(self, kind: Kind, checks: Checks, trainer: Trainer, scratch: Path) -> None:
+        self.kind, self.checks, self.trainer = kind, checks, trainer
+        self.scratch = scratch / kind.name
+        self.saved = self.scratch / "saved"
+        kind.make().save_pretrained(self.saved)
+        kind.processor().save_pretrained(self.saved)
+        self.config = layouts.read_json(self.saved / "config.json")
+        self.reference = load(self.saved)
+        self.images = self.scratch / "images"
+        self.rows = make_rows(save_pictures(self.images, SIZES))
+        self.scored = self.score(self.saved)
+        self.scored_named = self.score(self.saved, "--chat-template", kind.named_template)
+
+    def score(self, folder: Path, *options: object) -> Scored:
+        return self.trainer.score(folder, self.rows, self.images, *options)
+
+    def say(self, what: str) -> str:
+        return f"{self.kind.name}: {what}"
+
+    def close(
+        self, scored: Scored, reference: torch.nn.Module, what: str, policy: str = "base", image: int | None = None
+    ) -> None:
+        expected = {row: log_probs(reference, fed, image) for row, fed in scored.fed.items()}
+        self.checks.close(scored.difference(expected, policy), self.say(what))
+
+    def equal(self, scored: Scored, what: str, expected: Scored | None = None, image: int | None = None) -> None:
+        unlike = same(expected or self.scored, scored, image)
+        self.checks.that(not unlike, self.say(f"{what}: equal to the bit"), unlike)
+
+    # --- against transformers ---------------------------------------------------------------------------------------
+
+    def check_saved(self) -> None:
+        """What transformers saved, with its own processor and template, and with the original's templates."""
+        self.close(self.scored, self.reference, f"log-probabilities of {self.scored.tokens()} tokens")
+        self.close(self.scored_named, self.reference, f"the same under {self.kind.named_template}")
+        processor = AutoProcessor.from_pretrained(self.saved)
+        unlike = []
+        for row in self.rows:
+            shown = [{"type": "image"}] if "image" in row else []
+            user = {"role": "user", "content": [*shown, {"type": "text", "text": row["prompt"]}]}
+            text = processor.apply_chat_template([user], add_generation_prompt=True)
+            named = self.kind.wrap(("<image>\n" if shown else "") + row["prompt"])
+            image = Image.open(self.images / row["image"]) if shown else None
+            for scored, prompt in ((self.scored, text), (self.scored_named, named)):
+                fed = scored.fed[row["id"]]
+                made = processor(images=image, text=prompt, return_tensors="pt")
+                expected = {"prompt_ids": made["input_ids"][0]}
+                if shown:
+                    expected["pixel_values"] = made["pixel_values"][0] if self.kind.anyres else made["pixel_values"]
+                if "response" in row:
+                    # A template that ends with a space leaves none to put before the answer.
+                    space = "" if prompt.endswith(" ") else " "
+                    whole = processor(images=image, text=f"{prompt}{space}{row['response']}</s>", return_tensors="pt")
+                    expected["response_ids"] = whole["input_ids"][0, len(expected["prompt_ids"]) :]
+                unlike += [(row["id"], name) for name, value in expected.items() if not torch.equal(value, fed[name])]
+        self.checks.that(not unlike, self.say("token ids and pixel values are the processor's"), str(unlike))
+
+    def greedy(self, folder: Path, *options: object) -> list[dict]:
+        """What the trainer answers, token by token the likeliest."""
+        with tempfile.TemporaryDirectory() as name:
+            work = Path(name)
+            shown = [row for row in self.rows if "image" in row and "response" in row]
+            write_lines(work / "questions.jsonl", [
+                {"id": row["id"], "image": row["image"], "question": row["prompt"], "answer": "?"} for row in shown])
+            write_lines(work / "scenes.jsonl", [{"id": "s", "image": shown[0]["image"], "phrases": ["a cat"]}])
+            self.trainer.run("evaluate", "--model", folder, "--questions", work / "questions.jsonl", "--scenes",
+                             work / "scenes.jsonl", "--images", self.images, "--output", work / "out",
+                             "--max-description-tokens", DESCRIPTION_TOKENS, *options)
+            [answers] = (work / "out").glob("answers*.jsonl")  # its name tells what the answers were made from
+            return sorted(read_lines(answers), key=lambda said: said["id"])
+
+    @torch.inference_mode()
+    def check_greedy(self, said: list[dict]) -> None:
+        processor = AutoProcessor.from_pretrained(self.saved)
+        prompts = {row["id"]: row for row in self.rows}
+        unlike, answers = [], set()
+        for row, answer, _ in (entry for image in said for entry in image["answers"]):
+            content = [{"type": "image"}, {"type": "text", "text": prompts[row]["prompt"]}]
+            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            inputs = processor(images=Image.open(self.images / prompts[row]["image"]), text=text, return_tensors="pt")
+            ids = self.reference.generate(**inputs, do_sample=False, max_new_tokens=ANSWER_TOKENS)
+            new = ids[0, inputs["input_ids"].shape[1] :]
+            expected = processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+            answers.add(expected)
+            unlike += [f"{row}: {answer!r}, transformers {expected!r}"] if answer != expected else []
+        what = self.say(f"greedy answers to {len(SIZES)} images are transformers'")
+        self.checks.that(not unlike and len(answers) > 1, what, "; ".join(unlike) or "all answers are alike")
+
+    # --- layouts, configs and processors ----------------------------------------------------------------------------
+
+    def check_layouts(self) -> None:
+        said = self.greedy(self.saved)
+        self.check_greedy(said)
+        said_named = self.greedy(self.saved, "--chat-template", self.kind.named_template)
+        for layout in layouts.LAYOUTS:
+            for shards in (1, 3):
+                folder = self.scratch / f"{layout}, {'one file' if shards == 1 else 'sharded'}"
+                if layout == "original":
+                    self.write_original(folder, shards)
+                    named = ["--chat-template", self.kind.named_template]
+                    self.equal(self.score(folder, *named), folder.name, self.scored_named, ORIGINAL_IMAGE)
+                    unlike = self.greedy(folder, *named) != said_named
+                else:
+                    layouts.write_hf(folder, self.saved, layout, shards, self.config)
+                    self.equal(self.score(folder), folder.name)
+                    unlike = self.greedy(folder) != said
+                self.checks.that(not unlike, self.say(f"{folder.name}: the same greedy answers"))
+
+    def write_original(self, folder: Path, shards: int, aspect: str | None = None) -> None:
+        """With the tower inside; its own repository's configs say its sizes, which its name does not tell here."""
+        folder.mkdir(parents=True)
+        weights = layouts.saved_weights(self.saved)
+        renamed = {layouts.rename(name, "original"): value for name, value in weights.items()}
+        layouts.write_weights(folder, renamed, shards)
+        aspect = aspect or ("anyres" if self.kind.anyres else "square")
+        config = layouts.original_config(self.config, self.kind.original, self.kind.image_tower, aspect)
+        if self.kind.anyres and shards > 1:  # as some have it
+            config["image_grid_pinpoints"] = str([tuple(pair) for pair in config["image_grid_pinpoints"]])
+        layouts.write_json(folder / "config.json", config)
+        (folder / "vision_tower").mkdir()
+        layouts.write_json(folder / "vision_tower/config.json", self.config["vision_config"])
+        images = layouts.read_json(self.saved / "processor_config.json")["image_processor"]
+        images.pop("image_grid_pinpoints", None)
+        layouts.write_json(folder / "preprocessor_config.json", images | {"image_processor_type": "CLIPImageProcessor"})
+        base_tokenizer().save(str(folder / "tokenizer.json"))
+
+    def check_configs(self) -> None:
+        """What older versions of transformers wrote."""
+        old = layouts.old_config(self.config)
+        text = old["text_config"]
+        for absent in ("hidden_act", "rope_parameters", "attention_dropout"):
+            assert absent not in text, f"{absent} is not left out"
+        folder = self.scratch / "old config"
+        layouts.write_hf(folder, self.saved, "hub files", 2, old)
+        scored = self.score(folder)
+        self.equal(scored, f"a config without class defaults ({len(text)} fields of {len(self.config['text_config'])})")
+        self.close(scored, load(folder), "the same in transformers")
+
+        for patch_size in (layouts.read_json(self.saved / "processor_config.json")["patch_size"], None):
+            folder = self.scratch / f"three processor files, patch_size {patch_size}"
+            layouts.write_hf(folder, self.saved, "hub files", 1, old)
+            layouts.three_processor_files(folder, patch_size)
+            self.equal(self.score(folder), folder.name)
+
+    def check_dtypes(self) -> None:
+        for dtype in (torch.float16, torch.bfloat16):
+            name = str(dtype).removeprefix("torch.")
+            folder = self.scratch / name
+            layouts.write_hf(folder, self.saved, "hub files", 2, self.config | {"dtype": name}, dtype)
+            scored = self.score(folder)
+            self.close(scored, load(folder), f"weights in {name}")
+            self.checks.that(bool(same(self.scored, scored)), self.say(f"weights in {name} are other weights"))
+
+    # --- adapters ---------------------------------------------------------------------------------------------------
+
+    def check_adapter(self) -> None:
+        """An adapter of the original LLaVA: its names, LoRA weights of CLIP that nothing trained, and the projector."""
+        lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LANGUAGE_MODEL, task_type="CAUSAL_LM")
+        policy = get_peft_model(self.kind.make(), lora).eval()
+        torch.manual_seed(7)
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        tensors = {name: tensor.contiguous() for name, tensor in lora_tensors(policy).items()}
+        original, exported = self.scratch / "adapter-original", self.scratch / "adapter-exported"
+        self.write_original_adapter(original, tensors)
+        self.trainer.run("export", "adapter", "--model", self.saved, "--adapter", original, "--output", exported)
+
+        loaded = PeftModel.from_pretrained(self.kind.make(), exported).eval()
+        found = lora_tensors(loaded)
+        unlike = [name for name in tensors.keys() | found.keys()
+                  if name not in tensors or name not in found or not torch.equal(tensors[name], found[name])]
+        what = self.say(f"PEFT loads all {len(tensors)} tensors of an adapter with original names")
+        self.checks.that(not unlike, what, str(unlike[:3]))
+        scored = self.score(self.saved, "--adapter", exported)
+        self.close(scored, policy, "the exported adapter in PEFT", "adapter")
+        self.close(scored, loaded, "the same loaded from its folder", "adapter")
+        self.equal(self.score(self.saved, "--adapter", original), "the adapter under its original names", scored)
+        changed = worst((scored.log_probs[row, "adapter"], scored.log_probs[row, "base"]) for row in scored.fed)
+        self.checks.that(changed > 0.1, self.say(f"it changes log-probabilities, by up to {changed:.2g} nats"))
+
+    def write_original_adapter(self, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+        folder.mkdir()
+        here, there = "model.language_model.layers", "model.layers"
+        renamed = {name.replace(here, there): value for name, value in tensors.items()}
+        assert renamed.keys().isdisjoint(tensors)
+        width = self.config["vision_config"]["hidden_size"]
+        for layer in range(self.config["vision_config"]["num_hidden_layers"]):
+            for projection in "qkv":
+                place = (f"base_model.model.model.vision_tower.vision_tower.vision_model.encoder.layers.{layer}."
+                         f"self_attn.{projection}_proj")
+                renamed[f"{place}.lora_A.weight"] = torch.randn(RANK, width)
+                renamed[f"{place}.lora_B.weight"] = torch.zeros(width, RANK)
+        save_file(renamed, folder / "adapter_model.safetensors")
+        targets = ["o_proj", "down_proj", "k_proj", "up_proj", "gate_proj", "v_proj", "q_proj"]
+        layouts.write_json(folder / "adapter_config.json", {
+            "base_model_name_or_path": "liuhaotian/llava", "bias": "none", "fan_in_fan_out": False,
+            "inference_mode": True, "init_lora_weights": True, "layers_pattern": None, "layers_to_transform": None,
+            "lora_alpha": ALPHA, "lora_dropout": 0.05, "modules_to_save": None, "peft_type": "LORA", "r": RANK,
+            "revision": None, "target_modules": targets, "task_type": "CAUSAL_LM"})
+        weights = {layouts.rename(name, "original"): value for name, value in layouts.saved_weights(self.saved).items()}
+        projector = {f"base_model.model.{name}": value for name, value in weights.items() if "mm_projector" in name}
+        torch.save(projector, folder / "non_lora_trainables.bin")
+
+    # --- original repositories --------------------------------------------------------------------------------------
+
+    def check_padding(self) -> None:
+        """`image_aspect_ratio: pad` with the tower's own preprocessor_config.json."""
+        folder = self.scratch / "pad"
+        self.write_original(folder, 1, aspect="pad")
+        scored = self.score(folder, "--chat-template", self.kind.named_template)
+        images = layouts.read_json(folder / "preprocessor_config.json")
+        images.pop("image_processor_type")
+        processor = LlavaImageProcessorPil(**images | {"do_pad": True})
+        what = self.say("pixel values padded to a square")
+        check_pixels(self.checks, what, scored, self.rows, self.images, processor)
+        self.close(scored, self.reference, "log-probabilities of them", image=ORIGINAL_IMAGE)
+
+
+def check_pixels(checks: Checks, what: str, scored: Scored, rows: list[dict], images: Path, processor) -> None:
+    shown = [row for row in rows if "image" in row]
+    unlike = []
+    for row in shown:
+        values = np.asarray(processor(Image.open(images / row["image"]), return_tensors="np")["pixel_values"])
+        found = scored.fed[row["id"]]["pixel_values"]
+        if not torch.equal(torch.from_numpy(values.reshape(-1, *values.shape[-3:])).float(), found):
+            unlike.append(row["image"])
+    checks.that(bool(shown) and not unlike, f"{what} are transformers' to the bit", str(unlike))
+
+
+def check_bare_original(kind: Kind, checks: Checks, trainer: Trainer, scratch: Path) -> None:
+    """As haotian-liu/LLaVA published them: `tokenizer.model` and config.json are all there is beside the weights."""
+    folder, images = scratch / kind.name / "bare", scratch / kind.name / "bare-images"
+    folder.mkdir(parents=True)
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(SPM))
+    vocabulary = tokenizer.vocab_size()
+    reference = kind.make(vocabulary, image_size=336)
+    reference.save_pretrained(scratch / kind.name / "bare-reference")
+    saved = scratch / kind.name / "bare-reference"
+    tensors = {layouts.rename(name, "original"): value for name, value in layouts.saved_weights(saved).items()}
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):  # without the rows that the hub's conversion adds
+        tensors[name] = tensors[name][:vocabulary].contiguous()
+    config = layouts.read_json(saved / "config.json")
+    config["text_config"]["vocab_size"] = vocabulary
+    tower = "openai/clip-vit-large-patch14-336"
+    original = layouts.original_config(config, kind.original, tower, "anyres" if kind.anyres else "pad")
+    if kind.anyres:  # LLaVA-1.6 has its tower inside; the real one's sizes go without saying
+        original["vision_config"] = config["vision_config"]
+    else:  # LLaVA-1.5 leaves it to CLIP's repository
+        tensors, clip = layouts.split_tower(tensors)
+        (folder / "clip-vit-large-patch14-336").mkdir()
+        layouts.write_weights(folder / "clip-vit-large-patch14-336", clip)
+        layouts.write_json(folder / "clip-vit-large-patch14-336/config.json",
+                           {"model_type": "clip", "vision_config": config["vision_config"]})
+    layouts.write_weights(folder, tensors, shards=2)
+    layouts.write_json(folder / "config.json", original)
+    shutil.copy(SPM, folder / "tokenizer.model")
+
+    # Small grids: each tile is 576 patches here.
+    rows = make_rows(save_pictures(images, [(140, 31), (20, 33), (36, 36)]))
+    rows = [row for row in rows if "response" in row]
+    scored = trainer.score(folder, rows, images, "--chat-template", kind.named_template)
+
+    sizes = dict(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    processor = LlavaNextImageProcessorPil(**sizes) if kind.anyres else LlavaImageProcessorPil(do_pad=True, **sizes)
+    say = f"{kind.name}, original with tokenizer.model alone"
+    check_pixels(checks, f"{say}: pixel values", scored, rows, images, processor)
+
+    unlike = []
+    for row in rows:
+        fed = scored.fed[row["id"]]
+        text = f"{kind.wrap(chr(10) * ('image' in row) + row['prompt'])} {row['response']}"
+        head, found = [1], torch.cat([fed["prompt_ids"], fed["response_ids"]])
+        if "image" in row:  # LLaVA's tokenizer_image_token: both sides on their own
+            before, text = text.split("\n", 1)
+            tokens = int((found == ORIGINAL_IMAGE).sum())
+            head, text = [1, *tokenizer.encode(before), *[ORIGINAL_IMAGE] * tokens], f"\n{text}"
+        if found.tolist() != [*head, *tokenizer.encode(text), 2]:
+            unlike.append(row["id"])
+    checks.that(not unlike, f"{say}: token ids are SentencePiece's", str(unlike))
+
+    with torch.no_grad():  # the rows that are not there have no share of the probability
+        reference.lm_head.weight = torch.nn.Parameter(reference.lm_head.weight[:vocabulary])
+    expected = {row: log_probs(reference, fed, ORIGINAL_IMAGE) for row, fed in scored.fed.items()}
+    checks.close(scored.difference(expected), f"{say}: log-probabilities of {scored.tokens()} tokens")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainer", type=Path, required=True, help="the stic-trainer binary")
+    arguments = parser.parse_args()
+    quiet()
+    checks, trainer = Checks(), Trainer(arguments.trainer)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in KINDS:
+            model = Model(kind, checks, trainer, Path(folder))
+            model.check_saved()
+            model.check_layouts()
+            model.check_configs()
+            model.check_dtypes()
+            model.check_adapter()
+            if not kind.anyres:
+                model.check_padding()
+            check_bare_original(kind, checks, trainer, Path(folder))
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+//! Artifacts without what tells the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::bench::read_all;
+
+/// Files by name. All are compared byte for byte but three, of which what says when and how fast is left out:
+/// `metrics.jsonl` (`tokens/s`), TensorBoard's events (wall time, `tokens/s`), and the size of the adapter's folder
+/// in `_SUCCESS.json`, which counts both.
+pub(crate) type Comparable = BTreeMap<String, Content>;
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Content {
+    Bytes(Vec<u8>),
+    Json(Vec<Value>),
+    /// (step, tag, bits of the value). A set: a killed run leaves the events of steps that are done again.
+    Events(BTreeSet<(u64, String, u32)>),
+}
+
+/// What is finished under `output`; unfinished work is left out.
+pub(crate) fn comparable(output: &Path) -> Comparable {
+    let mut found = Comparable::new();
+    for (name, bytes) in read_all(output) {
+        let (folder, file) = name.rsplit_once('/').unwrap_or(("", &name));
+        if name.starts_with(".partial") {
+            continue;
+        } else if folder.ends_with("tensorboard") {
+            // A resumed run has several files, whose names tell the time.
+            let events = Content::Events(BTreeSet::new());
+            let Content::Events(all) = found.entry(folder.to_owned()).or_insert(events) else {
+                panic!("{folder} is no file");
+            };
+            all.extend(events_of(&bytes));
+        } else if file == "metrics.jsonl" {
+            let rows = String::from_utf8(bytes).unwrap();
+            let rows = rows.lines().map(|line| {
+                let mut row: Value = serde_json::from_str(line).unwrap();
+                let speed = row.as_object_mut().unwrap().remove("tokens/s");
+                assert!(speed.is_some_and(|speed| speed.as_f64() > Some(0.0)), "{line}");
+                row
+            });
+            found.insert(name.clone(), Content::Json(rows.collect()));
+        } else if file == "_SUCCESS.json" && folder.starts_with("adapter-") {
+            let mut marker: Value = serde_json::from_slice(&bytes).unwrap();
+            assert!(marker.as_object_mut().unwrap().remove("sizeBytes").is_some());
+            found.insert(name.clone(), Content::Json(vec![marker]));
+        } else {
+            found.insert(name.clone(), Content::Bytes(bytes));
+        }
+    }
+    found
+}
+
+/// The scalars of an event file: frames of length, checksum, `Event`, checksum. A killed run's last may be cut.
+fn events_of(mut bytes: &[u8]) -> Vec<(u64, String, u32)> {
+    let mut found = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<8>() {
+        let length = u64::from_le_bytes(*length) as usize;
+        let Some(event) = rest.get(4..4 + length) else { break };
+        bytes = rest.get(4 + length + 4..).unwrap_or_default();
+        let event = fields(event);
+        let step = event.iter().find(|(field, _)| *field == 2).map_or(0, |(_, value)| value.number());
+        for (_, summary) in event.iter().filter(|(field, _)| *field == 5) {
+            for (_, value) in fields(summary.bytes()) {
+                let value = fields(value.bytes());
+                let tag = String::from_utf8(value[0].1.bytes().to_vec()).unwrap();
+                if tag != "train/tokens/s" {
+                    found.push((step, tag, value[1].1.number() as u32));
+                }
+            }
+        }
+    }
+    found
+}
+
+enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl Field<'_> {
+    fn number(&self) -> u64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Bytes(_) => panic!("a number was expected"),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Number(_) => panic!("bytes were expected"),
+        }
+    }
+}
+
+/// The fields of a protobuf message.
+fn fields(mut message: &[u8]) -> Vec<(u64, Field<'_>)> {
+    let mut found = Vec::new();
+    while !message.is_empty() {
+        let key = varint(&mut message);
+        let fixed = |message: &mut &[u8], width: usize| {
+            let (value, rest) = message.split_at(width);
+            *message = rest;
+            value.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let field = match key & 7 {
+            0 => Field::Number(varint(&mut message)),
+            1 => Field::Number(fixed(&mut message, 8)),
+            5 => Field::Number(fixed(&mut message, 4)),
+            2 => {
+                let length = varint(&mut message) as usize;
+                let (value, rest) = message.split_at(length);
+                message = rest;
+                Field::Bytes(value)
+            }
+            other => panic!("wire type {other}"),
+        };
+        found.push((key >> 3, field));
+    }
+    found
+}
+
+fn varint(message: &mut &[u8]) -> u64 {
+    let (mut number, mut shift) = (0, 0);
+    while let Some((byte, rest)) = message.split_first() {
+        *message = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    number
+}
+
+/// The whole lines of a file; none when it is not there.
+pub(crate) fn whole_lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_owned).collect()
+}

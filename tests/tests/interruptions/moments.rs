@@ -1,0 +1,117 @@
+//! When to interrupt: drawn from a seed, told in terms of what a step has done.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::BuildHasher as _;
+use std::path::{Path, PathBuf};
+
+use crate::artifacts::whole_lines;
+use crate::bench::{Bench, Step};
+
+/// Draws moments (xorshift64*).
+pub(crate) struct Moments {
+    pub(crate) seed: u64,
+    state: u64,
+}
+
+impl Moments {
+    /// Of `STIC_TEST_SEED`, or of a seed that is another every time.
+    pub(crate) fn draw() -> Self {
+        let given = std::env::var("STIC_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one("seed") >> 32);
+        println!("STIC_TEST_SEED={seed}");
+        Self { seed, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
+    }
+
+    /// 0 to `n` - 1.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        (self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+}
+
+/// The unfinished work of a step.
+pub(crate) struct Work {
+    dir: PathBuf,
+    step: &'static str,
+}
+
+impl Work {
+    pub(crate) fn of(bench: &Bench, step: &Step) -> Self {
+        Self { dir: bench.output().join(&step.partial), step: step.name }
+    }
+
+    /// What the step says it does, once it says something.
+    pub(crate) fn activity(&self) -> Option<String> {
+        let text = fs::read(self.dir.join(format!("{}-00000.progress.json", self.step))).ok()?;
+        let progress: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        Some(progress["activity"].as_str()?.to_owned())
+    }
+
+    /// A step's progress must be of this attempt.
+    pub(crate) fn forget_progress(&self) {
+        let _ = fs::remove_file(self.dir.join(format!("{}-00000.progress.json", self.step)));
+    }
+
+    fn find(&self, what: impl Fn(&str) -> bool) -> Option<PathBuf> {
+        let entries = fs::read_dir(&self.dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        entries.into_iter().find(|path| path.file_name().is_some_and(|name| what(&name.to_string_lossy())))
+    }
+
+    /// The journal of the only shard.
+    pub(crate) fn journal(&self) -> Option<PathBuf> {
+        let kind = if self.step == "generate" { "preferences-" } else { "descriptions-" };
+        Some(self.find(|name| name.starts_with(kind) && !name.contains('.'))?.join("shard-00000.jsonl"))
+    }
+
+    pub(crate) fn rows(&self) -> Vec<String> {
+        self.journal().map(|journal| whole_lines(&journal)).unwrap_or_default()
+    }
+
+    fn draft(&self) -> Option<PathBuf> {
+        self.find(|name| name.starts_with("adapter-") && !name.contains('.'))
+    }
+
+    /// Whether an adapter is in the making.
+    pub(crate) fn has_draft(&self) -> bool {
+        self.draft().is_some()
+    }
+
+    /// A file of the adapter in the making.
+    pub(crate) fn draft_file(&self, name: &str) -> PathBuf {
+        self.draft().unwrap().join(name)
+    }
+
+    /// The lines of `metrics.jsonl`, one a step.
+    pub(crate) fn metrics(&self) -> Vec<String> {
+        self.draft().map(|draft| whole_lines(&draft.join("metrics.jsonl"))).unwrap_or_default()
+    }
+
+    /// Whether the trained adapter is being proved.
+    pub(crate) fn is_proving(&self) -> bool {
+        self.draft().is_some_and(|draft| draft.join("adapter_model.safetensors").exists())
+    }
+
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        self.find(|name| name.starts_with("adapter-") && name.ends_with(".state"))
+    }
+
+    /// The step of the last saved state, 0 where there is none.
+    pub(crate) fn saved(&self) -> usize {
+        let Some(dir) = self.state_dir() else { return 0 };
+        let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        let steps =
+            entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("state-")?.parse().ok());
+        steps.max().unwrap_or(0)
+    }
+}
+
+/// Cuts a file in the middle of its last line, as a crash of the machine may.
+pub(crate) fn cut_last_line(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let end = bytes.len() - 1;
+    let start = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    fs::write(path, &bytes[..start + (end - start) / 2]).unwrap();
+}

@@ -1,0 +1,210 @@
+//! Gradients against differences of the loss.
+//!
+//! The loss comes from the fused forward pass in f32 and the gradient from the differentiable layers that the
+//! backward pass runs again, so this also holds the two together, for every loss that a recipe can ask for.
+
+use candle_core::{Tensor, Var};
+use stic_contract::recipe::{Dpo, DpoLoss, LoraTarget, RejectedTerm};
+use stic_trainer::algorithm::draw::Draw;
+use stic_trainer::model::Gradients;
+use stic_trainer::model::lora::{DropoutKey, LoraAdapter};
+use stic_trainer::training::step::{Policies, preference_step, supervised_step};
+
+use crate::fixture::{Fixture, STIC, Shape, values};
+
+/// Relative: what rounding in f32 and the fifth derivative leave of a Richardson difference.
+const TOLERANCE: f64 = 2e-3;
+
+/// How far the loss, and the weights, are moved.
+const REACH: f64 = 0.02;
+
+/// Every loss: a name, the objective, whether the reference is an adapter (`InitialAdapter`), and whether the
+/// rejected response is read under another image (POVID).
+fn losses() -> Vec<(&'static str, Dpo, bool, bool)> {
+    let without_alpha = Dpo { chosen_log_prob_weight: 0.0, ..STIC };
+    vec![
+        ("stic", STIC, false, false),
+        // SPIN's loss is DPO's without the regulariser, against the policy of the round before.
+        ("dpo, spin", without_alpha.clone(), true, false),
+        ("stic, initial adapter", STIC, true, false),
+        ("cdpo", Dpo { label_smoothing: 0.2, ..STIC }, false, false),
+        ("hinge", Dpo { loss: DpoLoss::Hinge, ..STIC }, false, false),
+        ("ipo", Dpo { loss: DpoLoss::Ipo, ..STIC }, false, false),
+        ("ipo, beta 0.5", Dpo { loss: DpoLoss::Ipo, beta: 0.5, ..without_alpha }, true, false),
+        ("top logit", Dpo { rejected_term: RejectedTerm::TopLogit, ..STIC }, false, false),
+        ("povid", STIC, false, true),
+        ("top logit, povid", Dpo { rejected_term: RejectedTerm::TopLogit, beta: 0.3, ..STIC }, false, true),
+    ]
+}
+
+#[test]
+fn of_every_preference_loss_are_those_of_differences() {
+    for fixture in Fixture::both() {
+        let responses = fixture.responses();
+        let branches = fixture.branches(&responses);
+        let noisy = (&fixture.features * 0.7).unwrap();
+        let initial = fixture.random(23, Shape::plain(4.0), 0.02);
+        for (name, dpo, with_reference, povid) in losses() {
+            let adapter = fixture.random(29, Shape::plain(24.0), 0.02);
+            let policies = Policies { policy: &adapter, reference: with_reference.then_some(&initial) };
+            let rejected_features = povid.then_some(&noisy);
+            let weight = 0.25;
+            let evaluate = || {
+                let (loss, _, gradients) = preference_step(
+                    &fixture.model,
+                    &branches,
+                    rejected_features,
+                    policies,
+                    &dpo,
+                    weight,
+                    None,
+                )
+                .unwrap();
+                (weight * loss.loss, gradients)
+            };
+            let kinks = dpo.rejected_term == RejectedTerm::TopLogit;
+            check(&format!("{} {name}", fixture.name), &adapter, kinks, evaluate);
+        }
+    }
+}
+
+#[test]
+fn of_supervised_training_are_those_of_differences() {
+    for fixture in Fixture::both() {
+        let conversation = fixture.conversation();
+        let example = fixture.supervised(&conversation);
+        let adapter = fixture.random(31, Shape::plain(24.0), 0.02);
+        let weight = 1.0 / fixture.chosen.len() as f64;
+        let evaluate = || {
+            let (sum, gradients) = supervised_step(&fixture.model, &example, &adapter, weight, None).unwrap();
+            assert_eq!(sum.tokens, fixture.chosen.len());
+            (-weight * sum.sum, gradients)
+        };
+        check(&format!("{} sft", fixture.name), &adapter, false, evaluate);
+    }
+}
+
+/// Dropout's mask is drawn in the forward pass and again in the backward pass: with another mask there, the
+/// gradient would be of another function.
+#[test]
+fn under_dropout_are_those_of_differences_under_the_same_mask() {
+    let key = DropoutKey { seed: 3, item: "a.jpg".into(), pass: "epoch 0".into() };
+    for fixture in Fixture::both() {
+        let shape = Shape { alpha: 24.0, rslora: false, dropout: 0.3 };
+        let adapter = fixture.random(37, shape, 0.02);
+        let conversation = fixture.conversation();
+        let example = fixture.supervised(&conversation);
+        let supervised = || {
+            let (sum, gradients) =
+                supervised_step(&fixture.model, &example, &adapter, 0.1, Some(&key)).unwrap();
+            (-0.1 * sum.sum, gradients)
+        };
+        check(&format!("{} sft with dropout", fixture.name), &adapter, false, supervised);
+        let responses = fixture.responses();
+        let policies = Policies { policy: &adapter, reference: None };
+        let preference = || {
+            let branches = fixture.branches(&responses);
+            let (loss, _, gradients) =
+                preference_step(&fixture.model, &branches, None, policies, &STIC, 1.0, Some(&key)).unwrap();
+            (loss.loss, gradients)
+        };
+        check(&format!("{} stic with dropout", fixture.name), &adapter, false, preference);
+    }
+}
+
+/// Where `kinks`, the loss is a maximum of smooth functions, and its gradient the slope on one side at least.
+///
+/// Directions: all tensors at once at random, the steepest, and the largest element of A and B of a few projections.
+fn check(what: &str, adapter: &LoraAdapter, kinks: bool, evaluate: impl Fn() -> (f64, Gradients)) {
+    let vars = adapter.named_vars();
+    let (_, gradients) = evaluate();
+    let slopes: Vec<Vec<f32>> = vars.iter().map(|(name, _)| values(gradients.get(name).unwrap())).collect();
+    let norm = dot(&slopes, &slopes).sqrt();
+    assert!(norm > 1e-4, "{what}: the gradient is next to zero, which would prove nothing");
+
+    let steepest: Vec<Vec<f32>> =
+        slopes.iter().map(|s| s.iter().map(|v| (f64::from(*v) / norm) as f32).collect()).collect();
+    let mut draw = Draw::new(41, what, "direction");
+    let random: Vec<Vec<f32>> =
+        slopes.iter().map(|s| s.iter().map(|_| (draw.normal() * 0.05) as f32).collect()).collect();
+    let mut directions = vec![("steepest".to_owned(), steepest), ("random".to_owned(), random)];
+    for target in [LoraTarget::QProj, LoraTarget::VProj, LoraTarget::UpProj] {
+        for (i, (name, _)) in vars.iter().enumerate() {
+            // Of both layers, so of a gradient that one layer passed on to the other.
+            if name.contains(target.as_str()) {
+                let of = &slopes[i];
+                let element =
+                    (0..of.len()).max_by(|a, b| of[*a].abs().total_cmp(&of[*b].abs())).unwrap_or_default();
+                let mut direction: Vec<Vec<f32>> = slopes.iter().map(|s| vec![0.0; s.len()]).collect();
+                direction[i][element] = 1.0;
+                directions.push((format!("{name}[{element}]"), direction));
+            }
+        }
+    }
+    for (name, direction) in directions {
+        let expected = dot(&slopes, &direction);
+        // So far that the loss moves by much more than its rounding, and not so far that it bends.
+        let size = dot(&direction, &direction).sqrt();
+        let step = (REACH / expected.abs().max(1e-9)).min(REACH / size);
+        let line = Line::new(&vars, &direction, || evaluate().0);
+        let (found, step) = if kinks {
+            let step = step / 32.0;
+            let (left, right) = (line.one_sided(-step), line.one_sided(step));
+            (if (left - expected).abs() < (right - expected).abs() { left } else { right }, step / 2.0)
+        } else {
+            (line.richardson(step), step)
+        };
+        // Rounding of the loss itself: a few 1e-6 over the step.
+        let allowed = TOLERANCE * expected.abs() + 4e-6 / step;
+        assert!(
+            (found - expected).abs() <= allowed,
+            "{what} along {name}: the loss moves by {found}, the gradient says {expected} (step {step})"
+        );
+    }
+}
+
+/// The loss along a line through the weights.
+struct Line<'a, F> {
+    vars: &'a [(String, Var)],
+    start: Vec<Vec<f32>>,
+    direction: &'a [Vec<f32>],
+    loss: F,
+}
+
+impl<'a, F: Fn() -> f64> Line<'a, F> {
+    fn new(vars: &'a [(String, Var)], direction: &'a [Vec<f32>], loss: F) -> Self {
+        let start = vars.iter().map(|(_, var)| values(var.as_tensor())).collect();
+        Self { vars, start, direction, loss }
+    }
+
+    /// The loss `distance` away; the weights are put back.
+    fn at(&self, distance: f64) -> f64 {
+        let place = |distance: f64| {
+            for (((_, var), start), direction) in self.vars.iter().zip(&self.start).zip(self.direction) {
+                let moved = start.iter().zip(direction);
+                let moved: Vec<f32> =
+                    moved.map(|(w, d)| (f64::from(*w) + distance * f64::from(*d)) as f32).collect();
+                var.set(&Tensor::from_vec(moved, var.shape(), var.device()).unwrap()).unwrap();
+            }
+        };
+        place(distance);
+        let loss = (self.loss)();
+        place(0.0);
+        loss
+    }
+
+    /// (4 D(step / 2) - D(step)) / 3 with D the central difference: the third derivative cancels.
+    fn richardson(&self, step: f64) -> f64 {
+        let central = |step: f64| (self.at(step) - self.at(-step)) / (2.0 * step);
+        (4.0 * central(step / 2.0) - central(step)) / 3.0
+    }
+
+    /// (4 L(step) - L(2 step) - 3 L(0)) / (2 step): the second derivative cancels.
+    fn one_sided(&self, step: f64) -> f64 {
+        (4.0 * self.at(step) - self.at(2.0 * step) - 3.0 * self.at(0.0)) / (2.0 * step)
+    }
+}
+
+fn dot(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
+    a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}

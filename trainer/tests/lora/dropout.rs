@@ -1,0 +1,83 @@
+//! Which elements fall is a function of the key; that the backward pass draws the same ones is in `differences.rs`.
+
+use stic_trainer::model::Gradients;
+use stic_trainer::model::lora::{DropoutKey, LoraAdapter};
+use stic_trainer::training::step::{Policies, preference_step, supervised_step};
+
+use crate::fixture::{Fixture, STIC, Shape, bits, values};
+
+fn key(seed: u64, item: &str, pass: &str) -> DropoutKey {
+    DropoutKey { seed, item: item.into(), pass: pass.into() }
+}
+
+fn all_bits(gradients: &Gradients) -> Vec<u32> {
+    gradients.iter().flat_map(|(_, gradient)| bits(&values(gradient))).collect()
+}
+
+fn supervised(fixture: &Fixture, adapter: &LoraAdapter, key: Option<&DropoutKey>) -> (f64, Vec<u32>) {
+    let conversation = fixture.conversation();
+    let example = fixture.supervised(&conversation);
+    let (sum, gradients) = supervised_step(&fixture.model, &example, adapter, 0.1, key).unwrap();
+    (sum.sum, all_bits(&gradients))
+}
+
+#[test]
+fn probability_zero_is_no_dropout_to_the_bit() {
+    for fixture in Fixture::both() {
+        let adapter = fixture.random(43, Shape::plain(24.0), 0.02);
+        let key = key(1, "a", "epoch 0");
+        assert_eq!(supervised(&fixture, &adapter, Some(&key)), supervised(&fixture, &adapter, None));
+        // With dropout each response has a pass of its own, as it has under an image of its own.
+        let responses = fixture.responses();
+        let policies = Policies { policy: &adapter, reference: None };
+        let preference = |features, key| {
+            let branches = fixture.branches(&responses);
+            let (loss, _, gradients) =
+                preference_step(&fixture.model, &branches, features, policies, &STIC, 1.0, key).unwrap();
+            (loss.loss, all_bits(&gradients))
+        };
+        assert_eq!(preference(None, Some(&key)), preference(Some(&fixture.features), None));
+    }
+}
+
+#[test]
+fn the_same_key_falls_the_same_and_every_part_of_it_counts() {
+    for fixture in Fixture::both() {
+        let shape = Shape { alpha: 24.0, rslora: false, dropout: 0.2 };
+        let adapter = fixture.random(47, shape, 0.05);
+        let first = supervised(&fixture, &adapter, Some(&key(1, "a", "epoch 0")));
+        assert_eq!(supervised(&fixture, &adapter, Some(&key(1, "a", "epoch 0"))), first);
+        assert_ne!(supervised(&fixture, &adapter, None).0, first.0);
+        for other in [key(2, "a", "epoch 0"), key(1, "b", "epoch 0"), key(1, "a", "epoch 1")] {
+            assert_ne!(supervised(&fixture, &adapter, Some(&other)).0, first.0, "{other:?}");
+        }
+    }
+}
+
+/// The kept elements are scaled by 1/(1-p), so the mean over many masks is what there is without dropout.
+#[test]
+fn the_mean_over_many_masks_is_the_pass_without() {
+    for fixture in Fixture::both() {
+        // So small that log p is linear in what the adapter adds.
+        let shape = Shape { alpha: 24.0, rslora: false, dropout: 0.5 };
+        let adapter = fixture.random(53, shape, 1e-4);
+        let masks = 200;
+        let base: f64 = fixture.log_probs(None)[..fixture.chosen.len()].iter().map(|v| f64::from(*v)).sum();
+        let without = supervised(&fixture, &adapter, None).0 - base;
+        let moved: Vec<f64> = (0..masks)
+            .map(|i| {
+                let key = key(5, "a", &format!("mask {i}"));
+                supervised(&fixture, &adapter, Some(&key)).0 - base
+            })
+            .collect();
+        let mean = moved.iter().sum::<f64>() / f64::from(masks);
+        let variance = moved.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / f64::from(masks - 1);
+        let error = (variance / f64::from(masks)).sqrt();
+        assert!(error > 0.0 && without.abs() > error, "{}: {without} +- {error}", fixture.name);
+        assert!(
+            (mean - without).abs() < 4.0 * error,
+            "{}: {mean} +- {error}, without dropout {without}",
+            fixture.name
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Who receives a gradient.
+
+use candle_core::Var;
+use stic_contract::recipe::LoraTarget;
+use stic_trainer::model::Gradients;
+use stic_trainer::model::lora::LoraAdapter;
+use stic_trainer::training::adamw::AdamW;
+use stic_trainer::training::step::{Policies, preference_step, supervised_step};
+
+use crate::fixture::{Fixture, STIC, largest, values};
+
+/// Every non-empty set of projections.
+fn target_sets() -> Vec<Vec<LoraTarget>> {
+    (1..1usize << LoraTarget::ALL.len())
+        .map(|set| {
+            let chosen = LoraTarget::ALL.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1);
+            chosen.map(|(_, target)| *target).collect()
+        })
+        .collect()
+}
+
+/// A step of either objective.
+type Step = fn(&Fixture, &LoraAdapter) -> Gradients;
+
+fn preference(fixture: &Fixture, adapter: &LoraAdapter) -> Gradients {
+    let responses = fixture.responses();
+    let policies = Policies { policy: adapter, reference: None };
+    let (.., gradients) =
+        preference_step(&fixture.model, &fixture.branches(&responses), None, policies, &STIC, 1.0, None)
+            .unwrap();
+    gradients
+}
+
+fn supervised(fixture: &Fixture, adapter: &LoraAdapter) -> Gradients {
+    let conversation = fixture.conversation();
+    let example = fixture.supervised(&conversation);
+    supervised_step(&fixture.model, &example, adapter, 0.1, None).unwrap().1
+}
+
+/// The gradients are of the adapter's tensors, all of them and no other, in their shapes and finite.
+fn check_presence(what: &str, vars: &[(String, Var)], gradients: &Gradients) {
+    let found: Vec<&str> = gradients.iter().map(|(name, _)| name).collect();
+    let expected: Vec<&str> = vars.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(found, expected, "{what}");
+    for (name, var) in vars {
+        let gradient = gradients.get(name).unwrap();
+        assert_eq!(gradient.dims(), var.dims(), "{what} {name}");
+        assert!(values(gradient).iter().all(|g| g.is_finite()), "{what} {name}");
+    }
+}
+
+#[test]
+fn every_trainable_tensor_receives_a_gradient_and_nothing_else_does() {
+    let sets = target_sets();
+    assert_eq!(sets.len(), 127);
+    for fixture in Fixture::both() {
+        for targets in &sets {
+            let steps: [(&str, Step); 2] = [("preference", preference), ("supervised", supervised)];
+            for (objective, step) in steps {
+                let what = format!("{} {objective} {targets:?}", fixture.name);
+                let adapter = fixture.fresh(targets);
+                let vars = adapter.named_vars();
+                let layers = fixture.model.config().text.num_hidden_layers;
+                assert_eq!(vars.len(), targets.len() * 2 * layers, "{what}");
+
+                // B is zero: dL/dA = scale Bᵀ G xᵀ is zero to the last bit, and dL/dB is not.
+                let gradients = step(&fixture, &adapter);
+                check_presence(&what, &vars, &gradients);
+                for (name, gradient) in gradients.iter() {
+                    let largest = largest(&values(gradient));
+                    assert_eq!(name.contains("lora_B"), largest > 0.0, "{what} {name}: {largest}");
+                }
+
+                // Once B has moved, both halves learn.
+                AdamW::new(vars.clone(), 0.0).unwrap().step(&gradients, 1e-2).unwrap();
+                let gradients = step(&fixture, &adapter);
+                check_presence(&what, &vars, &gradients);
+                for (name, gradient) in gradients.iter() {
+                    assert!(largest(&values(gradient)) > 0.0, "{what} {name} stays zero");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tensor_without_a_gradient_is_an_error_of_the_optimizer_and_not_a_tensor_that_stays() {
+    let [fixture, _] = Fixture::both();
+    let of_two = fixture.fresh(&[LoraTarget::QProj, LoraTarget::VProj]);
+    let gradients = preference(&fixture, &fixture.fresh(&[LoraTarget::QProj]));
+    let error = AdamW::new(of_two.named_vars(), 0.0).unwrap().step(&gradients, 1e-2).unwrap_err().to_string();
+    assert!(error.contains("v_proj") && error.contains("has no gradient"), "{error}");
+}

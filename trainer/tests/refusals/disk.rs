@@ -1,0 +1,319 @@
+//! A full disk, in every step: 74, what was done is there, nothing is half written, and with room the same command goes
+//! on to the bytes of a run that never lacked any.
+//!
+//! The disk is a small tmpfs in a mount namespace of its own. A machine that allows no such namespace says so, and is
+//! left with the limits on the size of files, which are tried everywhere.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::adapter::write_adapter;
+use crate::bench::{Bench, Ran, TRAINER, files_in};
+use crate::config::{generate, images, train};
+use crate::evaluation::{self, question, scene};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// Runs `$@` on a disk of which `$SPACE` KiB are left, keeps what is there then in `full/`, makes room and runs it again.
+const FULL_DISK: &str = r#"
+cp -a stic before && mount -t tmpfs -o size=32m tmpfs stic && cp -a before/. stic || exit 99
+available=$(df --output=avail -k stic | tail -n 1)
+head -c $(( (available - SPACE) * 1024 )) /dev/zero > ballast.size
+cp ballast.size stic/ballast || exit 98
+"$@" > first.out 2> first.err; echo $? > first.code
+rm stic/ballast && cp -a stic full || exit 97
+"$@" > second.out 2> second.err; echo $? > second.code
+cp -a stic after
+"#;
+
+/// The same where no file may be longer than `$SPACE` KiB. The signal of that is ignored, as Python does, and a write
+/// fails.
+const SMALL_FILES: &str = r#"
+trap '' XFSZ
+(ulimit -f "$SPACE"; exec "$@") 2>&1 > first.out | cat > first.err; echo "${PIPESTATUS[0]}" > first.code
+cp -a stic full || exit 97
+"$@" > second.out 2> second.err; echo $? > second.code
+cp -a stic after
+"#;
+
+/// How to get a mount namespace here; `None` where there is no way.
+fn namespace() -> Option<&'static [&'static str]> {
+    static FOUND: OnceLock<Option<&[&str]>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let ways: [&[&str]; 2] = [&["unshare", "-m"], &["unshare", "-rm"]];
+        let found = ways.into_iter().find(|way| {
+            let mut mount = Command::new(way[0]);
+            mount.args(&way[1..]).args(["mount", "-t", "tmpfs", "tmpfs"]).arg(dir.path());
+            mount.output().is_ok_and(|ended| ended.status.success())
+        });
+        if found.is_none() {
+            eprintln!(
+                "this machine gives no mount namespace (unshare -m): a full disk is tried by file size only"
+            );
+        }
+        found
+    })
+}
+
+/// What became of a command without room, and then with it.
+struct Twice {
+    first: Ran,
+    full: Files,
+    after: Files,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Space {
+    Disk(u32),
+    File(u32),
+}
+
+impl Space {
+    /// Those of `disk` where the machine can have one, and those of `files`.
+    fn all(disk: &[u32], files: &[u32]) -> Vec<Self> {
+        let disk = if namespace().is_some() { disk } else { &[] };
+        disk.iter().map(|kib| Self::Disk(*kib)).chain(files.iter().map(|kib| Self::File(*kib))).collect()
+    }
+
+    const fn says(self) -> &'static [&'static str] {
+        match self {
+            Self::Disk(_) => &["free space or enlarge the volume", "run again: finished items are kept"],
+            Self::File(_) => &["File too large", "ulimit -f", "run again: finished items are kept"],
+        }
+    }
+}
+
+/// Runs the program with little space, which must not be enough, and again with enough.
+fn twice(bench: &Bench, space: Space, args: &[&str]) -> Twice {
+    for left in ["before", "full", "after", "first.err", "second.err"] {
+        bench.remove(left);
+    }
+    let (way, script, kib): (&[&str], _, _) = match space {
+        Space::Disk(kib) => (namespace().unwrap(), FULL_DISK, kib),
+        Space::File(kib) => (&["env"], SMALL_FILES, kib),
+    };
+    let ended = Command::new(way[0])
+        .args(&way[1..])
+        .args(["bash", "-c", script, "-", "timeout", "120", TRAINER])
+        .args(args)
+        .current_dir(bench.path(""))
+        .env("SPACE", kib.to_string())
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{space:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    let text = |name: &str| String::from_utf8(bench.read(name)).unwrap();
+    let ran = |which: &str| Ran {
+        code: text(&format!("{which}.code")).trim().parse().ok(),
+        out: text(&format!("{which}.out")),
+        err: text(&format!("{which}.err")),
+    };
+    let name = format!("{space:?} {}", args[0]);
+    let first = ran("first").ended(&name, 74, space.says());
+    assert!(!first.err.contains("panicked"), "{name}: {}", first.err);
+    ran("second").ended(&name, 0, &[]);
+    let twice = Twice { first, full: files_in(&bench.path("full")), after: files_in(&bench.path("after")) };
+    whole(&name, &twice.full);
+    whole(&name, &twice.after);
+    twice
+}
+
+/// Nothing is half written: artifacts in place are marked whole, rows are lines, no draft of a file is left.
+fn whole(name: &str, files: &Files) {
+    for (path, bytes) in files {
+        assert!(!path.ends_with(".partial"), "{name}: {path}");
+        if path.ends_with(".jsonl") && !path.ends_with("metrics.jsonl") {
+            assert!(bytes.is_empty() || bytes.ends_with(b"\n"), "{name}: {path} ends within a row");
+            for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                serde_json::from_slice::<Value>(line).unwrap_or_else(|e| panic!("{name}: {path}: {e}"));
+            }
+        }
+        let mut parts = path.split('/');
+        if let (Some("out"), Some(artifact), Some(_)) = (parts.next(), parts.next(), parts.next())
+            && artifact != ".partial"
+        {
+            assert!(files.contains_key(&format!("out/{artifact}/_SUCCESS.json")), "{name}: {path}");
+        }
+    }
+}
+
+/// The only file of that name in an artifact in place.
+fn payload<'f>(files: &'f Files, name: &str) -> &'f [u8] {
+    let mut found = files.iter().filter(|(path, _)| path.ends_with(name) && !path.contains(".partial"));
+    let (_, bytes) = found.next().unwrap();
+    assert!(found.next().is_none(), "{name} is there twice");
+    bytes
+}
+
+/// A run's steps and what they make where there is room.
+struct Undisturbed {
+    bench: Bench,
+    prepare: Value,
+    generate: Value,
+    train: Value,
+    generated: Files,
+    trained: Files,
+}
+
+impl Undisturbed {
+    /// Made once, and with it the outputs after each step.
+    fn run() -> (Self, Files) {
+        let bench = Bench::new();
+        let prepare = images(None, "Skip");
+        let prepared = bench.step(&prepare).ended("prepare", 0, &[]).result();
+        let after_prepare = bench.files("stic");
+        let generate = generate(&prepared);
+        let generated = bench.step(&generate).ended("generate", 0, &[]).result();
+        let after_generate = bench.files("stic");
+        let train = train(&prepared, &generated);
+        bench.step(&train).ended("train", 0, &[]);
+        let trained = bench.files("stic");
+        (Self { bench, prepare, generate, train, generated: after_generate, trained }, after_prepare)
+    }
+
+    /// Its bench with the output volume as it was then, and a step's config.
+    fn at(&self, files: &Files, config: &Value) -> &Bench {
+        self.bench.folder("stic");
+        for (path, bytes) in files {
+            self.bench.put(&format!("stic/{path}"), bytes);
+        }
+        self.bench.put("config.json", config.to_string());
+        &self.bench
+    }
+}
+
+const STEP: [&str; 5] = ["step", "--config", "config.json", "--volumes", "."];
+
+#[test]
+fn every_step_keeps_what_it_did_and_goes_on_to_the_same_bytes() {
+    let (run, prepared) = Undisturbed::run();
+    for space in Space::all(&[0, 8], &[0]) {
+        let ended = twice(run.at(&Files::new(), &run.prepare), space, &STEP);
+        assert_eq!(payload(&ended.after, "items.jsonl"), payload(&prepared, "items.jsonl"), "{space:?}");
+    }
+
+    let journal = |files: &Files| -> Vec<u8> {
+        let found = files.iter().find(|(path, _)| path.ends_with("shard-00000.jsonl"));
+        found.map(|(_, rows)| rows.clone()).unwrap_or_default()
+    };
+    let sorted = |rows: &[u8]| -> Vec<Vec<u8>> {
+        let mut lines: Vec<Vec<u8>> = rows.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    let mut kept = 0;
+    for space in Space::all(&[0, 8, 12], &[1]) {
+        let ended = twice(run.at(&prepared, &run.generate), space, &STEP);
+        let (first, second) = (journal(&ended.full), journal(&ended.after));
+        assert!(second.starts_with(&first), "{space:?}: rows that were written stay as they are");
+        assert_eq!(sorted(&second), sorted(&journal(&run.generated)), "{space:?}");
+        kept += first.len();
+    }
+    assert!(kept > 0, "no case had room for a row");
+
+    // The state is three times the adapter, and a new one is whole before the older is removed.
+    let adapter =
+        u32::try_from(payload(&run.trained, "adapter_model.safetensors").len()).unwrap().div_ceil(1024);
+    let mut seldom = run.train.clone();
+    seldom["task"]["train"]["recipe"]["saveSteps"] = Value::from(1000);
+    let mut resumed = 0;
+    for (config, disk, files) in [
+        (&run.train, &[0, adapter, 3 * adapter + 32, 5 * adapter][..], &[adapter / 2][..]),
+        (&seldom, &[24, adapter / 2 + 32], &[adapter / 2]),
+    ] {
+        for space in Space::all(disk, files) {
+            let ended = twice(run.at(&run.generated, config), space, &STEP);
+            for file in ["preferences.jsonl", "adapter_model.safetensors", "adapter_config.json"] {
+                assert!(payload(&ended.after, file) == payload(&run.trained, file), "{space:?}: {file}");
+            }
+            resumed += usize::from(ended.full.keys().any(|path| path.contains(".state/state-")));
+            assert!(ended.first.out.is_empty(), "{space:?}: a result of nothing");
+        }
+    }
+    assert!(namespace().is_none() || resumed > 0, "no case had room for a state");
+}
+
+#[test]
+fn the_tools_write_the_whole_or_nothing() {
+    let bench = Bench::new();
+    write_adapter(&bench.path("models/m"), &bench.path("adapter"));
+    bench.put("rows.jsonl", r#"{"id": "a", "image": "a.jpg", "prompt": "q", "response": "a cat"}"#);
+    let of_model = ["--model", "models/m", "--adapter", "adapter"];
+    let score = [
+        &["score"],
+        &of_model[..],
+        &["--input", "rows.jsonl", "--images", "images", "--output", "stic/s.jsonl"],
+    ];
+    let merged = [&["export", "merged"], &of_model[..], &["--output", "stic/merged"]];
+    let adapter = [&["export", "adapter"], &of_model[..], &["--output", "stic/adapter"]];
+    for (args, disk, files, made) in [
+        (score.concat(), &[0][..], &[0][..], "s.jsonl"),
+        (merged.concat(), &[0, 4000], &[64], "merged/config.json"),
+        (adapter.concat(), &[0, 20], &[4], "adapter/adapter_config.json"),
+    ] {
+        for space in Space::all(disk, files) {
+            let ended = twice(&bench, space, &args);
+            assert!(ended.full.is_empty(), "{space:?}: {:?}", ended.full.keys());
+            assert!(ended.after.contains_key(made), "{space:?}: {made}");
+            bench.folder("stic");
+        }
+    }
+}
+
+#[test]
+fn an_evaluation_keeps_its_answers() {
+    let bench = Bench::new();
+    let mut questions = String::new();
+    let mut scenes = String::new();
+    for image in crate::bench::IMAGES {
+        questions += &format!("{}\n", question(image, image));
+        scenes += &format!("{}\n", scene(image, image));
+    }
+    bench.put("q.jsonl", questions);
+    bench.put("s.jsonl", scenes);
+    let args: Vec<&str> =
+        evaluation::ARGS.iter().map(|arg| if *arg == "out/e" { "stic/e" } else { arg }).collect();
+    // With room for the answers only, the table is what is missing.
+    for space in Space::all(&[0, 4], &[0]) {
+        let ended = twice(&bench, space, &args);
+        let answers = |files: &Files| {
+            files
+                .iter()
+                .find(|(path, _)| path.contains("answers-"))
+                .map(|(_, rows)| rows.clone())
+                .unwrap_or_default()
+        };
+        assert!(!ended.full.contains_key("e/table.json"), "{space:?}");
+        assert!(answers(&ended.after).starts_with(&answers(&ended.full)), "{space:?}");
+        assert!(ended.after.contains_key("e/table.json"), "{space:?}");
+        if matches!(space, Space::Disk(4)) {
+            assert_eq!(answers(&ended.full), answers(&ended.after));
+            assert!(!answers(&ended.full).is_empty());
+        }
+        bench.folder("stic");
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_storage_failure() {
+    let bench = Bench::new();
+    let config = images(None, "Skip");
+    bench.put("stic/out", "a file where the output folder is to be");
+    bench.step(&config).ended("a file", 74, &["stic/out", "check the volume"]);
+    assert_eq!(bench.read("stic/out"), b"a file where the output folder is to be");
+    bench.remove("stic/out");
+    if let Some(way) = namespace() {
+        let script = "mount -t tmpfs -o ro tmpfs stic && exec \"$@\"";
+        let args = [&way[1..], &["bash", "-c", script, "-", TRAINER], &STEP].concat();
+        let output = Command::new(way[0]).args(args).current_dir(bench.path("")).output().unwrap();
+        Ran::from(output).ended(
+            "read-only",
+            74,
+            &["stic/out", "Read-only file system", "must be mounted read-write"],
+        );
+    }
+    bench.step(&config).ended("mended", 0, &[]);
+}
