@@ -1,19 +1,26 @@
 #!/usr/bin/env bash
-# Both manifests of the quickstart applied at once reach Succeeded, in a namespace that enforces `restricted`.
+# Both manifests of the quickstart applied at once reach Succeeded, in a namespace that enforces `restricted`, and their
+# adapters are those that `kubectl-stic run` makes of them on this machine, to the byte.
 set -euo pipefail
-repository=$(cd "$(dirname "$0")/../../.." && pwd)
-volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
+source "$(dirname "$0")/../lib.sh"
+claims
 
-if [ -z "${CLUSTER_RUN:-}" ]; then
-  # On another cluster nobody knows how to get data onto its volumes.
-  kubectl --namespace "$NAMESPACE" get persistentvolumeclaim models images instructions stic >/dev/null || {
-    echo "make namespace $NAMESPACE with claims models, images, instructions (of examples/quickstart/volumes) and stic" >&2
-    exit 1
-  }
-else
-  "$repository/tests/cluster/volumes.sh" "$NAMESPACE" "models=$volumes/models" "images=$volumes/images" \
-    "instructions=$volumes/instructions" stic
-fi
-kubectl --namespace "$NAMESPACE" apply --filename "$repository/examples/quickstart/stage-one.yaml" \
+k apply --filename "$repository/examples/quickstart/stage-one.yaml" \
   --filename "$repository/examples/quickstart/stage-two.yaml"
-kubectl --namespace "$NAMESPACE" wait stageonerun/scenes stagetworun/scenes --for=condition=Succeeded --timeout=900s
+k wait stageonerun/scenes stagetworun/scenes --for=condition=Succeeded --timeout=900s
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$repository/target/release/kubectl-stic" run --filename "$repository/examples/quickstart/stage-one.yaml" \
+  --filename "$repository/examples/quickstart/stage-two.yaml" --work-dir "$work" >"$work/log" 2>&1 || {
+  cat "$work/log" >&2
+  exit 1
+}
+for run in stageonerun/scenes stagetworun/scenes; do
+  here=$(sha256sum "$("$repository/target/release/kubectl-stic" artifact "$run" --work-dir "$work")/adapter_model.safetensors")
+  there=$(adapter "$run")
+  if [ "$there" != "sha256:${here%% *}" ]; then
+    die "$run: the cluster made an adapter $there, kubectl-stic run one of sha256:${here%% *}"
+  fi
+  echo "$run: $there on both"
+done
