@@ -15,7 +15,7 @@ REQUIREMENTS := tests/requirements.txt
 VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
 PYTHON ?= python3
 
-.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test chart-test cluster-test cluster e2e \
+.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test chart-test cluster-test controller-test cluster e2e \
 	audit clean
 
 help: ## This list
@@ -66,6 +66,11 @@ chart-test: ## The Helm chart on a control plane of its own; no root
 
 cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
 	tests/cluster/test.sh
+
+controller-test: ## The controller on a control plane of its own, killed before and after every write; no root
+	tests/cluster/build.sh --control-plane >/dev/null
+	tests/cluster/cluster.sh --control-plane \
+	  cargo test --release -p stic-operator --features failpoints --test cluster -- --ignored
 
 # A node of its own with both images: no pod there pulls anything.
 NODE = tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar

@@ -1,6 +1,6 @@
 //! The controller against a real API server, with Kubernetes' own Job controller; only the kubelet is played.
 //!
-//! `tests/cluster/cluster.sh --control-plane cargo test -p stic-operator --features failpoints --test cluster -- --ignored`
+//! `make controller-test` runs it.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../pure/common.rs"]
