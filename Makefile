@@ -15,10 +15,11 @@ REQUIREMENTS := tests/requirements.txt
 VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
 PYTHON ?= python3
 
-.PHONY: help build quickstart test lint unit python-tests quickstart-test crds audit clean
+.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test chart-test cluster-test controller-test cluster e2e \
+	audit clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 build: ## Build everything
 	$(CARGO_BUILD)
@@ -26,7 +27,7 @@ build: ## Build everything
 quickstart: build ## Both stages on a toy model, then a table of what they changed (WORK=DIR, stic-work by default)
 	examples/quickstart/run.sh $(WORK)
 
-test: lint unit quickstart-test python-tests ## All tests
+test: lint unit image-test quickstart-test python-tests ## All tests
 
 lint: ## rustfmt, clippy with -D warnings
 	cargo fmt --all --check
@@ -51,8 +52,40 @@ python-tests: build quickstart-test ## Against transformers and PEFT
 	$(MAKE) --no-print-directory $(VENV)/ready
 	tests/python.sh $(VENV)/bin/python $(QUICKSTART_TEST)
 
-crds: ## Write crds/*.yaml from the types
-	UPDATE=1 cargo test --release -p stic-crds
+crds: ## Write the CRDs from the types, in crds/ and for the Helm chart
+	cargo run --release -p stic-crds --example generate-crds
+
+images: ## OCI archives of operator and trainer in target/images, with no daemon
+	images/build.sh
+
+image-test: ## The writer of images
+	python3 images/test_oci.py
+
+chart-test: ## The Helm chart on a control plane of its own; no root
+	tests/chart.sh
+
+cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
+	tests/cluster/test.sh
+
+controller-test: ## The controller on a control plane of its own, killed before and after every write; no root
+	tests/cluster/build.sh --control-plane >/dev/null
+	tests/cluster/cluster.sh --control-plane \
+	  cargo test --release -p stic-operator --features failpoints --test cluster -- --ignored
+
+# A node of its own with both images: no pod there pulls anything.
+NODE = tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
+
+cluster: images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
+	$(NODE) tests/cluster/try.sh
+
+# A KUBECONFIG of the environment is not meant: only one that is given here is a cluster to test on.
+ifeq ($(origin KUBECONFIG),command line)
+e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG=FILE on any cluster
+	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
+else
+e2e: images
+	$(NODE) tests/e2e/run.sh
+endif
 
 audit: ## Licences, sources and advisories of dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny

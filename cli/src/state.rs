@@ -146,6 +146,10 @@ impl State {
         self.object["metadata"]["generation"].as_i64().unwrap_or(1)
     }
 
+    pub(super) fn rerun(&self) -> u32 {
+        self.object["spec"]["rerun"].as_u64().and_then(|rerun| u32::try_from(rerun).ok()).unwrap_or_default()
+    }
+
     /// `stageonerun/scenes`, as kubectl writes it.
     pub(crate) fn title(&self) -> String {
         format!("{}/{}", self.kind.to_lowercase(), self.name)

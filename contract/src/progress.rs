@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::StepName;
 
+/// The port a step serves its progress on.
+pub const PROGRESS_PORT: u16 = 8080;
+/// The path of it: a [`Progress`] as JSON.
+pub const PROGRESS_PATH: &str = "/progress";
+
 /// `progress.json`: replaced whole, never edited in place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -13,17 +13,19 @@ use crate::volumes::VolumeFile;
 /// How preference pairs are made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// `has` also of fields that have a default: the API server tries the rules on the default `{}` of this object, before
+// the defaults inside are filled in, and refuses the definition if one cannot be evaluated.
 #[schemars(extend("x-kubernetes-validations" = [
-    rule_at(".pairs", "has(self.pairs) == (self.source == 'File')",
+    rule_at(".pairs", "has(self.pairs) == (has(self.source) && self.source == 'File')",
         "pairs names the file of source File: set both, or neither"),
-    rule_at(".instructions", "has(self.instructions) == (self.source == 'Instructions')",
+    rule_at(".instructions", "has(self.instructions) == (has(self.source) && self.source == 'Instructions')",
         "instructions names the file of source Instructions: set both, or neither"),
     rule_at(".corruptedShare", "!has(self.corruptedShare) || self.negatives == 'Both'",
         "corruptedShare divides the negatives Both: leave it out, or set negatives to Both"),
     rule_at(".corruptions",
-        "self.source != 'Generate' || !(self.negatives in ['Both', 'ImagesOnly']) || self.corruptions.exists(c, !has(c.at) || c.at == 'Generation')",
+        "!has(self.source) || self.source != 'Generate' || !(self.negatives in ['Both', 'ImagesOnly']) || self.corruptions.exists(c, !has(c.at) || c.at == 'Generation')",
         "negatives from corrupted images need a corruption at Generation: add one, or set negatives to PromptsOnly"),
-    rule_at(".corruptions", "self.corruptions.filter(c, has(c.at) && c.at == 'Training').size() <= 1",
+    rule_at(".corruptions", "!has(self.corruptions) || self.corruptions.filter(c, has(c.at) && c.at == 'Training').size() <= 1",
         "at most one corruption can act at Training: leave one"),
 ]))]
 pub struct Preferences {

@@ -49,7 +49,8 @@ fn finish(root: &mut Value) {
     // The API server knows these of every object; clients that check against the definition alone do not.
     root["properties"]["apiVersion"] = json!({"type": "string", "description": "stic.dev/v1alpha1."});
     root["properties"]["kind"] = json!({"type": "string", "description": "The kind of this object."});
-    root["properties"]["metadata"] = json!({"type": "object"});
+    // A rule can only point at a field that the schema lists.
+    root["properties"]["metadata"] = json!({"type": "object", "properties": {"name": {"type": "string"}}});
     add_rules(
         root,
         vec![rule_at(
@@ -90,8 +91,10 @@ fn make_structural(node: &mut Value) {
         schema.insert("pattern".into(), QUANTITY.into());
         schema.insert("description".into(), "A quantity, such as 500m or 16Gi.".into());
     }
-    // The API server fills a default of `{}` from the defaults inside, so that those stand in one place.
-    if schema.get("default").is_some_and(Value::is_object) {
+    // The API server fills a default of `{}` from the defaults inside, so that those stand in one place. Where a rule
+    // looks at the object as a whole it does not: it asks the rule about the default as it is written.
+    if schema.get("default").is_some_and(Value::is_object) && !schema.contains_key("x-kubernetes-validations")
+    {
         schema.insert("default".into(), json!({}));
     }
     if schema.get("default").is_some_and(Value::is_null) {

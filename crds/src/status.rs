@@ -11,6 +11,7 @@ use stic_contract::{ArtifactKind, StepName};
 use crate::choices;
 use crate::decimal::Decimal;
 use crate::lifecycle::Profile;
+use crate::model::ModelImage;
 use crate::training::Precision;
 use crate::volumes::VolumeFolder;
 
@@ -32,6 +33,9 @@ pub struct RunStatus {
     /// The generation of the spec that this status is about.
     #[serde(default = "nothing_observed")]
     pub observed_generation: i64,
+    /// The spec.rerun that this status is about. A raised one starts anew.
+    #[serde(default)]
+    pub rerun: u32,
     /// Succeeded, InputsReady, Suspended, Reconciling and Stalled. The reason of Succeeded is the phase; every message
     /// ends with what to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -126,6 +130,9 @@ pub struct InputFolder {
     /// Where it is. Absent where the model came as an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeFolder>,
+    /// The image it came as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ModelImage>,
     /// The digest, once prepare has found it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
@@ -187,6 +194,12 @@ pub struct StepStatus {
     /// What became of its items.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<ItemCounts>,
+    /// The data its shards left for the next step to put together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<Shards>,
+    /// Its pods that ended by themselves before they were done, asking to be resumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interruptions: Option<Interruptions>,
     /// When it first started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -196,6 +209,27 @@ pub struct StepStatus {
     /// Why it failed, or what one should know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// The data that shards left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Shards {
+    /// Their folder, below the run's output.
+    pub folder: String,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Pods that ended by themselves before they were done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Interruptions {
+    /// How many there were, of the index that has most.
+    pub total: u32,
+    /// How many of them came one after another without progress.
+    pub without_progress: u32,
+    /// How far the step was at the last one.
+    pub at: u64,
 }
 
 /// How a step stands.
@@ -278,6 +312,7 @@ impl Default for RunStatus {
     fn default() -> Self {
         Self {
             observed_generation: nothing_observed(),
+            rerun: 0,
             conditions: Vec::new(),
             start_time: None,
             completion_time: None,
@@ -296,6 +331,22 @@ impl RunStatus {
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+
+    /// Whether the run is over, and how.
+    #[must_use]
+    pub fn succeeded(&self) -> Option<bool> {
+        match self.condition(SUCCEEDED)?.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What is recorded of a step.
+    #[must_use]
+    pub fn step(&self, name: StepName) -> Option<&StepStatus> {
+        self.steps.iter().find(|step| step.name == name)
     }
 }
 

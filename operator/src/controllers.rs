@@ -1,5 +1,11 @@
-//! One folder per kind. What the kinds share lies above them.
+//! One file per kind. What the kinds share lies beside them.
 
+pub mod act;
+pub mod driver;
+mod finished;
+pub mod observe;
+pub mod recorded;
+pub mod run;
 pub mod stage_one;
 pub mod stage_two;
 mod train;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use stic_contract::pipeline::{self, StepSpec};
 use stic_contract::{Artifact, ExitCode, RunConfig, StepName, StepResult};
+use stic_crds::status::Interruptions;
 
 use crate::build::run_config::{Incomplete, Made, run_config};
 use crate::refusal::{Reason, Refusal};
@@ -19,26 +20,72 @@ pub struct Observed {
 /// What was observed of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepObservation {
-    /// How often it was started.
+    /// How often it was started: the pods of its Jobs, restarts by Kubernetes among them.
     pub attempts: u32,
     /// How it stands.
     pub outcome: StepOutcome,
+    /// The Job of its last launch, on a cluster.
+    pub job: Option<JobRef>,
+    /// How often its pods asked to be resumed.
+    pub interruptions: Option<Interruptions>,
+}
+
+/// A Job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRef {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Which launch of the step it is, from 1.
+    pub launch: u32,
+}
+
+impl StepObservation {
+    /// What was observed of a step, Kubernetes aside.
+    #[must_use]
+    pub const fn new(attempts: u32, outcome: StepOutcome) -> Self {
+        Self { attempts, outcome, job: None, interruptions: None }
+    }
+
+    /// How often it was launched by us.
+    #[must_use]
+    pub fn launches(&self) -> u32 {
+        self.job.as_ref().map_or(self.attempts, |job| job.launch)
+    }
 }
 
 /// How a step stands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepOutcome {
-    /// It runs, or waits to.
+    /// It runs.
     Running,
+    /// It was started, but something is in the way of all of it or of a part.
+    Waiting {
+        /// What; the step's own phase if the rest of it runs.
+        reason: Reason,
+        /// What, and what to do.
+        message: String,
+    },
     /// It is done; of a sharded step, all indexes are ([`merge`]).
     Succeeded(Box<StepResult>),
     /// It ended otherwise.
     Failed {
-        /// How.
-        exit: ExitCode,
+        /// Why.
+        reason: Reason,
+        /// Whether it may be launched again, as far as the budget goes.
+        retryable: bool,
         /// What it said.
         message: String,
     },
+}
+
+impl StepOutcome {
+    /// A trainer that ended with `exit`.
+    #[must_use]
+    pub const fn failed(exit: ExitCode, message: String) -> Self {
+        Self::Failed { reason: Reason::of_exit(exit), retryable: exit.is_retryable(), message }
+    }
 }
 
 /// What to do next.
@@ -78,7 +125,7 @@ pub struct Launch {
     pub config: RunConfig,
     /// How many indexes it has.
     pub shards: u32,
-    /// Which attempt this is, from 1.
+    /// Which launch this is, from 1.
     pub attempt: u32,
 }
 
@@ -108,11 +155,28 @@ fn next(run: &Validated, observed: &Observed) -> Plan {
                 return Plan::Wait { reason: Reason::of_step(step), message: format!("step {step} runs") };
             }
             Some(StepObservation { outcome: StepOutcome::Succeeded(result), .. }) => made.add(result),
-            Some(StepObservation { attempts, outcome: StepOutcome::Failed { exit, message } }) => {
-                if exit.is_retryable() && *attempts <= run.operation.backoff_limit {
-                    return launch(run, spec, attempts + 1, &made);
+            // A queue that may not admit it is not what it waits for.
+            Some(StepObservation {
+                outcome: StepOutcome::Waiting { reason: Reason::Queued, .. }, ..
+            }) if run.operation.suspend => {
+                let message = format!("step {step} is held; set spec.suspend to false to go on");
+                return Plan::Wait { reason: Reason::Suspended, message };
+            }
+            Some(StepObservation { outcome: StepOutcome::Waiting { reason, message }, .. }) => {
+                return Plan::Wait { reason: *reason, message: message.clone() };
+            }
+            Some(
+                seen @ StepObservation { outcome: StepOutcome::Failed { reason, retryable, message }, .. },
+            ) => {
+                // What was taken from outside is not the step's fault, and is made anew from what it left.
+                let budget = match reason {
+                    Reason::JobDeleted | Reason::ResultLost => run.operation.backoff_limit.max(3),
+                    _ => run.operation.backoff_limit,
+                };
+                if *retryable && seen.launches() <= budget {
+                    return launch(run, spec, seen.launches() + 1, &made);
                 }
-                return Plan::Fail { reason: Reason::of_exit(*exit), message: failure(step, *exit, message) };
+                return Plan::Fail { reason: *reason, message: failure(step, *reason, message) };
             }
         }
         if let Some(fail) = model_changed(run, &made) {
@@ -147,10 +211,10 @@ fn launch(run: &Validated, spec: &StepSpec, attempt: u32, made: &Made) -> Plan {
     if attempt == 1 { Plan::Start(launch) } else { Plan::Retry(launch) }
 }
 
-fn failure(step: StepName, exit: ExitCode, message: &str) -> String {
+fn failure(step: StepName, reason: Reason, message: &str) -> String {
     let said = if message.is_empty() { "it left no message" } else { message };
-    match exit {
-        ExitCode::Done | ExitCode::Bug => format!("step {step} failed: {said}; see the log of its last pod"),
+    match reason {
+        Reason::TrainerFailed => format!("step {step} failed: {said}; see the log of its last pod"),
         _ => format!("step {step} failed: {said}"),
     }
 }

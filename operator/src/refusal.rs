@@ -29,6 +29,19 @@ pub enum Reason {
     TrainerFailed,
     ResultIncomplete,
     DeadlineExceeded,
+    NameTaken,
+    JobRejected,
+    ClaimMissing,
+    ClaimLost,
+    ClaimUnbound,
+    PodsNotCreated,
+    QuotaExceeded,
+    Unschedulable,
+    ImagePullFailed,
+    PodStartFailed,
+    NodeLost,
+    ResultLost,
+    JobDeleted,
 }
 
 impl Reason {
@@ -57,6 +70,19 @@ impl Reason {
             Self::TrainerFailed => "TrainerFailed",
             Self::ResultIncomplete => "ResultIncomplete",
             Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::NameTaken => "NameTaken",
+            Self::JobRejected => "JobRejected",
+            Self::ClaimMissing => "ClaimMissing",
+            Self::ClaimLost => "ClaimLost",
+            Self::ClaimUnbound => "ClaimUnbound",
+            Self::PodsNotCreated => "PodsNotCreated",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::Unschedulable => "Unschedulable",
+            Self::ImagePullFailed => "ImagePullFailed",
+            Self::PodStartFailed => "PodStartFailed",
+            Self::NodeLost => "NodeLost",
+            Self::ResultLost => "ResultLost",
+            Self::JobDeleted => "JobDeleted",
         }
     }
 

@@ -8,9 +8,10 @@ use stic_contract::recipe::{self, Objective};
 use stic_contract::result::InputDigests;
 use stic_contract::{Artifact, Progress, RunKind, StepName, VolumePath, pipeline};
 use stic_crds::Decimal;
+use stic_crds::model::ModelImage;
 use stic_crds::status::{
     ArtifactState, ArtifactStatus, INPUTS_READY, InputFolder, InputItems, Inputs, ItemCounts, RECONCILING,
-    Resolved, RunStatus, STALLED, SUCCEEDED, SUSPENDED, StepState, StepStatus,
+    Resolved, RunStatus, STALLED, SUCCEEDED, SUSPENDED, Shards, StepState, StepStatus,
 };
 use stic_crds::training::Precision;
 use stic_crds::volumes::VolumeFolder;
@@ -26,6 +27,8 @@ pub struct Facts<'a> {
     pub kind: RunKind,
     /// The generation of the spec.
     pub generation: i64,
+    /// The rerun that the spec asks for.
+    pub rerun: u32,
     /// The run, or why it is none.
     pub run: &'a Result<Validated, Refusal>,
     /// What was observed.
@@ -43,7 +46,10 @@ pub struct Facts<'a> {
 /// The status that follows `previous`. Times change only where something else does.
 #[must_use]
 pub fn status(previous: &RunStatus, facts: &Facts<'_>) -> RunStatus {
-    let Facts { kind, generation, run, observed, plan, progress, trainer_image, now } = *facts;
+    let Facts { kind, generation, rerun, run, observed, plan, progress, trainer_image, now } = *facts;
+    // Nothing of an earlier rerun is carried over.
+    let anew = RunStatus::default();
+    let previous = if previous.rerun == rerun { previous } else { &anew };
     let verdict = Verdict::of(plan);
     let over = verdict.succeeded != "Unknown";
     let progress = progress.filter(|_| !over).map(display::progress);
@@ -53,6 +59,7 @@ pub fn status(previous: &RunStatus, facts: &Facts<'_>) -> RunStatus {
     let run = run.as_ref().ok();
     RunStatus {
         observed_generation: generation,
+        rerun,
         conditions: conditions(previous, generation, &verdict, observed, run, now),
         start_time: previous.start_time.clone().or_else(|| Some(now.clone())),
         completion_time: over.then(|| previous.completion_time.clone().unwrap_or_else(|| now.clone())),
@@ -74,6 +81,7 @@ struct Verdict {
     succeeded: &'static str,
     reason: Reason,
     message: String,
+    starts: bool,
 }
 
 impl Verdict {
@@ -83,9 +91,10 @@ impl Verdict {
                 succeeded: "Unknown",
                 reason: Reason::of_step(launch.step),
                 message: format!("step {} starts", launch.step),
+                starts: true,
             },
             Plan::Wait { reason, message } => {
-                Self { succeeded: "Unknown", reason: *reason, message: message.clone() }
+                Self { succeeded: "Unknown", reason: *reason, message: message.clone(), starts: false }
             }
             Plan::Done { artifacts } => Self {
                 succeeded: "True",
@@ -94,9 +103,10 @@ impl Verdict {
                     || "all steps are done".to_owned(),
                     |last| format!("the {} is at {}", last.kind.folder_prefix(), last.location),
                 ),
+                starts: false,
             },
             Plan::Fail { reason, message } => {
-                Self { succeeded: "False", reason: *reason, message: message.clone() }
+                Self { succeeded: "False", reason: *reason, message: message.clone(), starts: false }
             }
         }
     }
@@ -115,7 +125,11 @@ fn conditions(
         Some(StepObservation { outcome: StepOutcome::Succeeded(_), .. })
     );
     let inputs = match verdict.reason {
-        Reason::StageOneNotSucceeded => ("False", verdict.reason, verdict.message.clone()),
+        Reason::StageOneNotSucceeded
+        | Reason::ClaimMissing
+        | Reason::ClaimLost
+        | Reason::ClaimUnbound
+        | Reason::ClaimNotShareable => ("False", verdict.reason, verdict.message.clone()),
         _ if prepared => ("True", Reason::InputsReady, "every input is there and was checked".to_owned()),
         Reason::ModelChanged | Reason::DataInvalid | Reason::ConfigInvalid => {
             ("False", verdict.reason, verdict.message.clone())
@@ -125,10 +139,12 @@ fn conditions(
     let suspended = run.is_some_and(|run| run.operation.suspend);
     let failed = verdict.succeeded == "False";
     let started = !observed.steps.is_empty();
-    let reconciling = verdict.succeeded == "Unknown"
+    let lost = verdict.reason == Reason::NodeLost;
+    let setting_up = verdict.succeeded == "Unknown"
         && !started
         && !suspended
         && verdict.reason != Reason::StageOneNotSucceeded;
+    let reconciling = lost || setting_up;
     let yes_no = |yes: bool| if yes { "True" } else { "False" };
     let all = [
         (SUCCEEDED, verdict.succeeded, verdict.reason, verdict.message.clone()),
@@ -143,8 +159,11 @@ fn conditions(
             RECONCILING,
             yes_no(reconciling),
             verdict.reason,
-            if reconciling { "the first step is about to start" } else { "nothing is left to set up" }
-                .to_owned(),
+            match () {
+                () if lost || (setting_up && !verdict.starts) => verdict.message.clone(),
+                () if setting_up => "the first step is about to start".to_owned(),
+                () => "nothing is left to set up".to_owned(),
+            },
         ),
         (
             STALLED,
@@ -178,6 +197,13 @@ fn step(previous: &RunStatus, observed: &Observed, plan: &Plan, name: StepName, 
     let state = match seen.map(|seen| &seen.outcome) {
         _ if starting => StepState::Running,
         Some(StepOutcome::Running) => StepState::Running,
+        Some(StepOutcome::Waiting { reason: Reason::Suspended | Reason::Queued, .. }) => StepState::Suspended,
+        Some(StepOutcome::Waiting { reason, .. })
+            if *reason == Reason::of_step(name) || *reason == Reason::NodeLost =>
+        {
+            StepState::Running
+        }
+        Some(StepOutcome::Waiting { .. }) => StepState::Pending,
         Some(StepOutcome::Succeeded(_)) => StepState::Succeeded,
         Some(StepOutcome::Failed { .. }) => StepState::Failed,
         None if matches!(plan, Plan::Done { .. }) => StepState::Reused,
@@ -190,24 +216,35 @@ fn step(previous: &RunStatus, observed: &Observed, plan: &Plan, name: StepName, 
         _ => None,
     };
     let message = match seen.map(|seen| &seen.outcome) {
-        Some(StepOutcome::Failed { message, .. }) if !starting => Some(message.clone()),
+        Some(StepOutcome::Failed { message, .. } | StepOutcome::Waiting { message, .. }) if !starting => {
+            Some(message.clone())
+        }
         _ => result.and_then(|result| result.message.clone()),
     };
     let attempts = match plan {
-        Plan::Start(launch) | Plan::Retry(launch) if launch.step == name => launch.attempt,
+        Plan::Start(launch) | Plan::Retry(launch) if launch.step == name => {
+            seen.map_or(0, |seen| seen.attempts) + 1
+        }
         _ => seen.map_or(0, |seen| seen.attempts),
     };
+    let job = seen.and_then(|seen| seen.job.as_ref());
     StepStatus {
         name,
         state,
-        job_name: before.and_then(|step| step.job_name.clone()),
-        job_uid: before.and_then(|step| step.job_uid.clone()),
+        job_name: job.map(|job| job.name.clone()).or_else(|| before.and_then(|step| step.job_name.clone())),
+        job_uid: job.map(|job| job.uid.clone()).or_else(|| before.and_then(|step| step.job_uid.clone())),
         attempts,
         items: result.and_then(|result| result.items).map(|items| ItemCounts {
             total: items.total,
             done: items.done,
             skipped: items.skipped,
         }),
+        shards: result
+            .and_then(|result| result.shards.as_ref())
+            .map(|shards| Shards { folder: shards.folder.clone(), count: shards.shards }),
+        interruptions: seen
+            .and_then(|seen| seen.interruptions)
+            .or_else(|| before.and_then(|step| step.interruptions)),
         start_time: before
             .and_then(|step| step.start_time.clone())
             .or_else(|| (starting || seen.is_some()).then(|| now.clone())),
@@ -258,18 +295,21 @@ fn volume(location: &VolumePath) -> VolumeFolder {
 }
 
 fn resolved(run: &Validated, previous: &RunStatus, trainer_image: Option<&str>) -> Resolved {
+    // Once the trainer's image is pinned a run is under way, and what it was resolved to does not move under it.
+    if let Some(pinned) = previous.resolved.as_ref().filter(|resolved| resolved.trainer_image.is_some()) {
+        return pinned.clone();
+    }
     let (share, generation_template) = match &run.data {
         DataRecipe::Preferences(recipe) => (Some(recipe.corrupted_share), recipe.chat_template),
         DataRecipe::Descriptions(recipe) => (None, recipe.chat_template),
     };
-    let pinned = previous.resolved.as_ref().and_then(|resolved| resolved.trainer_image.clone());
     Resolved {
         profile: run.profile,
         precision: match run.precision {
             recipe::Precision::F32 => Precision::F32,
             recipe::Precision::Bf16 => Precision::Bf16,
         },
-        trainer_image: pinned.or_else(|| trainer_image.map(Into::into)),
+        trainer_image: trainer_image.map(Into::into),
         corrupted_share: share.map(|share| Decimal::new(share.to_string())),
         generation_template,
         training_template: run.train.chat_template,
@@ -298,10 +338,15 @@ fn inputs(run: &Validated, observed: &Observed) -> Inputs {
     Inputs {
         model: Some(InputFolder {
             volume: run.model.image.is_none().then(|| volume(&run.model.location)),
+            image: run.model.image.as_ref().map(|reference| ModelImage {
+                reference: reference.clone(),
+                path: run.model.location.path.clone(),
+            }),
             digest: model_digest.map(ToString::to_string),
         }),
         adapter: run.adapter.as_ref().map(|adapter| InputFolder {
             volume: Some(volume(&adapter.location)),
+            image: None,
             digest: found
                 .and_then(|found| found.adapter.as_ref())
                 .or(adapter.digest.as_ref())

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stic_contract::config::{AdapterLocation, DataRecipe, ItemSource};
+use stic_contract::config::{AdapterLocation, DataRecipe, ItemSource, Prepare};
 use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision, TrainRecipe};
-use stic_contract::{Digest, RunIdentity, RunKind, StepName, VolumePath};
+use stic_contract::{Digest, RunConfig, RunIdentity, RunKind, StepName, Task, VolumePath};
 use stic_crds::lifecycle::{Profile, Retention};
 use stic_crds::model::ModelSource;
 use stic_crds::pod::{Pod, PodSettings};
@@ -129,6 +129,25 @@ impl Validated {
             .map(|location| location.volume.as_str())
             .filter(|volume| *volume != self.output.location.volume)
             .collect()
+    }
+
+    /// Takes what decides the result from the run config that the run started with, so that neither another version
+    /// of this operator nor a change of the pods moves a run that is under way.
+    pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {
+        let Task::Prepare(prepare) = &started_with.task else { return };
+        let Prepare { model, adapter, source, recipe, train, precision } = prepare.as_ref();
+        self.seed = started_with.seed;
+        self.output.location = started_with.output.clone();
+        self.model.location = model.location.clone();
+        self.layouts.generation = model.image_layout;
+        if let Some(layout) = training_layout {
+            self.layouts.training = layout;
+        }
+        self.adapter = adapter.clone();
+        self.items = source.clone();
+        self.data = recipe.clone();
+        self.train = train.clone();
+        self.precision = *precision;
     }
 
     /// The pod of `step`.

@@ -55,7 +55,7 @@ impl Machine {
                     let result =
                         self.launch(&launch, run, manifest, state, interrupts, &settled, &observed)?;
                     let outcome = StepOutcome::Succeeded(Box::new(result));
-                    observed.steps.insert(launch.step, StepObservation { attempts: launch.attempt, outcome });
+                    observed.steps.insert(launch.step, StepObservation::new(launch.attempt, outcome));
                 }
                 Plan::Done { .. } => return Ok(()),
                 Plan::Wait { message, .. } => {
@@ -85,7 +85,7 @@ impl Machine {
         let mut display = Display::begin(state.title(), step);
         let running = Plan::Wait { reason: Reason::of_step(step), message: format!("step {step} runs") };
         let mut observed = observed.clone();
-        let attempt = StepObservation { attempts: launch.attempt, outcome: StepOutcome::Running };
+        let attempt = StepObservation::new(launch.attempt, StepOutcome::Running);
         observed.steps.insert(step, attempt);
         for shard in 0..launch.shards {
             let process = Process {
@@ -192,8 +192,8 @@ fn give_up(
         }
     };
     display.failed();
-    let outcome = StepOutcome::Failed { exit, message: message.clone() };
-    observed.steps.insert(launch.step, StepObservation { attempts: launch.attempt, outcome });
+    let outcome = StepOutcome::failed(exit, message.clone());
+    observed.steps.insert(launch.step, StepObservation::new(launch.attempt, outcome));
     let fail = Plan::Fail { reason: Reason::of_exit(exit), message: message.clone() };
     if let Err(failure) = report(state, run, settled, observed, &fail, None) {
         return failure;
@@ -212,6 +212,7 @@ fn report(
     let facts = Facts {
         kind: run.run.kind,
         generation: state.generation(),
+        rerun: state.rerun(),
         run: settled,
         observed,
         plan,

@@ -43,7 +43,7 @@ pub(super) fn observe(
         }
         made.add(&result);
         let outcome = StepOutcome::Succeeded(Box::new(result));
-        observed.steps.insert(spec.name, StepObservation { attempts: 1, outcome });
+        observed.steps.insert(spec.name, StepObservation::new(1, outcome));
     }
     Ok(observed)
 }

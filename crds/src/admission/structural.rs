@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Invalid;
 use crate::decimal;
 
-/// The fields of `ObjectMeta`, which a definition's schema does not list.
+/// The fields of `ObjectMeta`. A definition's schema lists only those that it restricts.
 const METADATA: [&str; 15] = [
     "annotations",
     "creationTimestamp",
@@ -43,6 +43,10 @@ fn walk_unknown(schema: &Value, value: &Value, path: &str, found: &mut Vec<Inval
             let properties = schema.get("properties").and_then(Value::as_object);
             let additional = schema.get("additionalProperties").filter(|schema| schema.is_object());
             for (name, child) in map {
+                // The schema lists only what a rule points at; the rest is in METADATA.
+                if path.is_empty() && name == "metadata" {
+                    continue;
+                }
                 let path = join(path, name);
                 match properties.and_then(|properties| properties.get(name)).or(additional) {
                     Some(schema) => walk_unknown(schema, child, &path, found),

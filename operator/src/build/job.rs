@@ -11,7 +11,8 @@ use stic_crds::volumes::AccessMode;
 use super::{Attempt, labels, names, pod};
 use crate::validated::Validated;
 
-const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
+/// The label that hands a Job to Kueue.
+pub const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
 
 /// What a Job depends on beside the run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,10 @@ pub const RUN_UID: &str = "stic.dev/run-uid";
 pub const RUN: &str = "stic.dev/run";
 /// The run's kind.
 pub const RUN_KIND: &str = "stic.dev/run-kind";
+/// Kubernetes' own label for what looks after an object; children are watched by it.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// What looks after them.
+pub const OPERATOR: &str = "stic-operator";
 /// The step.
 pub const STEP: &str = "stic.dev/step";
 
@@ -22,7 +26,7 @@ pub fn of_run(run: &RunIdentity) -> BTreeMap<String, String> {
         ("app.kubernetes.io/name", "stic-trainer"),
         ("app.kubernetes.io/instance", run.name.as_str()),
         ("app.kubernetes.io/part-of", "stic"),
-        ("app.kubernetes.io/managed-by", "stic-operator"),
+        (MANAGED_BY, OPERATOR),
         (RUN, run.name.as_str()),
         (RUN_UID, run.uid.as_str()),
         (RUN_KIND, kind(run.kind)),
@@ -54,7 +58,9 @@ pub fn owner(run: &RunIdentity) -> OwnerReference {
     }
 }
 
-const fn kind(kind: RunKind) -> &'static str {
+/// The kind as Kubernetes spells it.
+#[must_use]
+pub const fn kind(kind: RunKind) -> &'static str {
     match kind {
         RunKind::StageOneRun => "StageOneRun",
         RunKind::StageTwoRun => "StageTwoRun",

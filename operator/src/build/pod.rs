@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar,
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
     ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm, PodSecurityContext,
     PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use stic_contract::progress::PROGRESS_PORT;
 use stic_crds::pod::{self, PodSettings};
 
 use super::{Attempt, CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR, labels, names};
@@ -51,6 +52,11 @@ pub(super) fn template(
         command: Some(vec!["stic-trainer".into()]),
         args: Some(arguments(sharded)),
         env: Some(environment(env.unwrap_or_default())),
+        ports: Some(vec![ContainerPort {
+            name: Some("progress".into()),
+            container_port: i32::from(PROGRESS_PORT),
+            ..ContainerPort::default()
+        }]),
         resources,
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -95,6 +101,8 @@ fn arguments(sharded: bool) -> Vec<String> {
         VOLUMES_DIR.to_owned(),
         "--result".to_owned(),
         "/dev/termination-log".to_owned(),
+        "--serve".to_owned(),
+        format!("0.0.0.0:{PROGRESS_PORT}"),
     ];
     if sharded {
         arguments.extend(["--shard-index".to_owned(), "$(JOB_COMPLETION_INDEX)".to_owned()]);

@@ -99,9 +99,9 @@ pub(crate) fn result(step: StepName) -> StepResult {
 }
 
 pub(crate) fn done(steps: &[StepName]) -> Observed {
-    let steps = steps.iter().map(|step| {
-        (*step, StepObservation { attempts: 1, outcome: StepOutcome::Succeeded(Box::new(result(*step))) })
-    });
+    let steps = steps
+        .iter()
+        .map(|step| (*step, StepObservation::new(1, StepOutcome::Succeeded(Box::new(result(*step))))));
     Observed { steps: steps.collect() }
 }
 

@@ -3,5 +3,7 @@
 
 mod build;
 mod common;
+mod job_state;
 mod plan;
+mod recorded;
 mod validate;

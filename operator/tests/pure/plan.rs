@@ -18,8 +18,8 @@ fn run(extra: &str) -> Settled {
 }
 
 fn failed(observed: &mut Observed, step: StepName, attempts: u32, exit: ExitCode, message: &str) {
-    let outcome = StepOutcome::Failed { exit, message: message.into() };
-    observed.steps.insert(step, StepObservation { attempts, outcome });
+    let outcome = StepOutcome::failed(exit, message.into());
+    observed.steps.insert(step, StepObservation::new(attempts, outcome));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn what_is_on_the_volume_is_not_made_again() {
     prepared.artifacts.push(artifact(ArtifactKind::Preferences, StepName::Generate));
     let mut observed = Observed::default();
     let outcome = StepOutcome::Succeeded(Box::new(prepared));
-    observed.steps.insert(StepName::Prepare, StepObservation { attempts: 1, outcome });
+    observed.steps.insert(StepName::Prepare, StepObservation::new(1, outcome));
     let Plan::Start(launch) = plan(&run, &observed) else { panic!("it goes on") };
     let Task::Train(task) = &launch.config.task else { panic!("it trains at once") };
     assert!(matches!(task.data, TrainData::Sealed(_)));
@@ -62,7 +62,7 @@ fn what_is_on_the_volume_is_not_made_again() {
 #[test]
 fn a_running_step_is_waited_for_and_a_held_run_starts_nothing() {
     let mut observed = done(&[StepName::Prepare]);
-    let running = StepObservation { attempts: 1, outcome: StepOutcome::Running };
+    let running = StepObservation::new(1, StepOutcome::Running);
     observed.steps.insert(StepName::Generate, running);
     assert!(matches!(plan(&run(""), &observed), Plan::Wait { reason: Reason::Generating, .. }));
     let held = run("  suspend: true\n");
@@ -101,7 +101,7 @@ fn a_model_other_than_the_adapters_is_refused() {
 fn a_result_that_lacks_what_comes_next_is_no_panic() {
     let mut observed = done(&[StepName::Prepare]);
     let empty = StepOutcome::Succeeded(Box::new(stic_contract::StepResult::new(StepName::Generate)));
-    observed.steps.insert(StepName::Generate, StepObservation { attempts: 1, outcome: empty });
+    observed.steps.insert(StepName::Generate, StepObservation::new(1, empty));
     assert!(matches!(plan(&run(""), &observed), Plan::Fail { reason: Reason::ResultIncomplete, .. }));
 }
 
@@ -126,6 +126,7 @@ fn report(
         &Facts {
             kind: RunKind::StageOneRun,
             generation: 1,
+            rerun: 0,
             run,
             observed,
             plan: &plan,
@@ -143,7 +144,7 @@ fn a_run_reports_its_whole_life() {
     let accepted = report(&RunStatus::default(), &run, &Observed::default(), None, "2026-11-24T10:00:00Z");
     assert_yaml_snapshot!("status-accepted", accepted);
     let mut observed = done(&[Prepare, Generate]);
-    observed.steps.insert(Train, StepObservation { attempts: 1, outcome: StepOutcome::Running });
+    observed.steps.insert(Train, StepObservation::new(1, StepOutcome::Running));
     let progress = Progress {
         step: Train,
         activity: "training".into(),
@@ -181,7 +182,7 @@ fn a_failure_is_stalled_and_a_reused_step_says_so() {
     let mut reuse = result(StepName::Prepare);
     reuse.artifacts.push(artifact(ArtifactKind::Preferences, StepName::Generate));
     let outcome = StepOutcome::Succeeded(Box::new(reuse));
-    observed.steps.insert(StepName::Prepare, StepObservation { attempts: 1, outcome });
+    observed.steps.insert(StepName::Prepare, StepObservation::new(1, outcome));
     let status = report(&RunStatus::default(), &run, &observed, None, "2026-11-24T10:00:00Z");
     assert_eq!(status.steps[1].state, StepState::Reused);
     assert_yaml_snapshot!("conditions-failed", status.conditions);

@@ -209,7 +209,7 @@ fn stage_two_pins_model_and_adapter_of_a_finished_stage_one() {
     let status = RunStatus {
         conditions: vec![condition("True", "Succeeded", "")],
         inputs: Some(Inputs {
-            model: Some(InputFolder { volume: None, digest: Some(model.to_string()) }),
+            model: Some(InputFolder { volume: None, image: None, digest: Some(model.to_string()) }),
             ..Inputs::default()
         }),
         artifacts: vec![ArtifactStatus {

@@ -1,5 +1,6 @@
 //! What can be asked.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -44,6 +45,9 @@ pub(crate) struct StepArgs {
     /// Write the result there: the termination message of a pod.
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
+    /// Serve progress there over HTTP while the step runs: /progress and /metrics.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub serve: Option<SocketAddr>,
 }
 
 /// How the model's prompts are wrapped.

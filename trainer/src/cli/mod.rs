@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::args::{Args, Command, StepArgs};
 use stic_trainer::error::{Error, Result};
+use stic_trainer::io::serve::{Board, serve};
 use stic_trainer::io::stop::Stop;
 use stic_trainer::io::volumes::Volumes;
 use stic_trainer::stages::{self, StepContext};
@@ -62,7 +63,13 @@ fn report(error: &Error) {
 fn step(args: &StepArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let config = stages::read_config(&args.config)?;
-    let context = StepContext { volumes: Volumes::new(args.volumes.clone()), shard: args.shard_index, stop };
+    let board = Board::default();
+    if let Some(address) = args.serve {
+        let bound = serve(address, board.clone())?;
+        tracing::info!(address = %bound, "serves progress");
+    }
+    let context =
+        StepContext { volumes: Volumes::new(args.volumes.clone()), shard: args.shard_index, stop, board };
     let ended = stages::run(&config, &context);
     let result = match &ended {
         Ok(result) => result.clone(),

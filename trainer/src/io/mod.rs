@@ -9,6 +9,7 @@ pub mod lock;
 pub mod metrics;
 pub mod progress;
 pub mod resume;
+pub mod serve;
 pub mod stop;
 pub mod tensorboard;
 pub mod volumes;

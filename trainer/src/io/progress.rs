@@ -1,4 +1,4 @@
-//! `progress.json`, replaced at most a few times a second.
+//! `progress.json`, replaced at most a few times a second, and the same on the board that is served.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use stic_contract::{Progress, StepName};
 
 use super::atomic;
+use super::serve::Board;
 use crate::error::Result;
 
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -15,6 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Reporter {
     path: PathBuf,
+    board: Board,
     progress: Progress,
     started: Instant,
     /// Units an earlier attempt had done: they say nothing about this one's speed.
@@ -23,9 +25,9 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// To `path`.
+    /// To `path` and `board`.
     #[must_use]
-    pub fn new(path: PathBuf, step: StepName) -> Self {
+    pub fn new(path: PathBuf, board: Board, step: StepName) -> Self {
         let progress = Progress {
             step,
             activity: "starting".into(),
@@ -38,7 +40,7 @@ impl Reporter {
             skipped: 0,
             updated: 0,
         };
-        Self { path, progress, started: Instant::now(), inherited: 0, written: None }
+        Self { path, board, progress, started: Instant::now(), inherited: 0, written: None }
     }
 
     /// Begins an activity of `total` units, `done` of which an earlier attempt did.
@@ -102,6 +104,7 @@ impl Reporter {
         self.progress.updated = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let bytes = serde_json::to_vec(&self.progress).unwrap_or_default();
         self.written = Some(Instant::now());
+        self.board.show(&self.progress);
         atomic::write_unsynced(&self.path, &bytes)
     }
 }

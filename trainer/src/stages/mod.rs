@@ -32,6 +32,7 @@ use crate::io::artifact::Output;
 use crate::io::atomic;
 use crate::io::lock::StepLock;
 use crate::io::progress::Reporter;
+use crate::io::serve::Board;
 use crate::io::stop::Stop;
 use crate::io::volumes::Volumes;
 
@@ -44,6 +45,8 @@ pub struct StepContext {
     pub shard: u32,
     /// Whether it was asked to stop.
     pub stop: Stop,
+    /// Where its progress is shown.
+    pub board: Board,
 }
 
 /// Reads a run config.
@@ -69,7 +72,7 @@ pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
     let progress: PathBuf = output.root().join(progress_file(&config.run, config.step(), context.shard));
     let lock = output.partial().join(format!("{}-{:05}.lock", config.step(), context.shard));
     let _lock = StepLock::acquire(&lock, &context.stop)?;
-    let mut reporter = Reporter::new(progress, config.step());
+    let mut reporter = Reporter::new(progress, context.board.clone(), config.step());
     let result = match &config.task {
         Task::Prepare(task) => prepare::run(task, config, context, &output, &mut reporter),
         Task::Generate(task) => generate::run(task, config, context, &output, &mut reporter),

@@ -3,10 +3,11 @@
 use stic_contract::config::AdapterLocation;
 use stic_contract::{ArtifactKind, Digest, VolumePath};
 use stic_crds::StageOneRun;
-use stic_crds::status::SUCCEEDED;
+use stic_crds::model::ModelImage;
+use stic_crds::status::{InputFolder, Inputs, SUCCEEDED};
 
 use crate::refusal::{Reason, Refusal};
-use crate::validated::{self, Model};
+use crate::validated::{self, MODEL_IMAGE, Model};
 
 /// What was observed of it.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +16,8 @@ pub enum Upstream<'a> {
     Missing,
     /// It does.
     Found(&'a StageOneRun),
+    /// The run has started from it already: what it took over then, whatever became of it since.
+    Pinned(&'a Inputs),
 }
 
 /// What a run takes over from it.
@@ -32,8 +35,18 @@ pub struct Inherited {
 /// It has not succeeded: the caller waits, because it may yet appear, go on or be run again.
 pub fn inherit(name: &str, upstream: Upstream<'_>) -> Result<Inherited, Refusal> {
     let wait = |message: String| Refusal::Wait { reason: Reason::StageOneNotSucceeded, message };
-    let Upstream::Found(run) = upstream else {
-        return Err(wait(format!("StageOneRun {name} does not exist; apply it in this namespace")));
+    let run = match upstream {
+        Upstream::Found(run) => run,
+        Upstream::Missing => {
+            return Err(wait(format!("StageOneRun {name} does not exist; apply it in this namespace")));
+        }
+        Upstream::Pinned(inputs) => {
+            return pinned(inputs).ok_or_else(|| {
+                wait(format!(
+                    "status.inputs does not say what was taken from StageOneRun {name}; raise spec.rerun to start anew"
+                ))
+            });
+        }
     };
     let succeeded = run.status.as_ref().and_then(|status| status.condition(SUCCEEDED));
     match succeeded.map(|condition| condition.status.as_str()) {
@@ -74,4 +87,25 @@ pub fn inherit(name: &str, upstream: Upstream<'_>) -> Result<Inherited, Refusal>
     let mut model = validated::model(&run.spec.model, "spec.model")?;
     model.digest = recorded.and_then(|digest| digest.parse().ok());
     Ok(Inherited { model, adapter })
+}
+
+/// What `status.inputs` recorded when the run started. The template is in the run config of its first step.
+fn pinned(inputs: &Inputs) -> Option<Inherited> {
+    let InputFolder { volume, image, digest } = inputs.model.as_ref()?;
+    let (location, image) = match (volume, image) {
+        (Some(volume), _) => (validated::folder(volume), None),
+        (None, Some(ModelImage { reference, path })) => {
+            (VolumePath { volume: MODEL_IMAGE.into(), path: path.clone() }, Some(reference.clone()))
+        }
+        (None, None) => return None,
+    };
+    let parse = |digest: &Option<String>| digest.as_ref().and_then(|digest| digest.parse::<Digest>().ok());
+    let adapter = inputs.adapter.as_ref()?;
+    Some(Inherited {
+        model: Model { location, image, chat_template: None, digest: parse(digest) },
+        adapter: AdapterLocation {
+            location: validated::folder(adapter.volume.as_ref()?),
+            digest: parse(&adapter.digest),
+        },
+    })
 }

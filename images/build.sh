@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Writes the images as OCI archives, target/images/NAME.tar, with no container daemon.
+#
+#   build.sh [stic-operator] [stic-trainer]      both where none is named
+#
+# REGISTRY  what stands before the name (stic.dev): podman push target/images/stic-trainer.tar, or crane, pushes it there
+# SOURCE    URL of the sources, for the label
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() {
+  echo "images: error: $*" >&2
+  exit 1
+}
+
+[ "$(uname -s)" = Linux ] || die "static Linux binaries are built on Linux; elsewhere: docker build -f trainer/Dockerfile ."
+target=$(rustc -vV | sed -n 's/^host: //p')
+case $target in
+  *-linux-gnu) ;;
+  *) die "the host is $target, and static binaries are tested with *-linux-gnu only: install that toolchain of Rust" ;;
+esac
+
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+revision=$(git rev-parse HEAD) || die "the revision for the label comes from git: build in a clone"
+git diff --quiet HEAD -- . || revision+=-dirty
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+
+[ $# -gt 0 ] || set -- stic-operator stic-trainer
+for image in "$@"; do
+  case $image in
+    stic-operator) limit=20000000 ;;
+    stic-trainer) limit=40000000 ;;
+    *) die "$image is no image of this repository: stic-operator, stic-trainer" ;;
+  esac
+  # A package at a time, so that the features of its dependencies do not hang on what else is built.
+  # Symbols are a quarter of the operator's binary.
+  CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --release --locked --target "$target" --target-dir target/static -p "$image" --bin "$image"
+  python3 images/oci.py --dockerfile "${image#stic-}/Dockerfile" \
+    --stage "build:/out=target/static/$target/release" \
+    --arg "VERSION=$version" --arg "REVISION=$revision" ${SOURCE:+--arg "SOURCE=$SOURCE"} \
+    --name "${REGISTRY:-stic.dev}/$image:$version" --output "target/images/$image.tar" --max-bytes $limit
+done

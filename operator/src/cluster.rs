@@ -1,0 +1,10 @@
+//! What touches Kubernetes for all kinds: reading, writing, leading.
+
+pub mod apply;
+pub mod backoff;
+pub mod children;
+pub mod failpoint;
+pub mod job_state;
+pub mod lease;
+pub mod pod_trouble;
+pub mod progress;

@@ -1,0 +1,258 @@
+//! Jobs and pods by the run they belong to.
+//!
+//! A reflector's store is keyed by name, and to find the pods of a run in it means to walk over all of them; here it
+//! costs the same for the first run and the five thousandth.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Debug;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use stic_contract::RunKind;
+use tokio::sync::{mpsc, watch};
+
+use crate::build::labels;
+
+/// A run to reconcile because one of its children changed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Touched {
+    /// Its kind.
+    pub kind: RunKind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where touched runs go, by kind.
+#[derive(Debug, Clone)]
+pub struct Triggers {
+    /// To the controller of `StageOneRun`.
+    pub stage_one: mpsc::UnboundedSender<Touched>,
+    /// To the controller of `StageTwoRun`.
+    pub stage_two: mpsc::UnboundedSender<Touched>,
+}
+
+impl Triggers {
+    /// Has `touched` reconciled. Nobody listens any more only while the process ends.
+    pub fn send(&self, touched: Touched) {
+        let to = match touched.kind {
+            RunKind::StageOneRun => &self.stage_one,
+            RunKind::StageTwoRun => &self.stage_two,
+        };
+        let _ = to.send(touched);
+    }
+}
+
+type ByRun<K> = HashMap<String, BTreeMap<String, Arc<K>>>;
+
+/// The children of one type, by the UID of their run.
+#[derive(Debug)]
+pub struct Children<K> {
+    by_run: RwLock<ByRun<K>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<K> Default for Children<K> {
+    fn default() -> Self {
+        Self { by_run: RwLock::default(), synced: watch::Sender::new(false) }
+    }
+}
+
+impl<K> Children<K> {
+    /// The children of the run of `uid`, by name.
+    #[must_use]
+    pub fn of(&self, uid: &str) -> Vec<Arc<K>> {
+        let by_run = self.by_run.read().unwrap_or_else(PoisonError::into_inner);
+        by_run.get(uid).into_iter().flat_map(|children| children.values().cloned()).collect()
+    }
+
+    /// Waits until all that existed at the start is here.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives as long as self.
+        let _ = synced.wait_for(|synced| *synced).await;
+    }
+}
+
+impl<K: Resource + Clone> Children<K> {
+    fn put(&self, child: K) {
+        let Some((uid, name)) = key(&child) else { return };
+        let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
+        by_run.entry(uid).or_default().insert(name, Arc::new(child));
+    }
+
+    fn remove(&self, child: &K) {
+        let Some((uid, name)) = key(child) else { return };
+        let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(children) = by_run.get_mut(&uid) {
+            children.remove(&name);
+            if children.is_empty() {
+                by_run.remove(&uid);
+            }
+        }
+    }
+
+    /// Removes all but `kept` and returns what that was.
+    fn keep(&self, kept: &HashSet<(String, String)>) -> Vec<Arc<K>> {
+        let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = Vec::new();
+        by_run.retain(|uid, children| {
+            children.retain(|name, child| {
+                let keep = kept.contains(&(uid.clone(), name.clone()));
+                if !keep {
+                    gone.push(child.clone());
+                }
+                keep
+            });
+            !children.is_empty()
+        });
+        gone
+    }
+}
+
+fn key<K: Resource>(child: &K) -> Option<(String, String)> {
+    let labels = child.meta().labels.as_ref()?;
+    Some((labels.get(labels::RUN_UID)?.clone(), child.meta().name.clone()?))
+}
+
+/// The run a child belongs to.
+fn run_of<K: Resource>(child: &K) -> Option<Touched> {
+    let labels = child.meta().labels.as_ref()?;
+    let kind = match labels.get(labels::RUN_KIND)?.as_str() {
+        "StageOneRun" => RunKind::StageOneRun,
+        "StageTwoRun" => RunKind::StageTwoRun,
+        _ => return None,
+    };
+    Some(Touched { kind, namespace: child.meta().namespace.clone()?, name: labels.get(labels::RUN)?.clone() })
+}
+
+/// What is kept of a child: what is read of it, and no more.
+pub trait Prune {
+    /// Forgets the rest.
+    fn prune(&mut self);
+}
+
+impl Prune for Job {
+    fn prune(&mut self) {
+        self.metadata.managed_fields = None;
+        if let Some(spec) = &mut self.spec {
+            spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
+            spec.pod_failure_policy = None;
+        }
+    }
+}
+
+impl Prune for Pod {
+    fn prune(&mut self) {
+        self.metadata.managed_fields = None;
+        self.spec = self.spec.take().map(|spec| k8s_openapi::api::core::v1::PodSpec {
+            node_name: spec.node_name,
+            ..k8s_openapi::api::core::v1::PodSpec::default()
+        });
+    }
+}
+
+/// Watches the children of our runs until the process ends.
+pub async fn follow<K>(api: Api<K>, children: Arc<Children<K>>, triggers: Triggers)
+where
+    K: Resource<DynamicType = ()> + Prune + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let selector = format!("{}={}", labels::MANAGED_BY, labels::OPERATOR);
+    let config = watcher::Config::default().labels(&selector);
+    take_in(watcher(api, config).default_backoff(), &children, &triggers).await;
+}
+
+async fn take_in<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    children: &Children<K>,
+    triggers: &Triggers,
+) where
+    K: Resource + Prune + Clone + Debug,
+{
+    let mut events = std::pin::pin!(events);
+    let mut listed = HashSet::new();
+    let touch = |child: &K| {
+        if let Some(touched) = run_of(child) {
+            triggers.send(touched);
+        }
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(mut child)) => {
+                child.prune();
+                listed.extend(key(&child));
+                touch(&child);
+                children.put(child);
+            }
+            Ok(Event::InitDone) => {
+                // What was deleted while nobody watched.
+                for gone in children.keep(&std::mem::take(&mut listed)) {
+                    touch(&gone);
+                }
+                children.synced.send_replace(true);
+            }
+            Ok(Event::Apply(mut child)) => {
+                child.prune();
+                children.put(child.clone());
+                touch(&child);
+            }
+            Ok(Event::Delete(child)) => {
+                children.remove(&child);
+                touch(&child);
+            }
+            Err(error) => tracing::warn!(%error, "a watch broke off and is started again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::ResourceExt as _;
+    use serde_json::json;
+
+    fn job(name: &str, uid: &str) -> Job {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n", "labels": {
+            labels::RUN_UID: uid, labels::RUN: "a", labels::RUN_KIND: "StageTwoRun"}}}))
+        .expect("a Job")
+    }
+
+    #[tokio::test]
+    async fn children_follow_the_watch_and_a_new_list_forgets_what_went_meanwhile() {
+        let (stage_one, mut ones) = mpsc::unbounded_channel();
+        let (stage_two, mut twos) = mpsc::unbounded_channel();
+        let triggers = Triggers { stage_one, stage_two };
+        let children = Children::default();
+        let events = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(job("a", "1"))),
+            Ok(Event::InitApply(job("b", "1"))),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(job("c", "2"))),
+            Ok(Event::Delete(job("b", "1"))),
+            Ok(Event::Init),
+            Ok(Event::InitApply(job("a", "1"))),
+            Ok(Event::InitDone),
+        ];
+        take_in(futures::stream::iter(events), &children, &triggers).await;
+        children.synced().await;
+        let names = |uid: &str| children.of(uid).iter().map(|job| job.name_any()).collect::<Vec<_>>();
+        assert_eq!(names("1"), ["a"]);
+        assert!(names("2").is_empty(), "it was gone from the second list");
+        assert!(ones.try_recv().is_err());
+        let mut count = 0;
+        while let Ok(touched) = twos.try_recv() {
+            assert_eq!((touched.namespace.as_str(), touched.name.as_str()), ("n", "a"));
+            count += 1;
+        }
+        assert_eq!(count, 6, "every change reconciles its run, also one that nobody saw");
+    }
+}

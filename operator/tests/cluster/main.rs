@@ -1,0 +1,13 @@
+//! The controller against a real API server, with Kubernetes' own Job controller; only the kubelet is played.
+//!
+//! `make controller-test` runs it.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../pure/common.rs"]
+#[expect(dead_code, reason = "the pure tests use the rest")]
+mod common;
+#[cfg(feature = "failpoints")]
+mod crashes;
+mod kubelet;
+mod lives;
+mod world;

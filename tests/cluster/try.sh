@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Inside a node of cluster.sh: installs the operator with its chart, makes the quickstart's namespace and volumes, and
+# then runs CMD, a shell where none is given. `make cluster` and `make e2e` come here.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
+if ! helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 90s >&2; then
+  kubectl --namespace stic-system describe pods >&2
+  kubectl --namespace stic-system logs deployment/stic-operator --tail 20 >&2 || true
+  die "the operator did not become ready"
+fi
+"$here/volumes.sh" quickstart "models=$volumes/models" "images=$volumes/images" "instructions=$volumes/instructions" stic >&2
+kubectl config set-context --current --namespace quickstart >&2
+if [ $# -gt 0 ]; then exec "$@"; fi
+
+cat >&2 <<'T'
+
+A Kubernetes of your own: it ends, with all it holds, when you leave this shell. The operator runs in namespace
+stic-system; you are in namespace quickstart, whose volumes hold the quickstart's model and images.
+
+  kubectl apply -f examples/quickstart/stage-one.yaml -f examples/quickstart/stage-two.yaml
+  kubectl get stic --watch
+  kubectl explain stageonerun.spec
+
+T
+cd "$repository"
+exec "${SHELL:-/bin/bash}"
