@@ -48,6 +48,6 @@ succeeded stageonerun/patient
 # Too little memory: killed, tried again until the limit, and said so.
 stage_one starved 'pod: {training: {resources: {limits: {memory: 24Mi}}}}' 'backoff: {limit: 1}'
 reason stageonerun/starved TrainerFailed 300
-says stageonerun/starved "OOMKilled"
+says stageonerun/starved "memory ran out"
 [ "$(k get pods --selector stic.dev/run=starved,stic.dev/step=train --output name | wc -l)" = 2 ] ||
   die "a limit of 1 means two pods"
