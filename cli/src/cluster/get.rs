@@ -82,7 +82,8 @@ fn table(runs: &[Run], namespaces: bool, now: &Time) -> Vec<String> {
         let cells = cells.into_iter().map(Option::unwrap_or_default);
         table.add_row(namespace.into_iter().chain([run.title()]).chain(cells));
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect()
+    // As kubectl's: the first column begins where the line does.
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect()
 }
 
 /// The time from one moment to another, as kubectl writes it.

@@ -105,9 +105,8 @@ async fn run(api: Api<Pod>, node: String, kubelet: Kubelet) {
             } else if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()) {
                 let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
                     "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
-                let body = serde_json::to_vec(&binding).expect("JSON");
                 let bound: kube::Result<Value> =
-                    api.create_subresource("binding", &name, &PostParams::default(), body).await;
+                    api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
                 if bound.is_ok() {
                     set(&api, &name, "Running", json!({"running": {"startedAt": now()}})).await;
                     kubelet.say(&name, &format!("{} begins", what(&pod)));
