@@ -202,7 +202,6 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 /// What the API server answered, or that it did not.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn refused(error: kube::Error) -> Failure {
     match error {
         // The resource itself is unknown: a missing object is answered by `get_opt`.
