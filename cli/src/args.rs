@@ -1,9 +1,15 @@
 //! What can be asked.
 
+mod cluster;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use stic_contract::ArtifactKind;
+
+pub(crate) use self::cluster::{
+    Connection, Format, GetArgs, LogsArgs, RenderArgs, RerunArgs, RunName, SteerArgs,
+};
 
 /// STIC from the command line: `kubectl stic ...`, or `kubectl-stic ...` by itself.
 #[derive(Debug, Parser)]
@@ -17,6 +23,14 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Run(RunArgs),
     Artifact(ArtifactArgs),
+    Get(GetArgs),
+    Logs(LogsArgs),
+    /// Hold a run on a cluster: its pods save and end, and no step starts.
+    Suspend(SteerArgs),
+    /// Let a run on a cluster that is held go on from where it was.
+    Resume(SteerArgs),
+    Rerun(RerunArgs),
+    Render(RenderArgs),
 }
 
 /// Run StageOneRun and StageTwoRun manifests on this machine, with no cluster.
@@ -65,7 +79,7 @@ Examples:
 pub(crate) struct ArtifactArgs {
     /// The run, as KIND/NAME.
     #[arg(value_name = "KIND/NAME", value_parser = run)]
-    pub run: (&'static str, String),
+    pub run: RunName,
     /// Which of its artifacts.
     #[arg(value_enum, default_value = "adapter")]
     pub artifact: Artifact,
@@ -117,9 +131,12 @@ fn volume(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-fn run(text: &str) -> Result<(&'static str, String), String> {
+fn run(text: &str) -> Result<RunName, String> {
     let (kind, name) = text.split_once('/').unwrap_or_default();
-    let kind = match kind.to_lowercase().as_str() {
+    // As kubectl prints it, the group may follow the kind.
+    let kind = kind.to_lowercase();
+    let kind = match kind.strip_suffix(".stic.dev").unwrap_or(&kind) {
+        _ if name.is_empty() => return Err("write KIND/NAME, such as stageonerun/scenes or s2/scenes".into()),
         "s1" | "stageonerun" | "stageoneruns" => "StageOneRun",
         "s2" | "stagetworun" | "stagetworuns" => "StageTwoRun",
         _ => return Err("write KIND/NAME, such as stageonerun/scenes or s2/scenes".into()),
@@ -141,7 +158,8 @@ mod tests {
     fn a_run_is_named_as_kubectl_names_it() {
         assert_eq!(run("StageOneRun/a"), Ok(("StageOneRun", "a".into())));
         assert_eq!(run("s2/b"), Ok(("StageTwoRun", "b".into())));
-        assert!(run("scenes").is_err() && run("pod/scenes").is_err());
+        assert_eq!(run("stageonerun.stic.dev/a"), Ok(("StageOneRun", "a".into())));
+        assert!(run("scenes").is_err() && run("pod/scenes").is_err() && run("s1/").is_err());
     }
 
     #[test]

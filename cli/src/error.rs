@@ -7,10 +7,14 @@ use stic_contract::ExitCode;
 
 use crate::say::tell;
 
+/// The cluster cannot be reached, or refuses (`EX_UNAVAILABLE`). No trainer ends with it.
+const UNAVAILABLE: u8 = 69;
+
 /// A failure: its message ends with the mend.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub exit: ExitCode,
+    /// The exit code.
+    pub code: u8,
     /// None if it has been told already.
     pub message: Option<String>,
 }
@@ -19,7 +23,7 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: ExitCode, message: impl fmt::Display) -> Self {
-        Self { exit, message: Some(message.to_string()) }
+        Self { code: exit.code(), message: Some(message.to_string()) }
     }
 
     /// A manifest or an argument is wrong.
@@ -40,6 +44,11 @@ impl Failure {
         }
     }
 
+    /// The cluster cannot be reached, or refuses.
+    pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
+        Self { code: UNAVAILABLE, message: Some(message.to_string()) }
+    }
+
     /// What cannot be.
     pub(crate) fn bug(what: impl fmt::Display) -> Self {
         Self::new(ExitCode::Bug, format!("{what}; this is a bug, please report it with the manifests"))
@@ -48,14 +57,14 @@ impl Failure {
     pub(crate) fn from_clap(error: clap::Error) -> Self {
         let _ = error.print();
         let exit = if error.use_stderr() { ExitCode::ConfigInvalid } else { ExitCode::Done };
-        Self { exit, message: None }
+        Self { code: exit.code(), message: None }
     }
 
     pub(crate) fn report(&self) -> std::process::ExitCode {
         if let Some(message) = &self.message {
-            let kind = if self.exit == ExitCode::Interrupted { "" } else { "error: " };
+            let kind = if self.code == ExitCode::Interrupted.code() { "" } else { "error: " };
             tell(format_args!("{kind}{message}"));
         }
-        self.exit.code().into()
+        self.code.into()
     }
 }

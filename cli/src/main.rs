@@ -1,9 +1,12 @@
-//! `kubectl-stic`: the kubectl plugin. `run` executes manifests on this machine, with no cluster.
+//! `kubectl-stic`: the kubectl plugin. `run` executes manifests on this machine, with no cluster; others look after runs
+//! on one.
 
 mod args;
+mod cluster;
 mod error;
 mod locate;
 mod manifests;
+mod render;
 mod run;
 mod say;
 mod state;
@@ -19,6 +22,12 @@ fn main() -> ExitCode {
         args::Args::try_parse().map_err(error::Failure::from_clap).and_then(|args| match args.command {
             args::Command::Run(args) => run::run(&args),
             args::Command::Artifact(args) => artifact(&args),
+            args::Command::Get(args) => cluster::get(&args),
+            args::Command::Logs(args) => cluster::logs(&args),
+            args::Command::Suspend(args) => cluster::suspend(&args, true),
+            args::Command::Resume(args) => cluster::suspend(&args, false),
+            args::Command::Rerun(args) => cluster::rerun(&args),
+            args::Command::Render(args) => render::render(&args),
         });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

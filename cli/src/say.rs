@@ -15,8 +15,12 @@ pub(crate) fn tell(text: impl Display) {
 /// Gives what was asked for.
 ///
 /// # Errors
-/// That it could not be written.
+/// That it could not be written; in silence where the reader has seen enough, such as `head`.
 pub(crate) fn print(text: impl Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::storage(Path::new("standard output")))
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| {
+        let has_left = error.kind() == std::io::ErrorKind::BrokenPipe;
+        let failure = Failure::storage(Path::new("standard output"))(error);
+        if has_left { Failure { message: None, ..failure } } else { failure }
+    })
 }

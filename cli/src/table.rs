@@ -83,7 +83,8 @@ fn model(state: &State, manifest: &Manifest, volumes: &Volumes) -> Option<String
     Some(volumes.resolve(&location, &manifest.folder).display().to_string())
 }
 
-fn size(bytes: u64) -> String {
+/// A size in units that people read.
+pub(crate) fn size(bytes: u64) -> String {
     let mut amount = bytes as f64;
     let mut unit = "B";
     for larger in ["KiB", "MiB", "GiB", "TiB"] {

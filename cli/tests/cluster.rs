@@ -1,0 +1,137 @@
+//! `kubectl-stic` against a real API server, with the real controller and Kubernetes' own Job controller; only the
+//! kubelet is played, and its logs are served as a kubelet serves them.
+//!
+//! `tests/cluster/cluster.sh --control-plane cargo test -p kubectl-stic --test cluster -- --ignored`
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../../operator/tests/pure/common.rs"]
+#[expect(dead_code, reason = "the operator's tests use the rest")]
+mod common;
+#[path = "cluster/kubelet.rs"]
+mod kubelet;
+#[path = "cluster/world.rs"]
+mod world;
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use stic_contract::StepName;
+
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make cluster-suite"]
+async fn a_run_is_shown_heard_held_and_run_again() {
+    let world = World::new().await;
+    let none = world.stic(&["get"]);
+    none.ends(0, "");
+    assert!(none.err.contains(&format!("No runs found in namespace {}.", world.namespace)), "{}", none.err);
+    let missing = world.stic(&["get", "s1/one"]);
+    missing.ends(64, "");
+    assert!(missing.err.contains("stageonerun/one does not exist in namespace"), "{}", missing.err);
+
+    world.kubelet.hold(StepName::Prepare);
+    world.kubelet.hold(StepName::Generate);
+    world.stage_one("  preferences: {shards: 2}\n");
+    world.until("a pod of prepare", |seen| seen["pods"].as_array().is_some_and(|pods| pods.len() == 1)).await;
+    let early = world.stic(&["rerun", "s1/one"]);
+    assert_eq!(early.code, 64, "{early:?}");
+    assert!(early.err.contains("is not over (Preparing); wait for it, or add --force"), "{}", early.err);
+    world.kubelet.release(StepName::Prepare);
+    world.until("both shards run", |seen| running(seen, "generate") == 2).await;
+
+    // What a person sees of it.
+    let tree = world.stic(&["get", "StageOneRun/one"]);
+    assert!(tree.out.starts_with("stageonerun/one  Generating"), "{}", tree.out);
+    for part in [
+        "Succeeded=Unknown  InputsReady=True  Suspended=False",
+        "├─ prepare   Succeeded  1 attempt",
+        "exit 0",
+        "shard 1",
+        "artifacts",
+    ] {
+        assert!(tree.out.contains(part), "{part:?} is not in: {}", tree.out);
+    }
+    assert!(world.stic(&["get"]).out.contains("stageonerun/one  Generating"));
+
+    // What its pods say.
+    let all = world.stic(&["logs", "s1/one"]);
+    all.ends(0, "[generate 0] generate 0 begins\n[generate 1] generate 1 begins\n");
+    world.stic(&["logs", "s1/one", "--shard", "1"]).ends(0, "generate 1 begins\n");
+    world.stic(&["logs", "s1/one", "--step", "prepare"]).ends(0, "prepare 0 begins\nprepare 0 ends\n");
+    let none = world.stic(&["logs", "s1/one", "--previous"]);
+    assert!(none.code == 64 && none.err.contains("leave out --previous"), "{none:?}");
+
+    // The kubelet cuts each log off once; nothing is lost or said twice.
+    let following =
+        world.command(&["logs", "s1/one", "-f"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    world.kubelet.until_heard(2).await;
+    world.stic(&["suspend", "s1/one"]).ends(
+        0,
+        "stageonerun/one suspended: its pods save and end, and no step starts until it is resumed\n",
+    );
+    world.stic(&["suspend", "s1/one"]).ends(0, "stageonerun/one is suspended already\n");
+    world.until("held", |seen| phase(seen) == "Suspended" && running(seen, "generate") == 0).await;
+    assert!(world.stic(&["get", "s1/one"]).out.starts_with("stageonerun/one  Suspended"));
+    world.stic(&["resume", "s1/one"]).ends(0, "stageonerun/one resumed: it goes on from where it was\n");
+    world.stic(&["resume", "s1/one"]).ends(0, "stageonerun/one is not suspended\n");
+    world.until("both shards run again", |seen| running(seen, "generate") == 2).await;
+    world.kubelet.release(StepName::Generate);
+    let done = world.until("done", |seen| phase(seen) == "Succeeded").await;
+    let heard = following.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&heard.stdout);
+    assert_eq!(heard.status.code(), Some(0), "{text}");
+    let said = |line: &str| text.lines().filter(|other| *other == line).count();
+    assert_eq!(said("[prepare] prepare 0 ends"), 0, "it was over before: {text}");
+    for line in ["[generate 0] generate 0 begins", "[generate 1] generate 1 begins"] {
+        assert_eq!(said(line), 2, "of the pod before and after it was held: {text}");
+    }
+    for line in [
+        "[generate 0] generate 0 ends",
+        "[generate 1] generate 1 ends",
+        "[train] train 0 begins",
+        "[train] train 0 ends",
+    ] {
+        assert_eq!(said(line), 1, "{line} in: {text}");
+    }
+
+    // And again.
+    assert_eq!(done["run"]["status"]["artifacts"].as_array().map(Vec::len), Some(3), "{done:#}");
+    world
+        .stic(&["suspend", "s1/one"])
+        .ends(0, "stageonerun/one is over (Succeeded): there is nothing to hold\n");
+    world.stic(&["rerun", "s1/one"]).ends(0, "stageonerun/one runs again (rerun 1)\n");
+    let again = world
+        .until("done again", |seen| phase(seen) == "Succeeded" && seen["run"]["status"]["rerun"] == 1)
+        .await;
+    assert_eq!(again["jobs"].as_array().map(Vec::len), Some(6));
+    let tree = world.stic(&["get", "s1/one"]).out;
+    assert!(tree.contains("rerun 1") && tree.contains("earlier"), "{tree}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make cluster-suite"]
+async fn what_a_cluster_refuses_is_told_with_the_mend() {
+    let world = World::new().await;
+    let unknown = world.stic(&["get", "--context", "elsewhere"]);
+    assert!(unknown.code == 64 && unknown.err.contains("--context"), "{unknown:?}");
+    let gone = world.stic(&["get", "--kubeconfig", "/nonexistent/kubeconfig"]);
+    assert!(gone.code == 64 && gone.err.contains("/nonexistent/kubeconfig"), "{gone:?}");
+    let unreachable = world.with_server("https://127.0.0.1:1", "a", &["get"]);
+    assert!(unreachable.code == 69 && unreachable.err.contains("cannot be reached"), "{unreachable:?}");
+    let stranger = world.with_server(&world.server(), "nobody", &["get", "s1/one"]);
+    assert!(stranger.code == 69 && stranger.err.contains("log in again"), "{stranger:?}");
+}
+
+fn phase(seen: &Value) -> &str {
+    let conditions = seen["run"]["status"]["conditions"].as_array();
+    let succeeded = conditions.into_iter().flatten().find(|condition| condition["type"] == "Succeeded");
+    succeeded.and_then(|condition| condition["reason"].as_str()).unwrap_or_default()
+}
+
+fn running(seen: &Value, step: &str) -> usize {
+    let pods = seen["pods"].as_array().into_iter().flatten();
+    pods.filter(|pod| pod["metadata"]["labels"]["stic.dev/step"] == json!(step))
+        .filter(|pod| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null())
+        .count()
+}

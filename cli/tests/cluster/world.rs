@@ -1,0 +1,141 @@
+//! A namespace of a control plane, with the controller in this process and a played kubelet.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use serde_json::Value;
+use stic_operator::process;
+use stic_operator::settings::{Args, Given, Settings};
+use tempfile::TempDir;
+
+use crate::common::STAGE_ONE;
+use crate::kubelet::Kubelet;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+
+pub(crate) struct World {
+    pub namespace: String,
+    pub kubelet: Kubelet,
+    folder: TempDir,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    #[track_caller]
+    pub(crate) fn ends(&self, code: i32, out: &str) {
+        assert_eq!((self.code, self.out.as_str()), (code, out), "{}", self.err);
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let client = Client::try_default().await.expect("KUBECONFIG names a cluster");
+        let folder = tempfile::tempdir().expect("a folder");
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("main").split('_').next().unwrap_or_default().to_owned();
+        let namespace = format!("cli-{}-{test}", std::process::id());
+        kubectl(&["apply", "--server-side", "--force-conflicts", "-f", CRDS], "");
+        kubectl(
+            &[
+                "wait",
+                "--for=condition=Established",
+                "crd/stageoneruns.stic.dev",
+                "crd/stagetworuns.stic.dev",
+            ],
+            "",
+        );
+        kubectl(&["create", "namespace", &namespace], "");
+        let claim = |name: &str| {
+            format!(
+                "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteMany], resources: {{requests: {{storage: 1Gi}}}}}}}}"
+            )
+        };
+        let claims = ["models", "coco", "stic"].map(claim).join("\n---\n");
+        kubectl(&["apply", "--namespace", &namespace, "-f", "-"], &claims);
+        let given = Given {
+            trainer_image: Some("registry/trainer@sha256:00".into()),
+            namespace: Some(namespace.clone()),
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            leader_election: Some(false),
+            progress_seconds: Some(1),
+            ..Given::default()
+        };
+        let settings = Settings::settle(Args { config: None, given }).expect("settings");
+        tokio::spawn(async move { process::run(settings).await.expect("the operator runs") });
+        Self { kubelet: Kubelet::start(client, &namespace, folder.path()).await, namespace, folder }
+    }
+
+    pub(crate) fn stage_one(&self, extra: &str) {
+        let run = format!(
+            "apiVersion: stic.dev/v1alpha1\nkind: StageOneRun\nmetadata: {{name: one}}\nspec:{STAGE_ONE}{extra}"
+        );
+        kubectl(&["apply", "--namespace", &self.namespace, "-f", "-"], &run);
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-stic"));
+        command.args(args).args(["--namespace", &self.namespace]);
+        command
+    }
+
+    pub(crate) fn stic(&self, args: &[&str]) -> Said {
+        said(&mut self.command(args))
+    }
+
+    /// The same with another server and another token.
+    pub(crate) fn with_server(&self, server: &str, token: &str, args: &[&str]) -> Said {
+        let path = self.folder.path().join("kubeconfig");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: a, cluster: {{server: \"{server}\", insecure-skip-tls-verify: true}}}}]\nusers: [{{name: a, user: {{token: {token}}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n"
+        );
+        std::fs::write(&path, text).expect("a file");
+        said(self.command(args).arg("--kubeconfig").arg(&path))
+    }
+
+    pub(crate) fn server(&self) -> String {
+        kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"], "")
+    }
+
+    /// Waits until `kubectl-stic get` sees what is wanted.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let since = Instant::now();
+        loop {
+            let said = self.stic(&["get", "s1/one", "-o", "json"]);
+            let seen: Value = serde_json::from_str(&said.out).expect("JSON");
+            if wanted(&seen) {
+                return seen;
+            }
+            assert!(since.elapsed() < PATIENCE, "not {what}: {}", self.stic(&["get", "s1/one"]).out);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+fn said(command: &mut Command) -> Said {
+    let output = command.output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+fn kubectl(args: &[&str], input: &str) -> String {
+    use std::io::Write as _;
+    let mut child = Command::new("kubectl")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl is on PATH");
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it is read");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "kubectl {args:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
