@@ -67,10 +67,11 @@ chart-test: ## The Helm chart on a control plane of its own; no root
 cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
 	tests/cluster/test.sh
 
-controller-test: ## The controller on a control plane of its own, killed before and after every write; no root
+controller-test: ## Controller and kubectl-stic on a control plane of their own, killed before and after every write; no root
 	tests/cluster/build.sh --control-plane >/dev/null
 	tests/cluster/cluster.sh --control-plane \
 	  cargo test --release -p stic-operator --features failpoints --test cluster -- --ignored
+	tests/cluster/cluster.sh --control-plane cargo test --release -p kubectl-stic --test cluster -- --ignored
 
 # A node of its own with both images: no pod there pulls anything.
 NODE = tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar

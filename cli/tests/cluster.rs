@@ -20,7 +20,7 @@ use stic_contract::StepName;
 use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster: make cluster-suite"]
+#[ignore = "needs a cluster: make controller-test"]
 async fn a_run_is_shown_heard_held_and_run_again() {
     let world = World::new().await;
     let none = world.stic(&["get"]);
@@ -110,7 +110,7 @@ async fn a_run_is_shown_heard_held_and_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster: make cluster-suite"]
+#[ignore = "needs a cluster: make controller-test"]
 async fn what_a_cluster_refuses_is_told_with_the_mend() {
     let world = World::new().await;
     let unknown = world.stic(&["get", "--context", "elsewhere"]);
