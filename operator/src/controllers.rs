@@ -8,4 +8,5 @@ pub mod recorded;
 pub mod run;
 pub mod stage_one;
 pub mod stage_two;
+mod timing;
 mod train;

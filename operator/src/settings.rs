@@ -47,7 +47,7 @@ pub struct Given {
     /// How many runs of a kind are reconciled at once [default: 8]
     #[arg(long, value_name = "N", env = "STIC_CONCURRENCY")]
     pub concurrency: Option<u16>,
-    /// Seconds between two looks at the progress of a running step [default: 5]
+    /// Seconds between two looks at the progress of a running step; more after minutes, up to 60 [default: 5]
     #[arg(long, value_name = "SECONDS", env = "STIC_PROGRESS_SECONDS")]
     pub progress_seconds: Option<u64>,
     /// How many pods are asked for their progress at once [default: 32]

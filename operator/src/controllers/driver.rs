@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -19,17 +19,13 @@ use super::finished;
 use super::observe::{self, Seen};
 use super::run::Run;
 use super::stage_two::Upstream;
+use super::timing;
 use crate::cluster::job_state::{self, Reading};
 use crate::context::Context;
 use crate::plan::{JobRef, Plan, StepObservation, StepOutcome, plan};
 use crate::refusal::{Reason, Refusal};
 use crate::status::{Facts, differs, status};
 use crate::validated::{Validated, identity};
-
-/// What nobody reports: a claim that was made, a quota that was raised, a node that came back.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
-/// Should a watch ever lose something, an unfinished run is looked at this often.
-const RESYNC: Duration = Duration::from_secs(600);
 
 /// A reconciliation failed and is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +174,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         validated.pin(&started_with, layout);
         next = plan(&settled, &seen.observed);
     }
-    let deadline = settled.as_ref().ok().and_then(|run| deadline(run, &before, &now));
+    let deadline = settled.as_ref().ok().and_then(|run| timing::left(run, &before, &now));
     if deadline == Some(Duration::ZERO) && !matches!(next, Plan::Done { .. } | Plan::Fail { .. }) {
         next = Plan::Fail {
             reason: Reason::DeadlineExceeded,
@@ -254,9 +250,9 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
     }
     let runs = seen.current.is_some() && seen.observed.steps.values().any(is_open);
     let wait = match () {
-        () if waits => LOOK_AGAIN,
-        () if runs => context.settings.progress_interval,
-        () => RESYNC,
+        () if waits => timing::LOOK_AGAIN,
+        () if runs => timing::progress(context.settings.progress_interval, &record.previous, &now),
+        () => timing::RESYNC,
     };
     Ok(Action::requeue(deadline.map_or(wait, |left| wait.min(left.max(Duration::from_secs(1))))))
 }
@@ -283,13 +279,4 @@ fn validate<K: Run>(
         Some(DeserializeGuard(Ok(upstream))) => object.validate(Upstream::Found(upstream)),
         _ => object.validate(Upstream::Missing),
     }
-}
-
-/// The time until a run's deadline.
-fn deadline(run: &Validated, before: &RunStatus, now: &Time) -> Option<Duration> {
-    let limit = run.operation.active_deadline_seconds?;
-    let spent =
-        before.start_time.as_ref().map_or(SignedDuration::ZERO, |start| now.0.duration_since(start.0));
-    let left = SignedDuration::from_secs(i64::from(limit)) - spent;
-    Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
 }
