@@ -5,9 +5,11 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-# One profile and one selection of packages for everything: another selection unifies features otherwise and would
-# build candle twice.
-CARGO_BUILD := cargo build --release --workspace --bins --tests
+# One profile, one selection of packages and features for everything: another one unifies features otherwise and would
+# build candle twice. The operator has the points at which its suite kills it; that of the images has none.
+SELECTION := --release --workspace --features stic-operator/failpoints
+CARGO_BUILD := cargo build $(SELECTION) --bins --tests
+CARGO_TEST := cargo test $(SELECTION)
 BIN := target/release
 WORK ?= stic-work
 CACHE := $(HOME)/.cache/stic
@@ -15,8 +17,8 @@ REQUIREMENTS := tests/requirements.txt
 VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
 PYTHON ?= python3
 
-.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test chart-test cluster-test controller-test cluster e2e \
-	audit clean
+.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test \
+	chart-test cluster-test cluster-programs controller-test cluster e2e rbac-test audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,14 +29,26 @@ build: ## Build everything
 quickstart: build ## Both stages on a toy model, then a table of what they changed (WORK=DIR, stic-work by default)
 	examples/quickstart/run.sh $(WORK)
 
-test: lint unit image-test quickstart-test python-tests ## All tests
+# A node needs root; what needs none runs without: make test NODE=no
+NODE ?= yes
+ifeq ($(NODE),yes)
+NODE_TESTS := e2e rbac-test
+endif
+
+test: ## All tests; as root on Linux, or NODE=no without those that need a node
+	@[ "$(NODE)" = no ] || [ "$$(id -u)" = 0 ] || { echo >&2 "make test starts a Kubernetes node of its own, which needs root: run it as root, or leave those tests out with make test NODE=no"; exit 1; }
+	$(MAKE) --no-print-directory -j2 build cluster-programs
+	$(MAKE) --no-print-directory lint unit image-test quickstart-test python-tests chart-test controller-test $(NODE_TESTS)
+
+cluster-programs:
+	tests/cluster/build.sh $(if $(filter no,$(NODE)),--control-plane) >/dev/null
 
 lint: ## rustfmt, clippy with -D warnings
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy $(SELECTION) --all-targets -- -D warnings
 
 unit: build ## Rust tests: parity with PyTorch, the trainer's suites, the API, the CLI
-	cargo test --release --workspace
+	$(CARGO_TEST)
 
 QUICKSTART_TEST := target/quickstart-test
 
@@ -67,17 +81,15 @@ chart-test: ## The Helm chart on a control plane of its own; no root
 cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
 	tests/cluster/test.sh
 
-controller-test: ## Controller and kubectl-stic on a control plane of their own, killed before and after every write; no root
+controller-test: build ## Controller and kubectl-stic on a control plane of their own, killed before and after every write; no root
 	tests/cluster/build.sh --control-plane >/dev/null
-	tests/cluster/cluster.sh --control-plane \
-	  cargo test --release -p stic-operator --features failpoints --test cluster -- --ignored
-	tests/cluster/cluster.sh --control-plane cargo test --release -p kubectl-stic --test cluster -- --ignored
+	tests/cluster/cluster.sh --control-plane --logs target/audit/control-plane $(CARGO_TEST) --test cluster -- --ignored
 
 # A node of its own with both images: no pod there pulls anything.
-NODE = tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
+ON_NODE := tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
 
 cluster: images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
-	$(NODE) tests/cluster/try.sh
+	$(ON_NODE) tests/cluster/try.sh
 
 # A KUBECONFIG of the environment is not meant: only one that is given here is a cluster to test on.
 ifeq ($(origin KUBECONFIG),command line)
@@ -85,7 +97,7 @@ e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG
 	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
 else
 e2e: images
-	$(NODE) tests/e2e/run.sh
+	$(ON_NODE) tests/e2e/run.sh
 endif
 
 audit: ## Licences, sources and advisories of dependencies

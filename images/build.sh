@@ -34,11 +34,10 @@ for image in "$@"; do
     *) die "$image is no image of this repository: stic-operator, stic-trainer" ;;
   esac
   # A package at a time, so that the features of its dependencies do not hang on what else is built.
-  # Symbols are a quarter of the operator's binary.
-  CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --locked --target "$target" --target-dir target/static -p "$image" --bin "$image"
+  RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --profile image --locked --target "$target" --target-dir target/static -p "$image" --bin "$image"
   python3 images/oci.py --dockerfile "${image#stic-}/Dockerfile" \
-    --stage "build:/out=target/static/$target/release" \
+    --stage "build:/out=target/static/$target/image" \
     --arg "VERSION=$version" --arg "REVISION=$revision" ${SOURCE:+--arg "SOURCE=$SOURCE"} \
     --name "${REGISTRY:-stic.dev}/$image:$version" --output "target/images/$image.tar" --max-bytes $limit
 done

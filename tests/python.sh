@@ -12,7 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 echo "== further models through the Rust parity gates: other seeds, widths, heads, grids, prompts"
 "$python" "$root/tests/parity/make_fixtures.py" --variants "$scratch/variants"
-STIC_PARITY_DIR=$scratch/variants cargo test --release --workspace --test parity
+STIC_PARITY_DIR=$scratch/variants cargo test --release --workspace --features stic-operator/failpoints --test parity
 
 echo "== all layouts of LLaVA checkpoints"
 "$python" "$root/tests/parity/check_layouts.py" --trainer "$bin/stic-trainer"
