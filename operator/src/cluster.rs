@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod backoff;
 pub mod children;
+pub mod claims;
 pub mod failpoint;
 pub mod job_state;
 pub mod lease;

@@ -14,6 +14,7 @@ use stic_crds::{RunStatus, StageOneRun};
 use crate::build::labels::OPERATOR;
 use crate::cluster::backoff::Backoff;
 use crate::cluster::children::Children;
+use crate::cluster::claims::Claims;
 use crate::cluster::progress;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -39,6 +40,8 @@ pub struct Context {
     pub stage_ones: Store<DeserializeGuard<StageOneRun>>,
     /// Who starts from them.
     pub references: References,
+    /// Who waits for a claim.
+    pub claims: Claims,
     /// Asks pods how far they are.
     pub progress: progress::Client,
     /// Failures in a row.
@@ -68,6 +71,7 @@ impl Context {
             pods: Arc::default(),
             stage_ones,
             references: References::default(),
+            claims: Claims::default(),
             backoff: Backoff::default(),
             written: Written::default(),
         }

@@ -3,6 +3,7 @@
 pub mod act;
 pub mod driver;
 mod finished;
+mod not_understood;
 pub mod observe;
 pub mod recorded;
 pub mod run;

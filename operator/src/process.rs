@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::children::{Touched, Triggers, follow};
+use crate::cluster::claims;
 use crate::cluster::lease::Candidate;
 use crate::context::Context;
 use crate::controllers::driver::{on_error, reconcile};
@@ -105,7 +106,9 @@ async fn work(
     let (stage_one, ones) = mpsc::unbounded_channel();
     let (stage_two, twos) = mpsc::unbounded_channel();
     let triggers = Triggers { stage_one, stage_two };
+    let (of_claims, wakes) = (context.clone(), triggers.clone());
     let followers = [
+        tokio::spawn(async move { claims::follow(api(&of_claims), &of_claims.claims, &wakes).await }),
         tokio::spawn(follow(api(&context), context.jobs.clone(), triggers.clone())),
         tokio::spawn(follow(api(&context), context.pods.clone(), triggers.clone())),
     ];

@@ -33,6 +33,7 @@ pub enum Reason {
     JobRejected,
     ClaimMissing,
     ClaimLost,
+    ClaimTerminating,
     ClaimUnbound,
     PodsNotCreated,
     QuotaExceeded,
@@ -42,6 +43,7 @@ pub enum Reason {
     NodeLost,
     ResultLost,
     JobDeleted,
+    NotUnderstood,
 }
 
 impl Reason {
@@ -74,6 +76,7 @@ impl Reason {
             Self::JobRejected => "JobRejected",
             Self::ClaimMissing => "ClaimMissing",
             Self::ClaimLost => "ClaimLost",
+            Self::ClaimTerminating => "ClaimTerminating",
             Self::ClaimUnbound => "ClaimUnbound",
             Self::PodsNotCreated => "PodsNotCreated",
             Self::QuotaExceeded => "QuotaExceeded",
@@ -83,6 +86,7 @@ impl Reason {
             Self::NodeLost => "NodeLost",
             Self::ResultLost => "ResultLost",
             Self::JobDeleted => "JobDeleted",
+            Self::NotUnderstood => "NotUnderstood",
         }
     }
 

@@ -128,6 +128,7 @@ fn conditions(
         Reason::StageOneNotSucceeded
         | Reason::ClaimMissing
         | Reason::ClaimLost
+        | Reason::ClaimTerminating
         | Reason::ClaimUnbound
         | Reason::ClaimNotShareable => ("False", verdict.reason, verdict.message.clone()),
         _ if prepared => ("True", Reason::InputsReady, "every input is there and was checked".to_owned()),
@@ -205,10 +206,17 @@ fn step(previous: &RunStatus, observed: &Observed, plan: &Plan, name: StepName, 
         }
         Some(StepOutcome::Waiting { .. }) => StepState::Pending,
         Some(StepOutcome::Succeeded(_)) => StepState::Succeeded,
-        Some(StepOutcome::Failed { .. }) => StepState::Failed,
+        Some(StepOutcome::Failed { .. }) if matches!(plan, Plan::Fail { .. }) => StepState::Failed,
+        // It is tried again as soon as that may be.
+        Some(StepOutcome::Failed { .. }) => StepState::Pending,
         None if matches!(plan, Plan::Done { .. }) => StepState::Reused,
         None if passed_over(observed, name) => StepState::Reused,
         None => StepState::Pending,
+    };
+    // Of a run that is over no step runs on: its Jobs are ended.
+    let state = match (plan, state) {
+        (Plan::Fail { .. }, StepState::Running | StepState::Suspended) => StepState::Failed,
+        (_, state) => state,
     };
     let over = matches!(state, StepState::Succeeded | StepState::Failed);
     let result = match seen.map(|seen| &seen.outcome) {

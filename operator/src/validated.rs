@@ -131,6 +131,11 @@ impl Validated {
             .collect()
     }
 
+    /// All claims, that of the output last.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.input_claims().into_iter().chain([self.output.location.volume.as_str()])
+    }
+
     /// Takes what decides the result from the run config that the run started with, so that neither another version
     /// of this operator nor a change of the pods moves a run that is under way.
     pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {

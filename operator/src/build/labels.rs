@@ -58,6 +58,12 @@ pub fn owner(run: &RunIdentity) -> OwnerReference {
     }
 }
 
+/// Whether an owner is a run.
+#[must_use]
+pub fn is_run(owner: &OwnerReference) -> bool {
+    owner.api_version.split('/').next() == Some(GROUP)
+}
+
 /// The kind as Kubernetes spells it.
 #[must_use]
 pub const fn kind(kind: RunKind) -> &'static str {

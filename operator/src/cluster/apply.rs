@@ -8,9 +8,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::{ApiResource, DynamicObject};
+use kube::error::DiscoveryError;
 use kube::runtime::events::{Event, EventType};
-use kube::{Api, Error, Resource, ResourceExt};
+use kube::{Api, Error, Resource, ResourceExt, discovery};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -81,14 +82,21 @@ impl Context {
         }
     }
 
-    /// Makes `run` own a claim that was made for it, or no longer.
-    pub async fn own_claim(&self, run: &RunIdentity, claim: &str, owned: bool) -> kube::Result<()> {
-        let reference = if owned {
-            serde_json::to_value(labels::owner(run)).map_err(Error::SerdeError)?
+    /// Makes `run` own a claim that was made for it, or lets go of it: then no run takes it along, also none that it
+    /// was shared with.
+    pub async fn own_claim(
+        &self,
+        run: &RunIdentity,
+        claim: &PersistentVolumeClaim,
+        owned: bool,
+    ) -> kube::Result<()> {
+        let references = if owned {
+            vec![serde_json::to_value(labels::owner(run)).map_err(Error::SerdeError)?]
         } else {
-            json!({"$patch": "delete", "uid": run.uid})
+            let of_runs = claim.owner_references().iter().filter(|owner| labels::is_run(owner));
+            of_runs.map(|owner| json!({"$patch": "delete", "uid": owner.uid})).collect()
         };
-        self.patch_claim(run, claim, reference).await
+        self.patch_claim(run, &claim.name_any(), references).await
     }
 
     /// Makes `run` one of the owners that a claim goes with: the last of them takes it along.
@@ -96,12 +104,12 @@ impl Context {
         let mut owner = labels::owner(run);
         owner.controller = None;
         owner.block_owner_deletion = None;
-        self.patch_claim(run, claim, serde_json::to_value(owner).map_err(Error::SerdeError)?).await
+        self.patch_claim(run, claim, vec![serde_json::to_value(owner).map_err(Error::SerdeError)?]).await
     }
 
-    async fn patch_claim(&self, run: &RunIdentity, claim: &str, owner: Value) -> kube::Result<()> {
+    async fn patch_claim(&self, run: &RunIdentity, claim: &str, owners: Vec<Value>) -> kube::Result<()> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &run.namespace);
-        let patch = Patch::Strategic(json!({"metadata": {"ownerReferences": [owner]}}));
+        let patch = Patch::Strategic(json!({"metadata": {"ownerReferences": owners}}));
         self.write(Write::PatchClaim, api.patch(claim, &PatchParams::default(), &patch)).await.map(drop)
     }
 
@@ -116,17 +124,11 @@ impl Context {
     /// Holds a Job that Kueue admits, or lets Kueue admit it again: its Workload is what may be changed, never the
     /// Job.
     pub async fn suspend_workload(&self, job: &Job, held: bool) -> kube::Result<()> {
-        let kind = GroupVersionKind::gvk("kueue.x-k8s.io", "v1beta1", "Workload");
+        let Some(resource) = self.workloads().await? else { return Ok(()) };
         let namespace = job.namespace().unwrap_or_default();
-        let resource = ApiResource::from_gvk(&kind);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &resource);
         let of_job = format!("kueue.x-k8s.io/job-uid={}", job.uid().unwrap_or_default());
-        let workloads = match api.list(&ListParams::default().labels(&of_job)).await {
-            Ok(workloads) => workloads,
-            // The label asks for a queue, but nobody serves it: the Job was created suspended and stays so.
-            Err(Error::Api(status)) if status.code == 404 => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let workloads = api.list(&ListParams::default().labels(&of_job)).await?;
         for workload in workloads {
             let active = workload.data["spec"]["active"].as_bool().unwrap_or(true);
             if active == held {
@@ -137,6 +139,16 @@ impl Context {
             }
         }
         Ok(())
+    }
+
+    /// Kueue's Workload in the version that the cluster prefers. Absent where the label asks for a queue that nobody
+    /// serves: the Job was created suspended and stays so.
+    async fn workloads(&self) -> kube::Result<Option<ApiResource>> {
+        match discovery::group(&self.client, "kueue.x-k8s.io").await {
+            Ok(group) => Ok(group.recommended_kind("Workload").map(|(resource, _)| resource)),
+            Err(Error::Discovery(DiscoveryError::MissingApiGroup(_))) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes a Job, its ConfigMap and, behind it, its pods.
@@ -174,6 +186,30 @@ impl Context {
         let patch = Patch::Apply(&body);
         let request = api.patch_status(&run.name, &parameters, &patch);
         Ok(self.write(Write::PatchStatus, request).await?.resource_version())
+    }
+
+    /// Writes a part of a status beside the rest of it, which is another version's and stays.
+    pub async fn patch_beside<K>(
+        &self,
+        run: &RunIdentity,
+        version: Option<&str>,
+        status: &Value,
+    ) -> kube::Result<()>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &run.namespace, &resource);
+        let body = json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {"name": run.name, "uid": run.uid, "resourceVersion": version},
+            "status": status,
+        });
+        // As its own manager: to apply a part under the name that applied the whole would remove the rest.
+        let parameters = PatchParams::apply("stic-operator/not-understood").force();
+        let patch = Patch::Apply(&body);
+        self.write(Write::PatchStatus, api.patch_status(&run.name, &parameters, &patch)).await.map(drop)
     }
 
     /// Publishes an event about a run. One that cannot be written is not worth a retry.

@@ -18,6 +18,8 @@ use crate::refusal::Reason;
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// A message that is not a result is the end of a log: this much of it is shown.
 const SHOWN_CHARS: usize = 600;
+/// The time the Job controller has for making pods before its events are asked for a reason.
+const MAKING_PODS: SignedDuration = SignedDuration::from_secs(5);
 
 /// What a Job and its pods say.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +59,7 @@ pub fn read(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> JobStat
     };
     let reading = match condition(job) {
         Ended::Complete => complete(step, &by_index, shards),
-        Ended::Failed { reason, message } => Reading::Outcome(failed(step, pods, reason, message)),
+        Ended::Failed { reason, message } => Reading::Outcome(failed(step, shards, pods, reason, message)),
         Ended::No => Reading::Outcome(unfinished(step, job, pods, now)),
     };
     JobState { reading, attempts: most(&|_| true).max(1), interrupted: most(&asked_to_be_resumed) }
@@ -127,7 +129,7 @@ fn said(step: StepName, ended: &ContainerStateTerminated) -> Result<StepResult, 
 }
 
 /// Why a Job failed: its last pod that failed by itself knows best.
-fn failed(step: StepName, pods: &[Arc<Pod>], reason: &str, message: &str) -> StepOutcome {
+fn failed(step: StepName, shards: u32, pods: &[Arc<Pod>], reason: &str, message: &str) -> StepOutcome {
     if reason == "DeadlineExceeded" {
         return StepOutcome::Failed {
             reason: Reason::DeadlineExceeded,
@@ -145,7 +147,12 @@ fn failed(step: StepName, pods: &[Arc<Pod>], reason: &str, message: &str) -> Ste
         (!ExitCode::from_status(ended.exit_code).is_retryable(), ended.finished_at.clone())
     });
     let (exit, said) = match culprits.last() {
-        Some((_, ended)) => (exit_code(ended), words(step, ended)),
+        Some((pod, ended)) => {
+            let said = words(step, ended);
+            // Of several indexes it matters which one.
+            let said = if shards > 1 { format!("index {} of {shards}: {said}", index(pod)) } else { said };
+            (exit_code(ended), said)
+        }
         None => match pods.iter().rev().find_map(|pod| evicted(pod)) {
             Some(why) => (ExitCode::Bug, why),
             // The pods are gone; the Job's own message names the exit code that ended it.
@@ -230,17 +237,45 @@ fn unfinished(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> StepO
     }
 }
 
-/// Whether a Job that should have pods has none although it had time to make them.
+/// Pods that a Job should have and has not, although it had time to make them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MissingPods {
+    /// How many.
+    pub missing: usize,
+    /// How many there should be.
+    pub wanted: usize,
+    /// What was said before that is of no matter any more.
+    pub since: Option<Time>,
+}
+
+/// The pods that a Job lacks, if any.
 #[must_use]
-pub fn lacks_pods(job: &Job, pods: &[Arc<Pod>], now: &Time) -> bool {
-    let held = job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
-    let since = job
-        .status
-        .as_ref()
-        .and_then(|status| status.start_time.as_ref())
-        .or(job.metadata.creation_timestamp.as_ref());
-    let old = since.is_some_and(|since| now.0.duration_since(since.0) > SignedDuration::from_secs(10));
-    !held && !is_over(job) && pods.is_empty() && old
+pub fn missing_pods(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Option<MissingPods> {
+    let (spec, status) = (job.spec.as_ref()?, job.status.as_ref());
+    if spec.suspend == Some(true) || is_over(job) {
+        return None;
+    }
+    let count = |count: Option<i32>| usize::try_from(count.unwrap_or_default()).unwrap_or_default();
+    let failed = status.and_then(|status| status.failed_indexes.as_deref()).map_or(0, count_indexes);
+    let left = count(spec.completions).saturating_sub(count(status.and_then(|it| it.succeeded)) + failed);
+    let wanted = left.min(count(spec.parallelism));
+    let missing = wanted.saturating_sub(pods.iter().filter(|pod| !is_finished(pod)).count());
+    let started =
+        status.and_then(|status| status.start_time.as_ref()).or(job.metadata.creation_timestamp.as_ref());
+    let made = pods.iter().filter_map(|pod| pod.metadata.creation_timestamp.as_ref());
+    let since = started.into_iter().chain(made).max_by_key(|time| time.0).cloned();
+    let old = since.as_ref().is_some_and(|since| now.0.duration_since(since.0) > MAKING_PODS);
+    (missing > 0 && old).then_some(MissingPods { missing, wanted, since })
+}
+
+/// How many indexes a list such as `1,3-5` has.
+fn count_indexes(list: &str) -> usize {
+    list.split(',').filter(|part| !part.is_empty()).fold(0, |sum, part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) =
+            (first.parse::<usize>().unwrap_or_default(), last.parse::<usize>().unwrap_or_default());
+        sum + (last + 1).saturating_sub(first)
+    })
 }
 
 fn asked_to_be_resumed(pod: &Pod) -> bool {

@@ -116,7 +116,9 @@ fn ours<K>(made: Created<K>, kind: &str, name: &str) -> Result<Box<K>, Launched>
 async fn claims(context: &Context, run: &Validated, shards: u32) -> kube::Result<Result<bool, Launched>> {
     let output = run.output.location.volume.as_str();
     let mut one_node = false;
-    for name in run.input_claims().into_iter().chain([output]) {
+    // First the note, then the look: what comes in between is heard of.
+    context.claims.await_for(&run.run, run.claims());
+    for name in run.claims() {
         let mut found = observe::claim(context, &run.run, name).await?;
         if name == output
             && let Some(wanted) = volume_claim(run)
@@ -132,6 +134,9 @@ async fn claims(context: &Context, run: &Validated, shards: u32) -> kube::Result
             );
             return Ok(Err(Launched::Blocked { reason: Reason::ClaimMissing, message }));
         };
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Ok(Err(going(name, "create it again then, and the run goes on")));
+        }
         if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost") {
             let message = format!(
                 "PersistentVolumeClaim {name} has lost its volume; restore the volume or the claim, and the run goes on"
@@ -148,6 +153,7 @@ async fn claims(context: &Context, run: &Validated, shards: u32) -> kube::Result
         one_node |= !modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany");
         share_with_upstream(context, &run.run, &claim).await?;
     }
+    context.claims.forget(&run.run, run.claims());
     Ok(Ok(one_node))
 }
 
@@ -173,22 +179,37 @@ async fn make_claim(
             },
         },
     };
+    if made.metadata.deletion_timestamp.is_some() {
+        return Ok(Err(going(&name, "then the run makes one of its own and starts by itself")));
+    }
     // A retained claim outlives its run, and the next run of that name goes on with what is on it.
-    let of_name = made.labels().get(labels::RUN) == Some(&run.run.name)
-        && made.labels().get(labels::RUN_KIND).map(String::as_str) == Some(labels::kind(run.run.kind));
-    let others = made
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && owner.uid != run.run.uid);
-    if !of_name || others {
+    if !is_for(&made, &run.run) {
         return Ok(Err(taken(&name)));
     }
     let owned = made.owner_references().iter().any(|owner| owner.uid == run.run.uid);
     let wants = run.operation.retention.when_deleted == WhenDeleted::Delete;
     if owned != wants {
-        context.own_claim(&run.run, &name, wants).await?;
+        context.own_claim(&run.run, &made, wants).await?;
     }
     Ok(Ok(made))
+}
+
+/// Whether a claim was made for a run of this kind and name and is nobody else's.
+pub(super) fn is_for(claim: &PersistentVolumeClaim, run: &RunIdentity) -> bool {
+    let of_name = claim.labels().get(labels::RUN) == Some(&run.name)
+        && claim.labels().get(labels::RUN_KIND).map(String::as_str) == Some(labels::kind(run.kind));
+    let mut owners = claim.owner_references().iter();
+    of_name && !owners.any(|owner| owner.controller == Some(true) && owner.uid != run.uid)
+}
+
+/// A claim stays until the last pod that uses it has ended, and no other pod is given it.
+fn going(name: &str, mend: &str) -> Launched {
+    Launched::Blocked {
+        reason: Reason::ClaimTerminating,
+        message: format!(
+            "PersistentVolumeClaim {name} is being deleted and goes when no pod uses it any more; {mend}"
+        ),
+    }
 }
 
 fn taken(name: &str) -> Launched {
@@ -221,14 +242,15 @@ async fn share_with_upstream(
 /// # Errors
 /// Those of the API server.
 pub async fn steer(context: &Context, job: &Arc<Job>, held: bool, was_held: bool) -> kube::Result<()> {
+    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
     if job.labels().contains_key(QUEUE_NAME) {
-        // To look at the Workload costs a request; only while it can differ.
-        if held || was_held {
+        // To look at the Workload costs requests; only when it can differ. Kueue may make it after the run was held,
+        // and then admits a Job that should not run.
+        if held != was_held || (held && !suspended) {
             context.suspend_workload(job, held).await?;
         }
         return Ok(());
     }
-    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
     if suspended != held {
         context.suspend_job(job, held).await?;
     }

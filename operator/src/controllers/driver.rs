@@ -9,17 +9,16 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use stic_contract::{RunIdentity, StepName};
+use stic_contract::{RunIdentity, StepName, pipeline};
 use stic_crds::RunStatus;
 use stic_crds::status::{SUCCEEDED, SUSPENDED};
 use tracing::Instrument;
 
 use super::act::{self, Launched, Pinned};
-use super::finished;
 use super::observe::{self, Seen};
 use super::run::Run;
 use super::stage_two::Upstream;
-use super::timing;
+use super::{finished, not_understood, timing};
 use crate::cluster::job_state::{self, Reading};
 use crate::context::Context;
 use crate::plan::{JobRef, Plan, StepObservation, StepOutcome, plan};
@@ -60,6 +59,7 @@ pub async fn reconcile<K: Run>(
             Err(invalid) => {
                 // An older or newer operator made sense of it; nothing but this object is held up.
                 tracing::error!(error = %invalid.error, "the object is none that this version knows");
+                not_understood::tell::<K>(&context, invalid).await?;
                 Ok(Action::await_change())
             }
         }
@@ -153,8 +153,10 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         // Owner references take children along; nothing outside the cluster is left to clean.
         return Ok(Action::await_change());
     }
-    let run = identity(K::KIND, object.meta(), object.rerun())?;
     let (previous, version) = context.written.latest(object, object.status());
+    // One that was taken back, as by a revert in git, asks for nothing: what was begun or is over stays what it is.
+    let rerun = object.rerun().max(previous.rerun);
+    let run = identity(K::KIND, object.meta(), rerun)?;
     let mut record = Record { object, run: &run, previous, version };
     let now = Time(Timestamp::now());
     // Terminal means terminal: this is looked at before any child is.
@@ -163,7 +165,8 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
     }
     let anew = RunStatus::default();
     let before = if record.previous.rerun == run.rerun { record.previous.clone() } else { anew };
-    let mut settled = validate(object, context, &run, &before);
+    let mut settled =
+        validate(object, context, &run, &before).map(|validated| Validated { run: run.clone(), ..validated });
     let seen = observe::observe(context, &run, &before, &now).await?;
     let mut next = plan(&settled, &seen.observed);
     if matches!(&next, Plan::Start(launch) | Plan::Retry(launch) if launch.step != StepName::Prepare || launch.attempt > 1)
@@ -187,7 +190,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         let facts = Facts {
             kind: K::KIND,
             generation: object.meta().generation.unwrap_or_default(),
-            rerun: object.rerun(),
+            rerun,
             run,
             observed: &seen.observed,
             plan,
@@ -201,7 +204,11 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
     let waits = if let Plan::Start(launch) | Plan::Retry(launch) = &next {
         // What the run is resolved to is written down before the first thing is made of it.
         if before.resolved.is_none() {
-            record.write(context, facts(&settled, &seen, &next)).await?;
+            let soon = Plan::Wait {
+                reason: Reason::of_step(launch.step),
+                message: format!("step {} is about to start", launch.step),
+            };
+            record.write(context, facts(&settled, &seen, &soon)).await?;
         }
         act::delete(context, &seen.strays).await?;
         let pinned = record.previous.resolved.as_ref().and_then(|resolved| resolved.trainer_image.clone());
@@ -244,6 +251,9 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         }
         matches!(&next, Plan::Wait { reason, .. } if is_trouble(reason.as_str()))
     };
+    if let (Plan::Wait { reason, message }, Ok(run)) = (&mut next, &settled) {
+        say_of_claims(context, run, *reason, message).await?;
+    }
     record.write(context, facts(&settled, &seen, &next)).await?;
     if record.previous.succeeded().is_some() {
         return finished::settle(context, &mut record, &now).await;
@@ -255,6 +265,28 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         () => timing::RESYNC,
     };
     Ok(Action::requeue(deadline.map_or(wait, |left| wait.min(left.max(Duration::from_secs(1))))))
+}
+
+/// What only the claims say of a wait.
+async fn say_of_claims(
+    context: &Context,
+    run: &Validated,
+    reason: Reason,
+    message: &mut String,
+) -> kube::Result<()> {
+    if reason == Reason::ClaimUnbound {
+        let unbound = observe::unbound(context, run).await?;
+        if !unbound.is_empty() {
+            *message = format!("PersistentVolumeClaim {} has no volume: {message}", unbound.join(", "));
+        }
+    } else if pipeline::steps(run.run.kind).iter().any(|spec| reason == Reason::of_step(spec.name))
+        && let Some(going) = context.claims.going(&run.run.namespace, run.claims())
+    {
+        *message = format!(
+            "{message}; but PersistentVolumeClaim {going} was deleted and goes when no pod uses it any more: copy what you need of it before that"
+        );
+    }
+    Ok(())
 }
 
 const fn is_open(seen: &StepObservation) -> bool {
@@ -270,13 +302,14 @@ fn validate<K: Run>(
     let Some(name) = object.upstream() else { return object.validate(Upstream::Missing) };
     // First the note, then the look: what changes in between is reconciled again.
     context.references.note(&run.namespace, name, &run.name);
-    let started = before.steps.iter().any(|step| step.attempts > 0);
+    let started = before.steps.iter().any(|step| step.attempts > 0) || observe::has_started(context, run);
     if let (true, Some(inputs)) = (started, &before.inputs) {
         return object.validate(Upstream::Pinned(inputs));
     }
     let found = context.stage_ones.get(&ObjectRef::new(name).within(&run.namespace));
     match found.as_deref() {
         Some(DeserializeGuard(Ok(upstream))) => object.validate(Upstream::Found(upstream)),
-        _ => object.validate(Upstream::Missing),
+        Some(DeserializeGuard(Err(_))) => object.validate(Upstream::NotUnderstood),
+        None => object.validate(Upstream::Missing),
     }
 }

@@ -11,7 +11,7 @@ use stic_crds::lifecycle::{Children, WhenDeleted};
 use super::driver::{Error, Record};
 use super::run::Run;
 use super::{act, observe};
-use crate::build::{labels, names};
+use crate::build::names;
 use crate::cluster::job_state;
 use crate::context::Context;
 
@@ -61,11 +61,10 @@ async fn settle_claim<K: Run>(context: &Context, record: &Record<'_, K>) -> kube
     }
     let name = names::output_claim(record.run);
     let Some(claim) = observe::claim(context, record.run, &name).await? else { return Ok(()) };
-    let made_for = claim.labels().get(labels::RUN_UID) == Some(&record.run.uid);
     let owned = claim.owner_references().iter().any(|owner| owner.uid == record.run.uid);
     let wants = record.object.retention().when_deleted == WhenDeleted::Delete;
-    if made_for && owned != wants {
-        context.own_claim(record.run, &name, wants).await?;
+    if act::is_for(&claim, record.run) && owned != wants {
+        context.own_claim(record.run, &claim, wants).await?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
+use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, ResourceExt};
 use stic_contract::{Progress, RunConfig, RunIdentity, StepName, pipeline};
 use stic_crds::RunStatus;
@@ -15,10 +16,11 @@ use stic_crds::status::{Interruptions, StepState, StepStatus};
 use super::recorded;
 use crate::build::{Attempt, CONFIG_FILE, labels, names};
 use crate::cluster::apply::is_ours;
-use crate::cluster::job_state::{self, JobState, Reading};
+use crate::cluster::job_state::{self, JobState, MissingPods, Reading};
 use crate::context::Context;
 use crate::plan::{JobRef, Observed, StepObservation, StepOutcome};
 use crate::refusal::Reason;
+use crate::validated::Validated;
 
 /// A step that ends this often asking to be resumed and got no further in between never will.
 const FUTILE_INTERRUPTIONS: u32 = 3;
@@ -191,8 +193,10 @@ async fn of_job(
                 "it ended {FUTILE_INTERRUPTIONS} times asking to be resumed and got no further in between; see the log of its last pod for what interrupts it, then raise spec.rerun"
             ),
         };
-    } else if outcome == StepOutcome::Running && job_state::lacks_pods(job, &pods, now) {
-        outcome = without_pods(context, job).await?.unwrap_or(outcome);
+    } else if outcome == StepOutcome::Running
+        && let Some(lack) = job_state::missing_pods(job, &pods, now)
+    {
+        outcome = without_pods(context, step, job, &lack).await?.unwrap_or(outcome);
     }
     Ok(StepObservation {
         attempts: same_job.map_or(0, |before| before.attempts).max(launch - 1 + attempts),
@@ -223,14 +227,26 @@ fn pods_of(context: &Context, job: &Job) -> Vec<Arc<Pod>> {
 }
 
 /// Why the Job controller makes no pods: only its events say.
-async fn without_pods(context: &Context, job: &Job) -> kube::Result<Option<StepOutcome>> {
+async fn without_pods(
+    context: &Context,
+    step: StepName,
+    job: &Job,
+    lack: &MissingPods,
+) -> kube::Result<Option<StepOutcome>> {
     let api: Api<Event> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
     let uid = job.uid().unwrap_or_default();
     let of_job = format!("involvedObject.uid={uid},reason=FailedCreate");
-    let events = api.list(&ListParams::default().fields(&of_job).limit(20)).await?;
-    let Some(why) = events.items.into_iter().filter_map(|event| event.message).next_back() else {
-        return Ok(None);
-    };
+    let events = api.list(&ListParams::default().fields(&of_job)).await?.items;
+    // What was in the way before the last pod was made is not in the way any more.
+    let since = lack.since.as_ref().map(|since| since.0);
+    let last = events
+        .into_iter()
+        .filter_map(|event| Some((event.last_timestamp?.0, event.message?)))
+        .filter(|(time, _)| Some(*time) >= since)
+        .max_by_key(|(time, _)| *time);
+    let Some((_, why)) = last else { return Ok(None) };
+    // The pod's name is another one at each try, and helps nobody.
+    let why = why.split_once(" is forbidden: ").map_or(why.as_str(), |(_, why)| why);
     let (reason, mend) = if why.contains("exceeded quota") {
         (Reason::QuotaExceeded, "free some of the quota or raise it, and it starts by itself")
     } else {
@@ -239,7 +255,31 @@ async fn without_pods(context: &Context, job: &Job) -> kube::Result<Option<StepO
             "mend what it names, or correct spec.pod and delete its Job, which is then made anew",
         )
     };
-    Ok(Some(StepOutcome::Waiting { reason, message: format!("the pod cannot be created: {why}; {mend}") }))
+    let MissingPods { missing, wanted, .. } = *lack;
+    Ok(Some(if missing == wanted {
+        let message = format!("the pod cannot be created: {why}; {mend}");
+        StepOutcome::Waiting { reason, message }
+    } else {
+        let message =
+            format!("step {step} runs, but {missing} of its {wanted} pods cannot be created: {why}; {mend}");
+        StepOutcome::Waiting { reason: Reason::of_step(step), message }
+    }))
+}
+
+/// The claims of a run that have no volume.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn unbound(context: &Context, run: &Validated) -> kube::Result<Vec<String>> {
+    let mut unbound = Vec::new();
+    for name in run.claims() {
+        let claim = claim(context, &run.run, name).await?;
+        let phase = claim.and_then(|claim| claim.status).and_then(|status| status.phase);
+        if phase.as_deref() == Some("Pending") {
+            unbound.push(name.to_owned());
+        }
+    }
+    Ok(unbound)
 }
 
 async fn progress(context: &Context, run: &RunIdentity, step: StepName, job: &Job) -> Option<Progress> {
@@ -256,6 +296,15 @@ pub fn jobs_of(context: &Context, run: &RunIdentity) -> Vec<Arc<Job>> {
     let mut jobs = context.jobs.of(&run.uid);
     jobs.retain(|job| is_ours(&job.metadata, &run.uid));
     jobs
+}
+
+/// Whether the first Job of a run exists, also where its status does not say so yet.
+#[must_use]
+pub fn has_started(context: &Context, run: &RunIdentity) -> bool {
+    pipeline::steps(run.kind).first().is_some_and(|spec| {
+        let first = names::attempt(run, Attempt { step: spec.name, number: 1 });
+        jobs_of(context, run).iter().any(|job| job.name_any() == first)
+    })
 }
 
 /// Whether a pod of an earlier Job of `step` may still write.
@@ -296,6 +345,21 @@ pub async fn claim(
     name: &str,
 ) -> kube::Result<Option<PersistentVolumeClaim>> {
     Api::namespaced(context.client.clone(), &run.namespace).get_opt(name).await
+}
+
+/// A run as it is stored. A list of one asks for no more rights than the watch does.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn raw(
+    context: &Context,
+    resource: &ApiResource,
+    run: &RunIdentity,
+) -> kube::Result<Option<DynamicObject>> {
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &run.namespace, resource);
+    let named = ListParams::default().fields(&format!("metadata.name={}", run.name));
+    let found = api.list(&named).await?.items.into_iter().next();
+    Ok(found.filter(|object| object.uid().as_deref() == Some(&run.uid)))
 }
 
 fn is_going(job: &Job) -> bool {

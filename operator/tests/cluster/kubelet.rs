@@ -19,6 +19,8 @@ pub(crate) enum Act {
     Exit(i32, &'static str),
     /// Runs on.
     Run,
+    /// Is not started.
+    Pend,
 }
 
 /// What a pod does: of a step, the n-th of it in this namespace from 1.
@@ -44,10 +46,14 @@ impl Kubelet {
                     let step = step(&pod);
                     let count = counts.entry(step).or_default();
                     *count += 1;
+                    let act = script(step, *count);
+                    if matches!(act, Act::Pend) {
+                        continue;
+                    }
                     set(&api, &pod, "Running", json!({"running": {"startedAt": now()}}), Some(&address))
                         .await;
-                    match script(step, *count) {
-                        Act::Run => {}
+                    match act {
+                        Act::Run | Act::Pend => {}
                         Act::Succeed => end(&api, &pod, 0, &message(step)).await,
                         Act::Exit(code, text) => {
                             let result = StepResult { message: Some(text.into()), ..StepResult::new(step) };

@@ -124,6 +124,7 @@ async fn a_held_run_ends_its_pods_and_goes_on_from_there() {
     world.start();
     world.stage_one("").await;
     world.until("generating", |status| phase(status) == "Generating").await;
+    world.pod("one", StepName::Generate, 0).await;
     world.patch(json!({"spec": {"suspend": true}})).await;
     let held = world.until("held", |status| phase(status) == "Suspended").await;
     assert_eq!(is(&held, SUSPENDED), of("True", "Suspended"));
@@ -185,18 +186,14 @@ async fn a_deleted_job_is_made_again_and_a_deleted_pod_is_replaced() {
     world.stage_one("").await;
     let status = world.until("generating", |status| phase(status) == "Generating").await;
     let job = status.steps[1].job_name.clone().expect("it is recorded");
+    // One that the kubelet never saw would not count.
+    world.pod("one", StepName::Generate, 0).await;
     let api = world.api::<k8s_openapi::api::batch::v1::Job>();
     api.delete(&job, &DeleteParams::background()).await.expect("it is deleted");
     let status = world.until("training", |status| phase(status) == "Training").await;
     assert_ne!(status.steps[1].job_name.as_ref(), Some(&job));
     let pods = world.api::<Pod>();
-    let pod = loop {
-        let all = pods.list(&ListParams::default()).await.expect("pods").items;
-        if let Some(pod) = all.into_iter().find(|pod| step(pod) == StepName::Train) {
-            break pod.name_any();
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let pod = world.pod("one", StepName::Train, 0).await.name_any();
     pods.delete(&pod, &DeleteParams::default()).await.expect("it is deleted");
     world.until("done", |status| phase(status) == "Succeeded").await;
 }

@@ -147,7 +147,7 @@ impl World {
         self.until_of::<StageTwoRun>("two", |run| run.status.clone(), what, wanted).await
     }
 
-    async fn until_of<K>(
+    pub(crate) async fn until_of<K>(
         &self,
         name: &str,
         status: impl Fn(&K) -> Option<RunStatus>,
@@ -188,7 +188,7 @@ pub(crate) fn phase(status: &RunStatus) -> &str {
     status.condition(SUCCEEDED).map_or("", |condition| condition.reason.as_str())
 }
 
-async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
+pub(crate) async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stic_contract::{ExitCode, StepName, StepResult};
 use stic_operator::Reason;
-use stic_operator::cluster::job_state::{JobState, Reading, lacks_pods, read};
+use stic_operator::cluster::job_state::{JobState, MissingPods, Reading, missing_pods, read};
 use stic_operator::plan::StepOutcome;
 
 use crate::common::{at, result};
@@ -18,7 +18,7 @@ fn job(completions: u32, suspend: bool, conditions: Value) -> Job {
     serde_json::from_value(json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": {"name": "a-generate-0123abcd", "namespace": "n", "uid": "j", "creationTimestamp": "2026-11-24T10:00:00Z"},
-        "spec": {"completions": completions, "suspend": suspend, "template": {}},
+        "spec": {"completions": completions, "parallelism": completions, "suspend": suspend, "template": {}},
         "status": {"conditions": conditions, "startTime": "2026-11-24T10:00:00Z"},
     }))
     .expect("a Job")
@@ -260,10 +260,23 @@ fn only_ends_of_its_own_count_as_interruptions() {
 }
 
 #[test]
-fn a_job_without_pods_has_a_moment_to_make_them() {
-    assert!(lacks_pods(&open(1), &[], &at(NOW)));
-    assert!(!lacks_pods(&open(1), &[], &at("2026-11-24T10:00:05Z")));
-    assert!(!lacks_pods(&open(1), &[running(0)], &at(NOW)));
-    assert!(!lacks_pods(&job(1, true, json!([])), &[], &at(NOW)));
-    assert!(!lacks_pods(&complete(1), &[], &at(NOW)));
+fn a_job_that_lacks_pods_has_a_moment_to_make_them() {
+    let lack = |job: &Job, pods: &[Arc<Pod>], now: &str| {
+        missing_pods(job, pods, &at(now)).map(|MissingPods { missing, wanted, .. }| (missing, wanted))
+    };
+    assert_eq!(lack(&open(3), &[], NOW), Some((3, 3)));
+    assert_eq!(lack(&open(3), &[], "2026-11-24T10:00:05Z"), None);
+    assert_eq!(lack(&open(3), &[running(0), ended(1, 1, "")], NOW), Some((2, 3)), "one that ended is none");
+    assert_eq!(lack(&open(1), &[running(0)], NOW), None);
+    assert_eq!(lack(&job(1, true, json!([])), &[], NOW), None);
+    assert_eq!(lack(&complete(1), &[], NOW), None);
+    let mut late = open(9);
+    late.spec.as_mut().expect("a spec").parallelism = Some(4);
+    let status = late.status.as_mut().expect("a status");
+    status.succeeded = Some(2);
+    status.failed_indexes = Some("1,3-5".into());
+    assert_eq!(lack(&late, &[running(0)], NOW), Some((2, 3)), "three indexes are left");
+    let mut admitted_in_part = open(3);
+    admitted_in_part.spec.as_mut().expect("a spec").parallelism = Some(1);
+    assert_eq!(lack(&admitted_in_part, &[running(0)], NOW), None, "a queue gave it one pod at a time");
 }

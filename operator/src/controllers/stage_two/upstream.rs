@@ -14,6 +14,8 @@ use crate::validated::{self, MODEL_IMAGE, Model};
 pub enum Upstream<'a> {
     /// It does not exist.
     Missing,
+    /// Another version of the operator wrote it, and this one cannot read it.
+    NotUnderstood,
     /// It does.
     Found(&'a StageOneRun),
     /// The run has started from it already: what it took over then, whatever became of it since.
@@ -39,6 +41,11 @@ pub fn inherit(name: &str, upstream: Upstream<'_>) -> Result<Inherited, Refusal>
         Upstream::Found(run) => run,
         Upstream::Missing => {
             return Err(wait(format!("StageOneRun {name} does not exist; apply it in this namespace")));
+        }
+        Upstream::NotUnderstood => {
+            return Err(wait(format!(
+                "this version of the operator cannot read StageOneRun {name}; install the version that wrote it, and this run goes on by itself"
+            )));
         }
         Upstream::Pinned(inputs) => {
             return pinned(inputs).ok_or_else(|| {
