@@ -38,6 +38,8 @@ fn unschedulable<'a>(mut conditions: impl Iterator<Item = &'a PodCondition>) -> 
             Reason::ClaimUnbound,
             "make a PersistentVolume that fits, or name a storage class that provisions one",
         )
+    } else if why.contains("persistentvolumeclaim") && why.contains("is being deleted") {
+        (Reason::ClaimMissing, "create the claim again once it is gone, and the pod starts by itself")
     } else if why.contains("persistentvolumeclaim") && why.contains("not found") {
         (Reason::ClaimMissing, "create the claim, and the pod starts by itself")
     } else {

@@ -132,6 +132,13 @@ async fn claims(context: &Context, run: &Validated, shards: u32) -> kube::Result
             );
             return Ok(Err(Launched::Blocked { reason: Reason::ClaimMissing, message }));
         };
+        if claim.metadata.deletion_timestamp.is_some() {
+            // It stays while a pod uses it, and no new pod may.
+            let message = format!(
+                "PersistentVolumeClaim {name} is being deleted; create it again once it is gone, and the run goes on"
+            );
+            return Ok(Err(Launched::Blocked { reason: Reason::ClaimMissing, message }));
+        }
         if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost") {
             let message = format!(
                 "PersistentVolumeClaim {name} has lost its volume; restore the volume or the claim, and the run goes on"
