@@ -76,7 +76,7 @@ controller-test: ## Controller and kubectl-stic on a control plane of their own,
 # A node of its own with both images: no pod there pulls anything.
 NODE = tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
 
-cluster: images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
+cluster: build images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
 	$(NODE) tests/cluster/try.sh
 
 # A KUBECONFIG of the environment is not meant: only one that is given here is a cluster to test on.
@@ -84,8 +84,9 @@ ifeq ($(origin KUBECONFIG),command line)
 e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG=FILE on any cluster
 	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
 else
-e2e: images
-	$(NODE) tests/e2e/run.sh
+# The audit log stays, for tests/e2e/rbac.py.
+e2e: build images
+	$(NODE) --logs target/audit/node tests/e2e/run.sh
 endif
 
 audit: ## Licences, sources and advisories of dependencies
