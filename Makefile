@@ -88,7 +88,7 @@ controller-test: build ## Controller and kubectl-stic on a control plane of thei
 # A node of its own with both images: no pod there pulls anything.
 ON_NODE := tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
 
-cluster: images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
+cluster: build images ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
 	$(ON_NODE) tests/cluster/try.sh
 
 # A KUBECONFIG of the environment is not meant: only one that is given here is a cluster to test on.
@@ -96,8 +96,9 @@ ifeq ($(origin KUBECONFIG),command line)
 e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG=FILE on any cluster
 	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
 else
-e2e: images
-	$(ON_NODE) tests/e2e/run.sh
+# The audit log stays, for rbac-test.
+e2e: build images
+	$(ON_NODE) --logs target/audit/node tests/e2e/run.sh
 endif
 
 audit: ## Licences, sources and advisories of dependencies

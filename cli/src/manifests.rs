@@ -77,7 +77,7 @@ pub(crate) fn load(files: &[PathBuf], namespace: &str) -> Result<Manifests> {
     if !errors.is_empty() {
         let what =
             if errors.len() == 1 { "1 mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
-        return Err(Failure::config(format!("nothing was run: {what}\n  {}", errors.join("\n  "))));
+        return Err(Failure::config(format!("nothing was done: {what}\n  {}", errors.join("\n  "))));
     }
     if found.runs.is_empty() {
         return Err(Failure::config(format!(

@@ -209,7 +209,7 @@ fn every_mistake_is_told_with_its_line_and_nothing_runs() {
     bench.run(&["one.yaml", "bad.yaml"]).ended(
         64,
         &[
-            "nothing was run: 3 mistakes",
+            "nothing was done: 3 mistakes",
             "bad.yaml:10: unknown field \"spec.trainin\": did you mean training?",
             "bad.yaml:20: spec.seed: Invalid value: -1: spec.seed in body should be greater than or equal to 0",
             "bad.yaml:21: spec.training.dpo.beta: Invalid value: \"number\": spec.training.dpo.beta in body must be of type string: \"number\": put it in quotes: \"0.1\"",

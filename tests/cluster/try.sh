@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
+export PATH=$repository/target/release:$PATH
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
 if ! helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 90s >&2; then
   kubectl --namespace stic-system describe pods >&2
@@ -21,6 +22,7 @@ stic-system; you are in namespace quickstart, whose volumes hold the quickstart'
 
   kubectl apply -f examples/quickstart/stage-one.yaml -f examples/quickstart/stage-two.yaml
   kubectl get stic --watch
+  kubectl stic logs s1/scenes -f
   kubectl explain stageonerun.spec
 
 T

@@ -1,15 +1,27 @@
-# What the cases share. Sourced by each; NAMESPACE is the case's own.
+# What the cases share. Sourced by each; run.sh gives NAMESPACE, the case's own, and E2E_SHARED, a folder of all cases.
 # shellcheck shell=bash
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
 
 k() { kubectl --namespace "$NAMESPACE" "$@"; }
 
 die() {
-  echo "$*" >&2
+  echo "FAILED: $*" >&2
   exit 1
 }
 
+# until_true WHAT SECONDS COMMAND...: asks five times a second.
+until_true() {
+  local what=$1 until=$((SECONDS + $2))
+  shift 2
+  until "$@"; do
+    [ $SECONDS -lt $until ] || die "not within its time: $what"
+    read -rt 0.2 <> <(:) || true
+  done
+}
+
+# --- volumes ----------------------------------------------------------------------------------------------------
 # The namespace, which enforces Pod Security `restricted`, with the quickstart's claims and an empty one, stic.
 claims() {
   if [ -n "${CLUSTER_RUN:-}" ]; then
@@ -22,8 +34,11 @@ claims() {
   fi
 }
 
-# stage_one NAME [LINE]...: applies a short StageOneRun, with further lines of its spec.
+# --- runs -------------------------------------------------------------------------------------------------------
+# stage_one NAME [LINE]...: applies a short StageOneRun, with further lines of its spec. In variables: LIMIT, SHARDS,
+# RATE, EPOCHS, CLAIM, FOLDER, and OUTPUT, which replaces the two before.
 stage_one() {
+  local output="{volume: {claimName: ${CLAIM:-stic}, path: ${FOLDER:-$1}}}"
   {
     cat <<Y
 apiVersion: stic.dev/v1alpha1
@@ -31,19 +46,41 @@ kind: StageOneRun
 metadata: {name: $1}
 spec:
   model: {volume: {claimName: models, path: scenes-llava}}
-  images: {volume: {claimName: images, path: unlabelled}, limit: ${LIMIT:-16}}
+  images: {volume: {claimName: images, path: unlabelled}, limit: ${LIMIT:-8}}
   preferences: {sampling: {maxNewTokens: 48}, shards: ${SHARDS:-1}}
   training:
     precision: F32
     lora: {rank: 8, alpha: 16}
     optimizer: {learningRate: "${RATE:-1e-3}"}
     globalBatchSize: 4
-  output: {volume: {claimName: ${CLAIM:-stic}, path: $1}}
+    epochs: ${EPOCHS:-1}
+    saveSteps: 1
+  output: ${OUTPUT:-$output}
 Y
     shift
     for line in "$@"; do echo "  $line"; done
   } | k apply --filename -
 }
+
+# stage_two NAME STAGE-ONE
+stage_two() {
+  k apply --filename - <<Y
+apiVersion: stic.dev/v1alpha1
+kind: StageTwoRun
+metadata: {name: $1}
+spec:
+  initFrom: {stageOneRunRef: {name: $2}}
+  instructions: {volume: {claimName: instructions}, file: instructions.json, limit: 8}
+  images: {volume: {claimName: instructions}}
+  description: {sampling: {maxNewTokens: 48}}
+  training: {precision: F32, optimizer: {learningRate: "1e-3"}, globalBatchSize: 8}
+  output: {volume: {claimName: stic, path: $1}}
+Y
+}
+
+patch() { k patch "$1" --type=merge --patch "{\"spec\": $2}"; } # KIND/NAME SPEC
+suspend() { patch "$1" "{\"suspend\": $2}"; }
+rerun() { patch "$1" "{\"rerun\": $2}"; }
 
 # reason KIND/NAME WANTED [SECONDS]: waits until the condition Succeeded has the reason.
 reason() {
@@ -52,26 +89,49 @@ reason() {
 
 succeeded() { k wait "$@" --for=condition=Succeeded --timeout=300s; }
 
-# says KIND/NAME TEXT: the message of the condition Succeeded holds TEXT.
+condition() { k get "$1" --output jsonpath="{.status.conditions[?(@.type==\"$2\")].$3}"; } # KIND/NAME TYPE FIELD
+
+# says KIND/NAME TEXT [CONDITION]: the message of the condition (Succeeded) holds TEXT.
 says() {
   local message
-  message=$(k get "$1" --output jsonpath='{.status.conditions[?(@.type=="Succeeded")].message}')
+  message=$(condition "$1" "${3:-Succeeded}" message)
   [[ $message == *"$2"* ]] || die "$1 says \"$message\", and not \"$2\""
 }
 
-# The digest of what a run made.
-adapter() { k get "$1" --output jsonpath='{.status.artifacts[?(@.kind=="Adapter")].digest}'; }
+step() { k get "$1" --output jsonpath="{.status.steps[?(@.name==\"$2\")].$3}"; } # KIND/NAME STEP FIELD
+artifact() { k get "$1" --output jsonpath="{.status.artifacts[?(@.kind==\"$2\")].$3}"; } # KIND/NAME KIND FIELD
+adapter() { artifact "$1" Adapter digest; }
 
-# until_true WHAT SECONDS COMMAND...: asks twice a second.
-until_true() {
-  local what=$1 until=$((SECONDS + $2))
-  shift 2
-  until "$@"; do
-    [ $SECONDS -lt $until ] || die "not within its time: $what"
-    read -rt 0.5 <> <(:) || true
+# The adapter of an undisturbed run of what stage_one applies with these LIMIT, RATE and EPOCHS, whoever asks first
+# makes it: folders, shards and namespaces change no byte.
+calm() {
+  local known="$E2E_SHARED/calm-${LIMIT:-8}-${RATE:-1e-3}-${EPOCHS:-1}" lock
+  exec {lock}>"$known.lock"
+  flock "$lock"
+  if [ ! -s "$known" ]; then
+    SHARDS=1 OUTPUT='' FOLDER='' CLAIM='' stage_one calm >&2
+    succeeded stageonerun/calm >&2
+    adapter stageonerun/calm >"$known"
+  fi
+  exec {lock}>&-
+  cat "$known"
+}
+
+# same RUN [STEP=JOBS]...: it succeeds, with the adapter of the undisturbed run and one Job a step, or as many as said.
+same() {
+  local run=$1 step wanted of_step made
+  succeeded "stageonerun/$run"
+  wanted=$(calm)
+  [ "$(adapter "stageonerun/$run")" = "$wanted" ] || die "$run made another adapter than the undisturbed run"
+  for step in prepare generate train; do
+    wanted=1
+    for of_step in "${@:2}"; do [ "${of_step%=*}" != $step ] || wanted=${of_step#*=}; done
+    made=$(jobs_of "$run" $step)
+    [ "$made" = "$wanted" ] || die "$run has $made Jobs of $step and not $wanted"
   done
 }
 
+# --- pods -------------------------------------------------------------------------------------------------------
 # The name of a running pod of a run's step, if there is one.
 pod_of() {
   k get pods --selector "stic.dev/run=$1,stic.dev/step=$2" --field-selector status.phase=Running \
@@ -80,6 +140,19 @@ pod_of() {
 has_pod() { [ -n "$(pod_of "$1" "$2")" ]; }
 has_no_pod() { [ -z "$(k get pods --selector "stic.dev/run=$1" --field-selector status.phase=Running --output name)" ]; }
 has_no_job() { [ -z "$(k get jobs --selector "stic.dev/run=$1" --output name)" ]; }
+is_gone() { ! k get "$@" >/dev/null 2>&1; }
+
+# running RUN STEP: the name of its pod, once it runs.
+running() {
+  until_true "a pod of $2 of $1 runs" 120 has_pod "$1" "$2"
+  pod_of "$1" "$2"
+}
 
 # How many Jobs a run has for a step.
 jobs_of() { k get jobs --selector "stic.dev/run=$1,stic.dev/step=$2" --output name | wc -l; }
+
+# The exit codes of a run's pods of a step, in the order of their age.
+exits() {
+  k get pods --selector "stic.dev/run=$1,stic.dev/step=$2" --sort-by .metadata.creationTimestamp \
+    --output jsonpath='{.items[*].status.containerStatuses[0].state.terminated.exitCode}'
+}

@@ -109,7 +109,7 @@ mod tests {
             run(
                 "StageOneRun",
                 "coco-6k",
-                json!({"phase": "Training", "progress": "41%", "items": "2480/5998", "loss": "0.610", "margin": "0.080", "eta": "1h25m"}),
+                json!({"phase": "Training", "progress": "41%", "items": "2480/5998", "loss": "0.610", "margin": "0.080", "eta": "85m"}),
             ),
             run("StageTwoRun", "coco-6k-llava", json!({"phase": "StageOneNotSucceeded"})),
         ];

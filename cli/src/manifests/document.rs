@@ -37,7 +37,7 @@ pub(super) fn parse(file: &str, folder: &Path, text: &str) -> Result<Vec<Documen
             _ => reason,
         };
         let reason = reason.split(", set DuplicateKeyPolicy").next().unwrap_or(reason);
-        Failure::config(format!("nothing was run: {file}{line}: {reason}; mend the YAML there"))
+        Failure::config(format!("nothing was done: {file}{line}: {reason}; mend the YAML there"))
     })?;
     let documents = nodes.into_iter().map(|node| Document {
         file: file.into(),
@@ -207,7 +207,7 @@ spec:
     fn broken_yaml_is_answered_with_its_line() {
         let failure = parse("f.yaml", Path::new("."), "a: 1\nb: [1\nc: 2\n").expect_err("it is broken");
         let message = failure.message.expect("it says why");
-        assert!(message.starts_with("nothing was run: f.yaml:"), "{message}");
+        assert!(message.starts_with("nothing was done: f.yaml:"), "{message}");
     }
 
     #[test]

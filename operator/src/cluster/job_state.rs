@@ -177,6 +177,8 @@ fn words(step: StepName, ended: &ContainerStateTerminated) -> String {
         Err(_) => ended.message.as_deref().map(|text| tail(text.trim())).filter(|text| !text.is_empty()),
     };
     match (text, ended.exit_code) {
+        // Its log ends where it was, and not with why.
+        (Some(text), 137) => format!("it was killed with no time to save; the end of its log: {text}"),
         (Some(text), _) => text,
         (None, 137) => "it was killed with no time to save".into(),
         (None, code) => format!("it ended with exit code {code} and left no message"),
@@ -222,7 +224,12 @@ fn unfinished(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> StepO
     }
     let open: Vec<&Pod> = pods.iter().map(AsRef::as_ref).filter(|pod| !is_finished(pod)).collect();
     let troubles: Vec<_> = open.iter().filter_map(|pod| trouble(pod, now)).collect();
-    let Some(first) = troubles.first() else { return StepOutcome::Running };
+    let Some(first) = troubles.first() else {
+        return match failing(step, job, pods) {
+            Some(message) => StepOutcome::Waiting { reason: Reason::of_step(step), message },
+            None => StepOutcome::Running,
+        };
+    };
     if troubles.len() == open.len() || first.reason == Reason::NodeLost {
         return StepOutcome::Waiting { reason: first.reason, message: first.message.clone() };
     }
@@ -235,6 +242,33 @@ fn unfinished(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> StepO
             first.message
         ),
     }
+}
+
+/// What failed although the step goes on. Between two pods of an index Kubernetes waits, for minutes in the end, and an
+/// index that used up its budget leaves the others at work: why is known already.
+fn failing(step: StepName, job: &Job, pods: &[Arc<Pod>]) -> Option<String> {
+    let mut last: BTreeMap<u32, Option<&ContainerStateTerminated>> = BTreeMap::new();
+    for pod in pods {
+        let ended = terminated(pod).filter(|_| is_finished(pod));
+        let known = last.entry(index(pod)).or_insert(ended);
+        // An index with a pod that has not ended is at work.
+        *known = (*known).zip(ended).map(|(a, b)| if a.finished_at > b.finished_at { a } else { b });
+    }
+    let given_up =
+        job.status.as_ref().and_then(|status| status.failed_indexes.as_deref()).unwrap_or_default();
+    let (index, ended) = last.iter().find_map(|(index, ended)| {
+        let ended = (*ended)?;
+        let exit = exit_code(ended);
+        (exit.is_retryable() && exit != ExitCode::Interrupted).then_some((*index, ended))
+    })?;
+    let why = words(step, ended);
+    Some(match () {
+        () if indexes(given_up).any(|given_up| given_up == index) => {
+            format!("step {step} goes on with the other indexes, but index {index} failed for good: {why}")
+        }
+        () if last.len() > 1 => format!("index {index} of step {step} is tried again: {why}"),
+        () => format!("step {step} is tried again: {why}"),
+    })
 }
 
 /// Pods that a Job should have and has not, although it had time to make them.
@@ -256,7 +290,8 @@ pub fn missing_pods(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Option<MissingP
         return None;
     }
     let count = |count: Option<i32>| usize::try_from(count.unwrap_or_default()).unwrap_or_default();
-    let failed = status.and_then(|status| status.failed_indexes.as_deref()).map_or(0, count_indexes);
+    let failed =
+        status.and_then(|status| status.failed_indexes.as_deref()).map_or(0, |list| indexes(list).count());
     let left = count(spec.completions).saturating_sub(count(status.and_then(|it| it.succeeded)) + failed);
     let wanted = left.min(count(spec.parallelism));
     let missing = wanted.saturating_sub(pods.iter().filter(|pod| !is_finished(pod)).count());
@@ -268,13 +303,14 @@ pub fn missing_pods(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Option<MissingP
     (missing > 0 && old).then_some(MissingPods { missing, wanted, since })
 }
 
-/// How many indexes a list such as `1,3-5` has.
-fn count_indexes(list: &str) -> usize {
-    list.split(',').filter(|part| !part.is_empty()).fold(0, |sum, part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) =
-            (first.parse::<usize>().unwrap_or_default(), last.parse::<usize>().unwrap_or_default());
-        sum + (last + 1).saturating_sub(first)
+/// The indexes of a list such as `1,3-5`.
+fn indexes(list: &str) -> impl Iterator<Item = u32> {
+    list.split(',').flat_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            (Ok(first), Ok(last)) => first..last.saturating_add(1),
+            _ => 0..0,
+        }
     })
 }
 

@@ -74,15 +74,49 @@ pub fn metric(value: f64) -> String {
     }
 }
 
-/// A duration as `kubectl` writes it: the two largest units.
+/// A duration as `kubectl` writes it: of the smaller unit as long as there are few of the larger, and no zero.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) if minutes < 10 => format!("{minutes}m{}s", seconds % 60),
-        (0, 0, minutes) => format!("{minutes}m"),
-        (0, hours, minutes) => format!("{hours}h{minutes}m"),
-        (days, hours, _) => format!("{days}d{hours}h"),
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let two = |large: u64, unit: &str, small: u64, smaller: &str| match small {
+        0 => format!("{large}{unit}"),
+        small => format!("{large}{unit}{small}{smaller}"),
+    };
+    match () {
+        () if seconds < 120 => format!("{seconds}s"),
+        () if minutes < 10 => two(minutes, "m", seconds % 60, "s"),
+        () if minutes < 180 => format!("{minutes}m"),
+        () if hours < 8 => two(hours, "h", minutes % 60, "m"),
+        () if hours < 48 => format!("{hours}h"),
+        () if days < 8 => two(days, "d", hours % 24, "h"),
+        () => format!("{days}d"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_are_those_of_kubectl() {
+        // From the tests of HumanDuration in k8s.io/apimachinery.
+        let hour = 3600;
+        let day = 24 * hour;
+        for (seconds, shown) in [
+            (1, "1s"),
+            (70, "70s"),
+            (190, "3m10s"),
+            (70 * 60, "70m"),
+            (47 * hour, "47h"),
+            (49 * hour, "2d1h"),
+            (8 * day + 2 * hour, "8d"),
+            (600 * day, "600d"),
+            (120, "2m"),
+            (3 * hour, "3h"),
+            (3 * hour + 60, "3h1m"),
+            (2 * day, "2d"),
+        ] {
+            assert_eq!(duration(seconds), shown);
+        }
     }
 }

@@ -126,7 +126,7 @@ fn a_failed_job_says_what_its_trainer_said() {
     let long = "x".repeat(5000);
     /// The Job's reason and message, its pods, and what is made of them.
     type Case<'a> = (&'a str, &'a str, Vec<Arc<Pod>>, Reason, &'a str);
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         (
             "PodFailurePolicy",
             "",
@@ -149,6 +149,13 @@ fn a_failed_job_says_what_its_trainer_said() {
             vec![ended(0, 1, &long)],
             Reason::TrainerFailed,
             &format!("…{}", "x".repeat(600)),
+        ),
+        (
+            "BackoffLimitExceeded",
+            "",
+            vec![ended(0, 137, "step 3 of 9")],
+            Reason::TrainerFailed,
+            "it was killed with no time to save; the end of its log: step 3 of 9",
         ),
         (
             "BackoffLimitExceeded",
@@ -201,6 +208,11 @@ fn what_is_in_the_way_of_pods_is_named_with_the_mend() {
         (pending("pod has unbound immediate PersistentVolumeClaims."), Reason::ClaimUnbound, "storage class"),
         (pending("persistentvolumeclaim \"coco\" not found"), Reason::ClaimMissing, "create the claim"),
         (
+            pending("persistentvolumeclaim \"coco\" is being deleted."),
+            Reason::ClaimMissing,
+            "create the claim again",
+        ),
+        (
             waiting("ImagePullBackOff"),
             Reason::ImagePullFailed,
             "image registry/trainer:1 cannot be started: Back-off; make",
@@ -221,6 +233,29 @@ fn what_is_in_the_way_of_pods_is_named_with_the_mend() {
     };
     assert_eq!(reason, Reason::Generating, "the rest goes on");
     assert!(message.starts_with("step generate runs, but 1 of its 2 pods does not"), "{message}");
+}
+
+#[test]
+fn while_kubernetes_waits_to_try_again_it_is_known_why() {
+    let again = |message: &str| StepOutcome::Waiting { reason: Reason::Generating, message: message.into() };
+    let full = said(0, 74, "disk full; free space");
+    assert_eq!(
+        outcome(&open(1), std::slice::from_ref(&full)),
+        again("step generate is tried again: disk full; free space")
+    );
+    assert_eq!(outcome(&open(1), &[full.clone(), running(0)]), StepOutcome::Running, "it has been tried");
+    assert_eq!(
+        outcome(&open(3), &[done(0), ended(1, 137, ""), running(2)]),
+        again("index 1 of step generate is tried again: it was killed with no time to save")
+    );
+    let mut limit = open(8);
+    limit.status.get_or_insert_default().failed_indexes = Some("1,3-5".into());
+    assert_eq!(
+        outcome(&limit, &[running(0), ended(4, 1, "panicked")]),
+        again("step generate goes on with the other indexes, but index 4 failed for good: panicked")
+    );
+    assert_eq!(outcome(&open(1), &[said(0, 75, "saved")]), StepOutcome::Running, "it is resumed at once");
+    assert_eq!(outcome(&open(1), &[said(0, 65, "bad")]), StepOutcome::Running, "it is not tried again");
 }
 
 #[test]

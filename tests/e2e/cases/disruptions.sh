@@ -1,23 +1,9 @@
 #!/usr/bin/env bash
-# Pods deleted and evicted, the operator killed, runs suspended: the same adapter as of an undisturbed run.
+# Pods and Jobs deleted and evicted, runs suspended in each step: the adapter of an undisturbed run.
 set -euo pipefail
 source "$(dirname "$0")/../lib.sh"
 claims
-export LIMIT=64 # long enough to be caught in each step
-stage_one calm
-succeeded stageonerun/calm
-
-running() { # running RUN STEP: the name of its pod, once it runs
-  until_true "a pod of $2 runs" 120 has_pod "$1" "$2"
-  pod_of "$1" "$2"
-}
-same() {
-  succeeded "stageonerun/$1"
-  [ "$(adapter "stageonerun/$1")" = "$(adapter stageonerun/calm)" ] || die "$1 made another adapter than the undisturbed run"
-  for step in prepare generate train; do
-    [ "$(jobs_of "$1" $step)" = 1 ] || die "$1 has $(jobs_of "$1" $step) Jobs of $step"
-  done
-}
+export LIMIT=32 # long enough to be met in each step
 
 stage_one shaken
 k delete pod "$(running shaken generate)" --wait=false
@@ -25,18 +11,24 @@ pod=$(running shaken train)
 kubectl create --filename - --raw "/api/v1/namespaces/$NAMESPACE/pods/$pod/eviction" <<Y
 {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "$pod", "namespace": "$NAMESPACE"}}
 Y
-operator=$(kubectl get pods --all-namespaces --selector app.kubernetes.io/name=stic-operator --output jsonpath='{.items[0].metadata.namespace} {.items[0].metadata.name}')
-kubectl --namespace "${operator% *}" delete pod "${operator#* }" --grace-period=0 --force
-same shaken
 
-# Suspended in each phase.
+# A Job that somebody deletes is made anew, and goes on from what it left.
+stage_one bereft
+running bereft generate >/dev/null
+job=$(step stageonerun/bereft generate jobName)
+k delete job "$job" --wait=false
+other_job() { [[ $(step stageonerun/bereft generate jobName) != "$job" ]]; }
+until_true "the deleted Job is made anew" 60 other_job
+
 stage_one held
-for step in generate train; do
+for step in prepare generate train; do
   running held $step >/dev/null
-  k patch stageonerun held --type=merge --patch '{"spec": {"suspend": true}}'
+  suspend stageonerun/held true
   reason stageonerun/held Suspended
   until_true "no pod of a held run is left" 60 has_no_pod held
   k wait stageonerun/held --for=condition=Suspended --timeout=10s
-  k patch stageonerun held --type=merge --patch '{"spec": {"suspend": false}}'
+  suspend stageonerun/held false
 done
+same shaken
+same bereft
 same held

@@ -3,25 +3,11 @@
 set -euo pipefail
 source "$(dirname "$0")/../lib.sh"
 claims
-stage_two() {
-  k apply --filename - <<Y
-apiVersion: stic.dev/v1alpha1
-kind: StageTwoRun
-metadata: {name: $1}
-spec:
-  initFrom: {stageOneRunRef: {name: base}}
-  instructions: {volume: {claimName: instructions}, file: instructions.json, limit: 16}
-  images: {volume: {claimName: instructions}}
-  description: {sampling: {maxNewTokens: 48}}
-  training: {precision: F32, optimizer: {learningRate: "1e-3"}, globalBatchSize: 8}
-  output: {volume: {claimName: stic, path: $1}}
-Y
-}
-stage_two early
+stage_two early base
 reason stagetworun/early StageOneNotSucceeded
 says stagetworun/early "StageOneRun base does not exist"
 stage_one base
-stage_two other
+stage_two other base
 succeeded stageonerun/base stagetworun/early stagetworun/other
 [ "$(adapter stagetworun/early)" = "$(adapter stagetworun/other)" ] || die "two runs of one recipe made two adapters"
 
