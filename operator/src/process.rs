@@ -176,16 +176,21 @@ async fn control<K: Run>(
         .reconcile_on(touched)
         .with_config(config)
         .graceful_shutdown_on(async move { stopped(&mut stop).await })
-        .run(reconcile::<K>, on_error::<K>, context)
-        .for_each(|ended| async move {
+        .run(reconcile::<K>, on_error::<K>, context.clone())
+        .for_each(|ended| {
             match ended {
-                // What failed was logged by the error policy; a run that is gone is no failure.
-                Ok(_)
-                | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+                // What failed was logged by the error policy.
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                // A run that is gone is no failure. None of its reconciliations is under way any more: this comes in
+                // place of one.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    context.forget(K::KIND, gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                }
                 Err(error) => {
                     tracing::warn!(%error, kind = ?K::KIND, "a watch broke off; if it stays so, are the CRDs there?");
                 }
             }
+            std::future::ready(())
         });
     tokio::select! {
         () = controller => {}
