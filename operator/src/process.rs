@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::cluster::children::{Touched, Triggers, follow};
+use crate::cluster::children::{PAGE, Touched, Triggers, follow};
 use crate::cluster::lease::Candidate;
 use crate::context::Context;
 use crate::controllers::driver::{on_error, reconcile};
@@ -146,7 +146,7 @@ fn runs<K: Run>(
     context: &Context,
     writer: Writer<Guard<K>>,
 ) -> impl Stream<Item = watcher::Result<Guard<K>>> + Send + 'static {
-    let events = watcher(api::<Guard<K>>(context), watcher::Config::default())
+    let events = watcher(api::<Guard<K>>(context), watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None);
     reflector::reflector(writer, events).touched_objects()

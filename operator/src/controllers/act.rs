@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
@@ -116,8 +117,11 @@ fn ours<K>(made: Created<K>, kind: &str, name: &str) -> Result<Box<K>, Launched>
 async fn claims(context: &Context, run: &Validated, shards: u32) -> kube::Result<Result<bool, Launched>> {
     let output = run.output.location.volume.as_str();
     let mut one_node = false;
-    for name in run.input_claims().into_iter().chain([output]) {
-        let mut found = observe::claim(context, &run.run, name).await?;
+    // Together: a launch is as slow as the sum of what it asks one after the other.
+    let names = run.input_claims().into_iter().chain([output]);
+    let looks = names
+        .map(|name| async move { observe::claim(context, &run.run, name).await.map(|found| (name, found)) });
+    for (name, mut found) in try_join_all(looks).await? {
         if name == output
             && let Some(wanted) = volume_claim(run)
         {
