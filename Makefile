@@ -18,7 +18,7 @@ VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
 PYTHON ?= python3
 
 .PHONY: help build quickstart test lint unit python-tests quickstart-test crds images image-test \
-	chart-test cluster-test cluster-programs controller-test cluster e2e rbac-test audit clean
+	chart-test cluster-test cluster-programs controller-test cluster e2e rbac-test bench-scale audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -100,6 +100,11 @@ else
 e2e: build images
 	$(ON_NODE) --logs target/audit/node tests/e2e/run.sh
 endif
+
+bench-scale: ## The controller's cost for 100, 1,000 and 5,000 runs (RUNS="100 1000", RATE=N a second; all at once by default)
+	tests/cluster/build.sh --control-plane >/dev/null
+	cargo build --release -p stic-operator
+	operator/benches/scale/bench.sh $(if $(RATE),--rate $(RATE)) $(RUNS)
 
 audit: ## Licences, sources and advisories of dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::cluster::children::{Touched, Triggers, follow};
+use crate::cluster::children::{PAGE, Touched, Triggers, follow};
 use crate::cluster::claims;
 use crate::cluster::lease::Candidate;
 use crate::context::Context;
@@ -149,7 +149,7 @@ fn runs<K: Run>(
     context: &Context,
     writer: Writer<Guard<K>>,
 ) -> impl Stream<Item = watcher::Result<Guard<K>>> + Send + 'static {
-    let events = watcher(api::<Guard<K>>(context), watcher::Config::default())
+    let events = watcher(api::<Guard<K>>(context), watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None);
     reflector::reflector(writer, events).touched_objects()
@@ -179,16 +179,21 @@ async fn control<K: Run>(
         .reconcile_on(touched)
         .with_config(config)
         .graceful_shutdown_on(async move { stopped(&mut stop).await })
-        .run(reconcile::<K>, on_error::<K>, context)
-        .for_each(|ended| async move {
+        .run(reconcile::<K>, on_error::<K>, context.clone())
+        .for_each(|ended| {
             match ended {
-                // What failed was logged by the error policy; a run that is gone is no failure.
-                Ok(_)
-                | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+                // What failed was logged by the error policy.
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                // A run that is gone is no failure. None of its reconciliations is under way any more: this comes in
+                // place of one.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    context.forget(K::KIND, gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                }
                 Err(error) => {
                     tracing::warn!(%error, kind = ?K::KIND, "a watch broke off; if it stays so, are the CRDs there?");
                 }
             }
+            std::future::ready(())
         });
     tokio::select! {
         () = controller => {}

@@ -6,11 +6,13 @@ use std::future::Future;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::error::DiscoveryError;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::Reporter;
 use kube::{Api, Error, Resource, ResourceExt, discovery};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -222,15 +224,29 @@ impl Context {
             uid: Some(run.uid.clone()),
             ..ObjectReference::default()
         };
+        let now = Timestamp::now();
+        let Reporter { controller, instance } = &self.reporter;
+        // kube's Recorder keeps every event for six minutes and walks over all of them for each new one; ours say that
+        // a phase was entered, and are no series.
         let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.to_owned(),
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{:x}", run.name, now.as_nanosecond())),
+                namespace: Some(run.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Reconcile".into()),
+            event_time: Some(MicroTime(now)),
             // The API server takes no longer one.
             note: Some(note.chars().take(1000).collect()),
-            action: "Reconcile".into(),
-            secondary: None,
+            reason: Some(reason.to_owned()),
+            regarding: Some(reference),
+            reporting_controller: Some(controller.clone()),
+            reporting_instance: Some(instance.clone().unwrap_or_else(|| controller.clone())),
+            type_: Some(if warning { "Warning" } else { "Normal" }.into()),
+            ..Event::default()
         };
-        if let Err(error) = self.write(Write::CreateEvent, self.recorder.publish(&event, &reference)).await {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &run.namespace);
+        if let Err(error) = self.write(Write::CreateEvent, api.create(&PostParams::default(), &event)).await {
             tracing::warn!(%error, "an event was not written");
         }
     }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use stic_contract::{RunIdentity, StepName, pipeline};
+use stic_contract::{RunIdentity, RunKind, StepName, pipeline};
 use stic_crds::RunStatus;
 use stic_crds::status::{SUCCEEDED, SUSPENDED};
 use tracing::Instrument;
@@ -20,7 +20,7 @@ use super::run::Run;
 use super::stage_two::Upstream;
 use super::{finished, not_understood, timing};
 use crate::cluster::job_state::{self, Reading};
-use crate::context::Context;
+use crate::context::{Context, RunKey};
 use crate::plan::{JobRef, Plan, StepObservation, StepOutcome, plan};
 use crate::refusal::{Reason, Refusal};
 use crate::status::{Facts, differs, status};
@@ -53,7 +53,7 @@ pub async fn reconcile<K: Run>(
         namespace = metadata.namespace.as_deref().unwrap_or_default(),
         name = metadata.name.as_deref().unwrap_or_default(),
     );
-    let result = async {
+    let work = async {
         match &object.0 {
             Ok(run) => advance(run, &context).await,
             Err(invalid) => {
@@ -64,25 +64,37 @@ pub async fn reconcile<K: Run>(
             }
         }
     }
-    .instrument(span)
-    .await;
-    let uid = metadata.uid.as_deref().unwrap_or_default();
+    .instrument(span);
+    let mut busy = Duration::ZERO;
+    let result = timed(work, &mut busy).await;
     if result.is_ok() {
-        context.backoff.succeeded(uid);
+        context.backoff.forget(&key(K::KIND, metadata));
     }
     let label = match &result {
         Ok(_) => "ok",
         Err(error) if is_conflict(error) => "conflict",
         Err(_) => "error",
     };
-    context.metrics.reconciled(K::KIND, label, started.elapsed());
+    context.metrics.reconciled(K::KIND, label, started.elapsed(), busy);
     result
+}
+
+/// Adds up how long `work` computes; what it waits for, such as the API server, is not counted.
+async fn timed<F: Future>(work: F, busy: &mut Duration) -> F::Output {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|task| {
+        let began = Instant::now();
+        let answer = work.as_mut().poll(task);
+        *busy += began.elapsed();
+        answer
+    })
+    .await
 }
 
 /// When a failed reconciliation is tried again.
 pub fn on_error<K: Run>(object: Arc<DeserializeGuard<K>>, error: &Error, context: Arc<Context>) -> Action {
     let metadata = object.meta();
-    let wait = context.backoff.failed(metadata.uid.as_deref().unwrap_or_default());
+    let wait = context.backoff.failed(&key(K::KIND, metadata));
     let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
     if is_conflict(error) {
         tracing::debug!(kind = ?K::KIND, namespace, name, %error, "somebody else wrote first");
@@ -90,6 +102,11 @@ pub fn on_error<K: Run>(object: Arc<DeserializeGuard<K>>, error: &Error, context
         tracing::warn!(kind = ?K::KIND, namespace, name, %error, ?wait, "a reconciliation failed");
     }
     Action::requeue(wait)
+}
+
+fn key(kind: RunKind, metadata: &ObjectMeta) -> RunKey {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    RunKey::new(kind, &text(&metadata.namespace), &text(&metadata.name))
 }
 
 fn is_conflict(error: &Error) -> bool {
@@ -111,7 +128,7 @@ impl<K: Run> Record<'_, K> {
             return Ok(());
         }
         let version = context.patch_status::<K>(self.run, self.version.as_deref(), &next).await?;
-        context.written.note(&self.run.uid, version.clone(), &next);
+        context.written.note(&key(K::KIND, self.object.meta()), &self.run.uid, version.clone(), &next);
         let phase =
             |status: &RunStatus| status.condition(SUCCEEDED).map(|condition| condition.reason.clone());
         if let Some(condition) = next.condition(SUCCEEDED)
@@ -153,7 +170,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         // Owner references take children along; nothing outside the cluster is left to clean.
         return Ok(Action::await_change());
     }
-    let (previous, version) = context.written.latest(object, object.status());
+    let (previous, version) = context.written.latest(&key(K::KIND, object.meta()), object, object.status());
     // One that was taken back, as by a revert in git, asks for nothing: what was begun or is over stays what it is.
     let rerun = object.rerun().max(previous.rerun);
     let run = identity(K::KIND, object.meta(), rerun)?;
