@@ -81,9 +81,13 @@ chart-test: ## The Helm chart on a control plane of its own; no root
 cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
 	tests/cluster/test.sh
 
+# Most of the time they wait for Kubernetes.
+AT_ONCE ?= 10
+
 controller-test: build ## Controller and kubectl-stic on a control plane of their own, killed before and after every write; no root
 	tests/cluster/build.sh --control-plane >/dev/null
-	tests/cluster/cluster.sh --control-plane --logs target/audit/control-plane $(CARGO_TEST) --test cluster -- --ignored
+	tests/cluster/cluster.sh --control-plane --logs target/audit/control-plane \
+	  $(CARGO_TEST) --test cluster --test outages -- --ignored --test-threads $(AT_ONCE)
 
 # A node of its own with both images: no pod there pulls anything.
 ON_NODE := tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
@@ -100,6 +104,9 @@ else
 e2e: build images
 	$(ON_NODE) --logs target/audit/node tests/e2e/run.sh
 endif
+
+rbac-test: ## The chart's rules against what the operator asked for in both suites, by their audit logs
+	PATH="$$(tests/cluster/build.sh)/bin:$$PATH" python3 tests/rbac.py target/audit/control-plane/audit.log target/audit/node/audit.log
 
 bench-scale: ## The controller's cost for 100, 1,000 and 5,000 runs (RUNS="100 1000", RATE=N a second; all at once by default)
 	tests/cluster/build.sh --control-plane >/dev/null

@@ -1,10 +1,14 @@
 //! Plays the kubelet: pods of a namespace run, and end as a script says.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use stic_contract::{StepName, StepResult};
@@ -27,29 +31,39 @@ pub(crate) enum Act {
 pub(crate) trait Script: Fn(StepName, usize) -> Act + Send + 'static {}
 impl<T: Fn(StepName, usize) -> Act + Send + 'static> Script for T {}
 
-pub(crate) struct Kubelet(JoinHandle<()>);
+pub(crate) struct Kubelet {
+    started: Arc<Mutex<BTreeMap<StepName, usize>>>,
+    plays: JoinHandle<()>,
+}
 
 impl Kubelet {
     pub(crate) fn start(client: Client, namespace: &str, address: String, script: impl Script) -> Self {
         let api: Api<Pod> = Api::namespaced(client, namespace);
-        Self(tokio::spawn(async move {
+        let started = Arc::<Mutex<BTreeMap<StepName, usize>>>::default();
+        let counts = started.clone();
+        let plays = tokio::spawn(async move {
             let mut seen: HashSet<String> = HashSet::new();
-            let mut counts = std::collections::HashMap::<StepName, usize>::new();
-            loop {
-                // A cluster that ends under a test fails the test elsewhere.
-                let pods = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-                for pod in pods {
-                    let uid = pod.uid().unwrap_or_default();
-                    if pod.metadata.deletion_timestamp.is_some() || !seen.insert(uid) {
-                        continue;
-                    }
-                    let step = step(&pod);
+            let mut events =
+                std::pin::pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
+            while let Some(event) = events.next().await {
+                // A watch that breaks off is started again.
+                let Ok(Event::InitApply(pod) | Event::Apply(pod)) = event else { continue };
+                if pod.metadata.deletion_timestamp.is_some() || !seen.insert(pod.uid().unwrap_or_default()) {
+                    continue;
+                }
+                let step = step(&pod);
+                let count = {
+                    let mut counts = counts.lock().expect("nobody panics here");
                     let count = counts.entry(step).or_default();
                     *count += 1;
-                    let act = script(step, *count);
-                    if matches!(act, Act::Pend) {
-                        continue;
-                    }
+                    *count
+                };
+                let act = script(step, count);
+                if matches!(act, Act::Pend) {
+                    continue;
+                }
+                let (api, address) = (api.clone(), address.clone());
+                tokio::spawn(async move {
                     set(&api, &pod, "Running", json!({"running": {"startedAt": now()}}), Some(&address))
                         .await;
                     match act {
@@ -60,16 +74,21 @@ impl Kubelet {
                             end(&api, &pod, code, &result.to_termination_message()).await;
                         }
                     }
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                });
             }
-        }))
+        });
+        Self { started, plays }
+    }
+
+    /// How many pods of each step there ever were.
+    pub(crate) fn started(&self) -> BTreeMap<StepName, usize> {
+        self.started.lock().expect("nobody panics here").clone()
     }
 }
 
 impl Drop for Kubelet {
     fn drop(&mut self) {
-        self.0.abort();
+        self.plays.abort();
     }
 }
 
@@ -105,8 +124,16 @@ async fn set(api: &Api<Pod>, pod: &Pod, phase: &str, state: serde_json::Value, a
         status["podIPs"] = json!([{"ip": address}]);
     }
     let status = Patch::Merge(json!({"status": status}));
-    // It may be gone by now.
-    let _ = api.patch_status(&pod.name_any(), &PatchParams::default(), &status).await;
+    let name = pod.name_any();
+    for _ in 0..600 {
+        match api.patch_status(&name, &PatchParams::default(), &status).await {
+            Ok(_) => return,
+            // It may be gone by now.
+            Err(kube::Error::Api(status)) if status.code == 404 => return,
+            // An API server that is away for a while is part of some tests.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
 fn now() -> String {

@@ -3,23 +3,33 @@
 //! `make controller-test` runs it.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod account;
 mod claims;
 #[path = "../pure/common.rs"]
 #[expect(dead_code, reason = "the pure tests use the rest")]
 mod common;
+mod conflicts;
 #[cfg(feature = "failpoints")]
 mod crashes;
 mod deletions;
 mod director;
 mod endings;
+mod history;
 mod kstatus;
 mod kubelet;
 mod kueue;
+mod leadership;
 mod lives;
 mod node;
+mod operator;
 mod pods;
+mod proxy;
 mod record;
 mod reruns;
+mod stale;
 mod unreadable;
+mod upgrades;
 mod upstream;
+#[cfg(feature = "failpoints")]
+mod workloads;
 mod world;

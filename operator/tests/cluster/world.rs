@@ -1,33 +1,40 @@
 //! A namespace with claims, the CRDs, and an operator that looks after it.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use stic_contract::StepName;
 use stic_crds::status::{RunStatus, SUCCEEDED};
 use stic_crds::{StageOneRun, StageTwoRun};
 use tokio::sync::OnceCell;
 
-use crate::kubelet::{Kubelet, Script};
+use crate::account;
+use crate::kubelet::{self, Kubelet, Script};
+use crate::operator::{Operator, Setup};
 
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What every operator of the tests gives pods.
+pub(crate) const TRAINER_IMAGE: &str = "registry/trainer@sha256:00";
 
 pub(crate) struct World {
     pub client: Client,
     pub namespace: String,
     /// The address of its pods.
     pub address: String,
-    operator: Option<Child>,
-    log: PathBuf,
-    _kubelet: Kubelet,
+    /// How its operators are started.
+    pub setup: Setup,
+    operator: Option<Operator>,
+    kubelet: Kubelet,
 }
 
 static CRDS: OnceCell<()> = OnceCell::const_new();
@@ -41,22 +48,40 @@ impl World {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("t-{}-{count}", std::process::id());
         // Every address of 127/8 is this machine.
-        let address = format!("127.{}.{}.1", 64 + std::process::id() % 128, count % 256);
+        let address = format!("127.{}.{}.{}", 64 + std::process::id() % 128, count % 256, 1 + count / 256);
         let object: Namespace =
             serde_json::from_value(json!({"metadata": {"name": namespace}})).expect("a Namespace");
         Api::all(client.clone()).create(&PostParams::default(), &object).await.expect("a namespace");
+        let setup = Setup {
+            namespace: namespace.clone(),
+            kubeconfig: account::kubeconfig(&client, None).await,
+            listen: SocketAddr::new(address.parse().expect("an address"), 8081),
+            log: account::folder("log").join(format!("operator-{namespace}.log")),
+            trainer_image: TRAINER_IMAGE.into(),
+            candidate: None,
+            failpoint: None,
+        };
         let world = Self {
-            log: std::env::temp_dir().join(format!("stic-{namespace}.log")),
-            _kubelet: Kubelet::start(client.clone(), &namespace, address.clone(), script),
+            kubelet: Kubelet::start(client.clone(), &namespace, address.clone(), script),
             client,
             namespace,
             address,
+            setup,
             operator: None,
         };
         for claim in ["models", "coco", "llava", "stic"] {
             world.claim(claim).await;
         }
         world
+    }
+
+    /// Starts the operator.
+    pub(crate) fn start(&mut self) {
+        self.operator = Some(Operator::start(&self.setup));
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.operator = None;
     }
 
     pub(crate) async fn claim(&self, name: &str) {
@@ -66,42 +91,6 @@ impl World {
         }))
         .expect("a claim");
         self.api().create(&PostParams::default(), &claim).await.expect("a claim");
-    }
-
-    /// Starts the operator, with `failpoint` armed.
-    pub(crate) fn start_with(&mut self, failpoint: Option<&str>) {
-        let log = std::fs::File::options().create(true).append(true).open(&self.log).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stic-operator"));
-        command
-            .args(["--namespace", &self.namespace, "--lease-namespace", &self.namespace])
-            .args(["--listen", "127.0.0.1:0", "--trainer-image", "registry/trainer@sha256:00"])
-            .args(["--leader-election", "false", "--log-format", "text", "--progress-seconds", "1"])
-            .args(["--log-level", "stic_operator=debug,info"])
-            .env_remove("STIC_FAILPOINT")
-            .stdout(Stdio::null())
-            .stderr(log);
-        if let Some(failpoint) = failpoint {
-            command.env("STIC_FAILPOINT", failpoint);
-        }
-        self.operator = Some(command.spawn().expect("the operator starts"));
-    }
-
-    pub(crate) fn start(&mut self) {
-        self.start_with(None);
-    }
-
-    #[cfg(feature = "failpoints")]
-    /// Whether the operator has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        let operator = self.operator.as_mut().expect("it was started");
-        operator.try_wait().expect("it is our child").is_some()
-    }
-
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut operator) = self.operator.take() {
-            let _ = operator.kill();
-            let _ = operator.wait();
-        }
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -118,6 +107,12 @@ impl World {
     pub(crate) async fn stage_one_of(&self, spec: &str) {
         let api: Api<StageOneRun> = self.api();
         apply(&api, "StageOneRun", "one", spec).await;
+    }
+
+    pub(crate) async fn stage_one_labelled(&self, labels: &Value, extra: &str) {
+        let api: Api<StageOneRun> = self.api();
+        let metadata = json!({"name": "one", "labels": labels});
+        apply_as(&api, "StageOneRun", metadata, &format!("{}{extra}", crate::common::STAGE_ONE)).await;
     }
 
     pub(crate) async fn stage_two(&self) {
@@ -161,20 +156,67 @@ impl World {
             + DeserializeOwned,
     {
         let since = Instant::now();
+        let api = self.api::<K>();
+        let mut seen = String::new();
         loop {
-            let run = self.api::<K>().get(name).await.expect("it exists");
-            let status = status(&run).unwrap_or_default();
-            if wanted(&status) {
-                return status;
+            // An API server that is away for a while is part of some tests.
+            match api.get(name).await {
+                Ok(run) => {
+                    let status = status(&run).unwrap_or_default();
+                    if wanted(&status) {
+                        return status;
+                    }
+                    seen = format!("{status:#?}");
+                }
+                Err(error) => seen = format!("{seen}\n{error}"),
             }
             if since.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let log = std::fs::read_to_string(&self.setup.log).unwrap_or_default();
                 let jobs: Vec<_> =
                     self.jobs().await.into_iter().map(|job| (job.name_any(), job.status)).collect();
-                panic!("not {what}: {status:#?}\n{jobs:#?}\n{log}");
+                panic!("not {what}: {seen}\n{jobs:#?}\n{log}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Waits for a pod of `step` that runs.
+    pub(crate) async fn running(&self, step: StepName) -> Pod {
+        let since = Instant::now();
+        loop {
+            let runs = |pod: &Pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
+            let found = self.pods().await.into_iter().find(|pod| kubelet::step(pod) == step && runs(pod));
+            if let Some(pod) = found {
+                return pod;
+            }
+            assert!(since.elapsed() < PATIENCE, "no pod of {step} runs; see {:?}", self.setup.log);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits for a pod of `step` that runs, and ends it well.
+    pub(crate) async fn finish_step(&self, step: StepName) {
+        let pod = self.running(step).await;
+        kubelet::end(&self.api(), &pod, 0, &kubelet::message(step)).await;
+    }
+
+    /// Waits until something holds.
+    pub(crate) async fn until_true(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let since = Instant::now();
+        while !holds().await {
+            assert!(since.elapsed() < PATIENCE, "not {what}; see {:?}", self.setup.log);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The pods that are there.
+    pub(crate) async fn pods(&self) -> Vec<Pod> {
+        self.api::<Pod>().list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
+    }
+
+    /// How many pods of each step there ever were.
+    pub(crate) fn pods_started(&self) -> BTreeMap<StepName, usize> {
+        self.kubelet.started()
     }
 }
 
@@ -182,6 +224,12 @@ impl Drop for World {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A spec whose output goes to a claim that is made for it.
+pub(crate) fn with_claim(spec: &str) -> String {
+    let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
+    spec.replace("{volume: {claimName: stic, path: coco-6k}}", template)
 }
 
 pub(crate) fn phase(status: &RunStatus) -> &str {
@@ -192,17 +240,31 @@ pub(crate) async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
+    apply_as(api, kind, json!({"name": name}), spec).await;
+}
+
+async fn apply_as<K>(api: &Api<K>, kind: &str, metadata: Value, spec: &str)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
     let mut object: Value = serde_saphyr::from_str(&format!("spec:\n{spec}")).expect("YAML");
     object["apiVersion"] = json!("stic.dev/v1alpha1");
     object["kind"] = json!(kind);
-    object["metadata"] = json!({"name": name});
+    let name = metadata["name"].as_str().expect("a name").to_owned();
+    object["metadata"] = metadata;
     let parameters = PatchParams::apply("test").validation_strict();
-    api.patch(name, &parameters, &Patch::Apply(&object)).await.expect("the API server takes it");
+    api.patch(&name, &parameters, &Patch::Apply(&object)).await.expect("the API server takes it");
 }
 
 async fn install(client: Client) {
+    establish(client, stic_crds::schema::all().expect("they are objects").into_iter().map(|(_, crd)| crd))
+        .await;
+}
+
+/// Installs CRDs and waits until they are served.
+pub(crate) async fn establish(client: Client, crds: impl IntoIterator<Item = CustomResourceDefinition>) {
     let api: Api<CustomResourceDefinition> = Api::all(client);
-    for (_, crd) in stic_crds::schema::all().expect("they are objects") {
+    for crd in crds {
         let name = crd.name_any();
         let mut crd = serde_json::to_value(crd).expect("JSON");
         crd.as_object_mut().expect("an object").remove("status");

@@ -1,0 +1,165 @@
+//! Somebody else writes what the operator writes, or has what it wants to make.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use stic_contract::{RunIdentity, RunKind, StepName};
+use stic_crds::StageOneRun;
+use stic_operator::build::{Attempt, names};
+
+use crate::history::History;
+use crate::kubelet::Act;
+use crate::operator::Operator;
+use crate::world::{World, phase};
+
+/// Another controller's view of the run, in its own condition.
+fn seen_by_another(n: u32) -> Value {
+    json!({
+        "apiVersion": "stic.dev/v1alpha1",
+        "kind": "StageOneRun",
+        "metadata": {"name": "one"},
+        "status": {"conditions": [{
+            "type": "Budgeted", "status": "True", "reason": "Seen", "message": format!("look {n}"),
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_run_that_others_write_all_the_time_ends_right() {
+    let world = World::new(|_, _| Act::Succeed).await;
+    let operator = Operator::start(&world.setup);
+    let history = History::of(world.api());
+    world.stage_one("").await;
+    let api: Api<StageOneRun> = world.api();
+    let meddles = tokio::spawn(async move {
+        // More often than the operator waits for changes to settle.
+        for n in 0_u32.. {
+            let labels = Patch::Merge(json!({"metadata": {"labels": {"meddled": n.to_string()}}}));
+            api.patch("one", &PatchParams::default(), &labels).await.expect("a label may change");
+            if n % 5 == 0 {
+                let spec = Patch::Merge(json!({"spec": {"backoff": {"limit": 3 + n % 4}}}));
+                api.patch("one", &PatchParams::default(), &spec).await.expect("the budget may change");
+                let status = Patch::Apply(seen_by_another(n));
+                let parameters = PatchParams::apply("budgets");
+                let _ = api.patch_status("one", &parameters, &status).await;
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    });
+    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    meddles.abort();
+    history.goes_forward();
+    assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
+    let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
+    assert_eq!(world.pods_started(), BTreeMap::from(once));
+    assert_eq!(world.jobs().await.len(), 3);
+    let conflicts = ["write=\"patch-status\"", "result=\"conflict\""];
+    let conflicts = operator.metric("stic_api_writes_total", &conflicts).await.expect("it runs");
+    assert!(conflicts > 0, "nobody wrote in between");
+    let kept = world.status_of_one().await;
+    assert!(kept.condition("Budgeted").is_some(), "what others wrote is theirs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_condition_of_others_is_no_reason_to_write() {
+    let world = World::new(|_, _| Act::Run).await;
+    let operator = Operator::start(&world.setup);
+    world.stage_one("").await;
+    world.running(StepName::Prepare).await;
+    world.until("looked at", |status| phase(status) == "Preparing" && !status.steps.is_empty()).await;
+    let api: Api<StageOneRun> = world.api();
+    let patch = Patch::Apply(seen_by_another(0));
+    api.patch_status("one", &PatchParams::apply("budgets"), &patch).await.expect("the API server takes it");
+    let reconciled = async || operator.metric("stic_reconciles_total", &[]).await.expect("it runs");
+    let written =
+        async || operator.metric("stic_api_writes_total", &["patch-status"]).await.expect("it runs");
+    let before = written().await;
+    let until = reconciled().await + 4;
+    world.until_true("looked at again", async || reconciled().await >= until).await;
+    assert_eq!(written().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_name_that_is_taken_is_told_and_its_release_lets_the_run_go_on() {
+    tokio::join!(
+        taken::<ConfigMap>("ConfigMap", false, json!({})),
+        taken::<Job>(
+            "Job",
+            false,
+            json!({"spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "other", "image": "other"}]}}}}),
+        ),
+        taken::<PersistentVolumeClaim>(
+            "PersistentVolumeClaim",
+            true,
+            json!({"spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        ),
+    );
+}
+
+async fn taken<K>(kind: &str, claims: bool, mut object: Value)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let mut world = World::new(|_, _| Act::Succeed).await;
+    let spec = crate::common::STAGE_ONE;
+    world.stage_one_of(&if claims { crate::world::with_claim(spec) } else { spec.to_owned() }).await;
+    let one = world.api::<StageOneRun>().get("one").await.expect("it exists");
+    let run = RunIdentity {
+        kind: RunKind::StageOneRun,
+        namespace: world.namespace.clone(),
+        name: "one".into(),
+        uid: one.uid().expect("it has one"),
+        rerun: 0,
+    };
+    let name = if claims {
+        names::output_claim(&run)
+    } else {
+        names::attempt(&run, Attempt { step: StepName::Prepare, number: 1 })
+    };
+    // It even looks like one of the run's: a label makes no owner.
+    object["metadata"] = json!({"name": name, "labels": {"stic.dev/run-uid": run.uid}});
+    let api: Api<K> = world.api();
+    let object: K = serde_json::from_value(object).expect("an object");
+    api.create(&PostParams::default(), &object).await.expect("it is created");
+    world.start();
+    let told = world.until("told", |status| phase(status) == "NameTaken").await;
+    let message = &told.condition("Succeeded").expect("it is there").message;
+    assert!(
+        message.contains(&format!("{kind} {name}")) && message.contains("delete or rename it"),
+        "{message}"
+    );
+    let untouched = api.get(&name).await.expect("it stays").meta().owner_references.is_none();
+    assert!(untouched, "what is another's is left alone");
+    api.delete(&name, &DeleteParams::background()).await.expect("it is deleted");
+    let gone = async || {
+        world
+            .api::<K>()
+            .get_opt(&name)
+            .await
+            .is_ok_and(|found| found.is_none_or(|it| it.meta().owner_references.is_some()))
+    };
+    if claims {
+        // Nothing mounts it, but the protection finalizer takes a moment.
+        world.until_true("gone", gone).await;
+    }
+    world.until("done", |status| phase(status) == "Succeeded").await;
+    let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
+    assert_eq!(world.pods_started(), BTreeMap::from(once));
+}
