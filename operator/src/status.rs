@@ -375,6 +375,14 @@ fn batch(run: &Validated, observed: &Observed) -> Option<display::Batch> {
     })
 }
 
+/// A status without the conditions of others: they neither decide anything nor are ours to write.
+#[must_use]
+pub fn own(mut status: RunStatus) -> RunStatus {
+    let ours = [SUCCEEDED, INPUTS_READY, SUSPENDED, RECONCILING, STALLED];
+    status.conditions.retain(|condition| ours.contains(&condition.type_.as_str()));
+    status
+}
+
 /// Whether two statuses differ in more than times of progress, so that a patch is worth its cost.
 #[must_use]
 pub fn differs(old: &RunStatus, new: &RunStatus) -> bool {

@@ -23,7 +23,7 @@ use crate::cluster::job_state::{self, Reading};
 use crate::context::{Context, RunKey};
 use crate::plan::{JobRef, Plan, StepObservation, StepOutcome, plan};
 use crate::refusal::{Reason, Refusal};
-use crate::status::{Facts, differs, status};
+use crate::status::{Facts, differs, own, status};
 use crate::validated::{Validated, identity};
 
 /// A reconciliation failed and is tried again.
@@ -171,6 +171,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         return Ok(Action::await_change());
     }
     let (previous, version) = context.written.latest(&key(K::KIND, object.meta()), object, object.status());
+    let previous = own(previous);
     // One that was taken back, as by a revert in git, asks for nothing: what was begun or is over stays what it is.
     let rerun = object.rerun().max(previous.rerun);
     let run = identity(K::KIND, object.meta(), rerun)?;

@@ -145,16 +145,11 @@ where
         message.contains(&format!("{kind} {name}")) && message.contains("delete or rename it"),
         "{message}"
     );
-    let untouched = api.get(&name).await.expect("it stays").meta().owner_references.is_none();
-    assert!(untouched, "what is another's is left alone");
+    let theirs = api.get(&name).await.expect("it stays");
+    assert!(theirs.meta().owner_references.is_none(), "what is another's is left alone");
     api.delete(&name, &DeleteParams::background()).await.expect("it is deleted");
-    let gone = async || {
-        world
-            .api::<K>()
-            .get_opt(&name)
-            .await
-            .is_ok_and(|found| found.is_none_or(|it| it.meta().owner_references.is_some()))
-    };
+    let gone =
+        async || api.get_opt(&name).await.is_ok_and(|now| now.is_none_or(|now| now.uid() != theirs.uid()));
     if claims {
         // Nothing mounts it, but the protection finalizer takes a moment.
         world.until_true("gone", gone).await;

@@ -77,15 +77,17 @@ async fn steered(world: &World) {
     world.running(StepName::Generate).await;
     world.patch(json!({"spec": {"suspend": true}})).await;
     world.until("held", |status| phase(status) == "Suspended").await;
-    world
-        .until_true("its pods end", async || {
-            world.pods().await.iter().all(|pod| crate::kubelet::step(pod) == StepName::Prepare)
-        })
-        .await;
+    ended(world).await;
     world.patch(json!({"spec": {"suspend": false}})).await;
     world.running(StepName::Train).await;
     world.patch(json!({"spec": {"rerun": 1}})).await;
     world.until("done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
+}
+
+/// Waits until a held run has no pod but that of `prepare`, which is done.
+async fn ended(world: &World) {
+    let over = async || world.pods().await.iter().all(|pod| crate::kubelet::step(pod) == StepName::Prepare);
+    world.until_true("its pods end", over).await;
 }
 
 async fn queued(world: &World, kueue: &Kueue) {
@@ -104,6 +106,7 @@ async fn queued(world: &World, kueue: &Kueue) {
             .any(|it| !active(it))
     };
     world.until_true("its Workload is not active", held).await;
+    ended(world).await;
     world.patch(json!({"spec": {"suspend": false}})).await;
     world.until("done", |status| phase(status) == "Succeeded").await;
 }
