@@ -60,7 +60,7 @@ let_go "$process"
 succeeded stageonerun/seen
 [ "$(adapter stageonerun/seen)" = "$digest" ] || die "a rerun made other bytes"
 shown stageonerun/seen Succeeded "rerun 2"
-stic get --output json | python3 -c 'import json, sys; assert json.load(sys.stdin)["items"][0]["status"]["rerun"] == 2'
+stic get --output json | python3 -c 'import json, sys; runs = {run["metadata"]["name"]: run for run in json.load(sys.stdin)["items"]}; assert runs["seen"]["status"]["rerun"] == 2'
 
 if answer=$(stic get s1/none 2>&1); then die "a run that is not there was shown"; fi
 [[ $answer == *"does not exist in namespace $NAMESPACE"* ]] || die "the answer is: $answer"

@@ -4,26 +4,27 @@ set -euo pipefail
 source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
 claims
-# at_work RUN STEP FILE: the process of the step, stopped once FILE has a line.
-at_work() {
-  local process until=$((SECONDS + 60)) file
-  process=$(caught "$1" "$2")
-  let_go "$process"
-  until file=$(compgen -G "$(folder stic)/$1/.partial/*/$3") && [ -s "$file" ]; do
-    [ $SECONDS -lt $until ] || die "$2 of $1 wrote no line of $3 in 60 s"
-    read -rt 0.02 <> <(:) || true
-  done
-  kill -STOP "$process" || die "$2 of $1 was over before it could be stopped"
-  echo "$process"
+# stop SIGNAL RUN STEP [PATTERN]: ends the step's trainer once a file of the run's unfinished work has a line.
+stop() {
+  local process
+  process=$(caught "$2" "$3" ${4:+--line-in "$(folder stic)/$2/.partial/*/$4"})
+  ended "$1" "$process"
 }
-rows() { cat "$(folder stic)/$1"/.partial/*/preferences-*/shard-*.jsonl 2>/dev/null | sort | uniq --repeated; }
 
 export EPOCHS=4
 stage_one told
-ended TERM "$(caught told prepare)"
-ended TERM "$(at_work told generate 'preferences-*/shard-00000.jsonl')"
-[ -z "$(rows told)" ] || die "an item was made twice"
-ended TERM "$(at_work told train 'adapter-*/metrics.jsonl')"
+stop TERM told prepare
+stop TERM told generate 'preferences-*/shard-00000.jsonl'
+# What was made then is still there at the end of the second attempt, once.
+process=$(caught told generate)
+kept=$(cat "$(folder stic)"/told/.partial/*/preferences-*/shard-00000.jsonl)
+[ -n "$kept" ] || die "nothing that was made is kept"
+let_go "$process"
+stop TERM told train 'adapter-*/metrics.jsonl'
+sealed=$(compgen -G "$(folder stic)/told/preferences-*/preferences.jsonl")
+while read -r item; do
+  [ "$(grep -cxF -- "$item" "$sealed")" = 1 ] || die "an item of the first attempt is not in $sealed once: $item"
+done <<<"$kept"
 same told
 for step in prepare generate train; do
   [ "$(exits told $step)" = "75 0" ] || die "$step ended with $(exits told $step)"
@@ -33,13 +34,13 @@ done
 
 # With no time to save, what is lost is what was not saved yet.
 stage_one shot
-ended KILL "$(at_work shot train 'adapter-*/metrics.jsonl')"
+stop KILL shot train 'adapter-*/metrics.jsonl'
 same shot
 [ "$(exits shot train)" = "137 0" ] || die "train ended with $(exits shot train)"
 
 # Three times with nothing done in between is no way to go on.
 stage_one futile
-for _ in 1 2 3; do ended TERM "$(caught futile generate)"; done
+for _ in 1 2 3; do stop TERM futile generate; done
 reason stageonerun/futile Interrupted
 says stageonerun/futile "3 times asking to be resumed"
 says stageonerun/futile "raise spec.rerun"

@@ -8,7 +8,8 @@ claims
 # Both are stopped in each step until the other is there too.
 for run in left right; do FOLDER=shared stage_one $run; done
 for step in prepare generate train; do
-  left=$(caught left $step) right=$(caught right $step)
+  left=$(caught left $step)
+  right=$(caught right $step)
   let_go "$left" && let_go "$right"
 done
 same left
