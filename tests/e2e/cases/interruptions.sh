@@ -11,7 +11,6 @@ stop() {
   ended "$1" "$process"
 }
 
-export EPOCHS=4
 stage_one told
 stop TERM told prepare
 stop TERM told generate 'preferences-*/shard-00000.jsonl'

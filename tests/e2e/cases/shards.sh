@@ -29,7 +29,7 @@ for _ in 1 2; do
   ended KILL "$process"
 done
 reason stageonerun/falls TrainerFailed
-says stageonerun/falls "step generate failed: it was killed with no time to save"
+says stageonerun/falls "step generate failed: index 1 of 3: it was killed with no time to save"
 ended_so falls 0 "137 137" 0
 for index in 0 2; do
   wanted=$((index == 0 ? 3 : 2)) # 8 items

@@ -33,7 +33,7 @@ same late generate=0
 # Made again under its name while the old pod ends, which takes its time.
 stage_one twice
 old=$(caught twice generate)
-pod=$(pod_of twice generate)
+pod=$(running twice generate)
 k delete stageonerun twice
 ending() { [ -n "$(k get pod "$pod" --output jsonpath='{.metadata.deletionTimestamp}')" ]; }
 until_true "the old pod is told to end" 60 ending
