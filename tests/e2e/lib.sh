@@ -75,7 +75,7 @@ spec:
   instructions: {volume: {claimName: instructions}, file: instructions.json, limit: 8}
   images: {volume: {claimName: instructions}}
   description: {sampling: {maxNewTokens: 48}}
-  training: {precision: F32, optimizer: {learningRate: "1e-3"}, globalBatchSize: 8}
+  training: {precision: F32, optimizer: {learningRate: "1e-3"}, globalBatchSize: 4}
   output: {volume: {claimName: stic, path: $1}}
 Y
 }

@@ -44,7 +44,7 @@ CLAIM=going stage_one robbed
 process=$(caught robbed generate)
 k delete persistentvolumeclaim going --wait=false
 let_go "$process"
-reason stageonerun/robbed ClaimMissing
+reason stageonerun/robbed ClaimTerminating
 says stageonerun/robbed "is being deleted"
 until_true "the deleted claim is gone" 60 is_gone persistentvolumeclaim going
 # The volume still has what was done; its claim is made again.

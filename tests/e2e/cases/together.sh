@@ -8,9 +8,13 @@ claims
 # Both are stopped in each step until the other is there too.
 for run in left right; do FOLDER=shared stage_one $run; done
 for step in prepare generate train; do
-  left=$(caught left $step)
+  caught left $step >"$E2E_SHARED/$NAMESPACE.left" &
+  watcher=$!
   right=$(caught right $step)
-  let_go "$left" && let_go "$right"
+  wait $watcher
+  left=$(cat "$E2E_SHARED/$NAMESPACE.left")
+  let_go "$left"
+  let_go "$right"
 done
 same left
 same right
