@@ -37,7 +37,7 @@ says stageonerun/patient "make a PersistentVolume"
 [ "$(condition stageonerun/patient InputsReady status)" = False ] || die "an unbound claim is a ready input"
 volume unbound
 
-# Deleted while it is used: it stays until the pod is done, and then the run waits for it.
+# Deleted while it is used: the step is done, and the next is not begun. As the message says, the claim goes with the pods.
 volume going
 claim going
 CLAIM=going stage_one robbed
@@ -46,6 +46,7 @@ k delete persistentvolumeclaim going --wait=false
 let_go "$process"
 reason stageonerun/robbed ClaimTerminating
 says stageonerun/robbed "is being deleted"
+k delete pods --selector stic.dev/run=robbed
 until_true "the deleted claim is gone" 60 is_gone persistentvolumeclaim going
 # The volume still has what was done; its claim is made again.
 kubectl patch persistentvolume "$NAMESPACE-going" --type=json --patch '[{"op": "remove", "path": "/spec/claimRef/uid"}]'

@@ -46,7 +46,7 @@ done
 [ -z "$(sort "$log" | uniq --repeated)" ] || die "lines came twice: $(sort "$log" | uniq --repeated)"
 stic logs s1/seen --step prepare | grep -q . || die "the log of a finished step is empty"
 
-shown stageonerun/seen Succeeded "took [0-9]+s"
+shown stageonerun/seen Succeeded "took ([0-9]+m)?[0-9]+s"
 for step in prepare generate train; do shown $step Succeeded; done
 digest=$(adapter stageonerun/seen)
 shown adapter stic:seen/adapter- "${digest:7:12}" made
