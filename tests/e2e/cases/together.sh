@@ -5,16 +5,20 @@ source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
 claims
 
-# Both are stopped in each step until the other is there too.
-for run in left right; do FOLDER=shared stage_one $run; done
+# Both are stopped in each step until the other is there too. They are watched before they are applied: the first could
+# be over before the second is there.
+caught_by() { cat "$E2E_SHARED/$NAMESPACE.$1"; }
 for step in prepare generate train; do
   caught left $step >"$E2E_SHARED/$NAMESPACE.left" &
-  watcher=$!
-  right=$(caught right $step)
-  wait $watcher
-  left=$(cat "$E2E_SHARED/$NAMESPACE.left")
-  let_go "$left"
-  let_go "$right"
+  left=$!
+  caught right $step >"$E2E_SHARED/$NAMESPACE.right" &
+  right=$!
+  if [ $step = prepare ]; then
+    for run in left right; do FOLDER=shared stage_one $run; done
+  fi
+  wait $left
+  wait $right
+  for run in left right; do let_go "$(caught_by $run)"; done
 done
 same left
 same right
