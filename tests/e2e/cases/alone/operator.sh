@@ -12,14 +12,15 @@ o delete pod --selector app.kubernetes.io/name=stic-operator --grace-period=0 --
 let_go "$process"
 same orphan
 
-# Of two replicas one leads. It is killed; the other takes over before it is back.
+# Of two replicas one leads. It is killed and its pod gone, so that nobody else may hold its lease on; another takes over.
 operator --set replicas=2
 was=$(leader)
 stage_one led
 process=$(caught led generate)
+o delete pod "$was" --grace-period=0 --force --wait=false
 killed=
 for candidate in $(pgrep --exact stic-operator); do
-  if [ "$(cat "/proc/$candidate/root/etc/hostname")" = "$was" ]; then kill -KILL "$candidate" && killed=yes; fi
+  if [ "$(cat "/proc/$candidate/root/etc/hostname" 2>/dev/null)" = "$was" ]; then kill -KILL "$candidate" && killed=yes; fi
 done
 [ -n "$killed" ] || die "no process of the leader $was"
 let_go "$process"
