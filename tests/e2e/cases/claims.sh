@@ -59,7 +59,7 @@ for step in prepare generate train; do
   for kept in Retain Delete; do
     run=${kept,,}-$step
     volume "$run-output"
-    OUTPUT='{volumeClaimTemplate: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 1Gi}}}, path: here}' \
+    OUTPUT='{volumeClaimTemplate: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 1Gi}}}}' \
       stage_one "$run" "retention: {whenDeleted: $kept}"
     process=$(caught "$run" $step)
     k delete stageonerun "$run"
@@ -73,11 +73,11 @@ for step in prepare generate train; do
   done
   until_true "the claim of a run that takes it along goes" 60 is_gone persistentvolumeclaim delete-$step-output
   k wait persistentvolumeclaim/retain-$step-output --for=jsonpath='{.status.phase}'=Bound --timeout=10s
-  [ -d "$(folder retain-$step-output)/here/.partial" ] || die "nothing is left of the retained run's work"
+  [ -d "$(folder retain-$step-output)/.partial" ] || die "nothing is left of the retained run's work"
 done
 
 # The next run of that name goes on with the claim that stayed.
-OUTPUT='{volumeClaimTemplate: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 1Gi}}}, path: here}' \
+OUTPUT='{volumeClaimTemplate: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 1Gi}}}}' \
   stage_one retain-train
 same retain-train
 [ "$(artifact stageonerun/retain-train Prepared state)" = Reused ] || die "what the deleted run had prepared was not found"
