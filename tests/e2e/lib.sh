@@ -1,5 +1,7 @@
 # What the cases share. Sourced by each; run.sh gives NAMESPACE, the case's own, and E2E_SHARED, a folder of all cases.
 # shellcheck shell=bash
+# What fails within $( ) fails the case, where the result is assigned by itself.
+shopt -s inherit_errexit
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
@@ -73,7 +75,7 @@ spec:
   instructions: {volume: {claimName: instructions}, file: instructions.json, limit: 8}
   images: {volume: {claimName: instructions}}
   description: {sampling: {maxNewTokens: 48}}
-  training: {precision: F32, optimizer: {learningRate: "1e-3"}, globalBatchSize: 8}
+  training: {precision: F32, optimizer: {learningRate: "1e-3"}, globalBatchSize: 4}
   output: {volume: {claimName: stic, path: $1}}
 Y
 }
@@ -103,17 +105,19 @@ artifact() { k get "$1" --output jsonpath="{.status.artifacts[?(@.kind==\"$2\")]
 adapter() { artifact "$1" Adapter digest; }
 
 # The adapter of an undisturbed run of what stage_one applies with these LIMIT, RATE and EPOCHS, whoever asks first
-# makes it: folders, shards and namespaces change no byte.
+# makes it: folders, shards and namespaces change no byte. Where it fails, it fails for all who ask.
 calm() {
   local known="$E2E_SHARED/calm-${LIMIT:-8}-${RATE:-1e-3}-${EPOCHS:-1}" lock
   exec {lock}>"$known.lock"
   flock "$lock"
-  if [ ! -s "$known" ]; then
+  if [ ! -e "$known" ]; then
+    : >"$known"
     SHARDS=1 OUTPUT='' FOLDER='' CLAIM='' stage_one calm >&2
     succeeded stageonerun/calm >&2
     adapter stageonerun/calm >"$known"
   fi
   exec {lock}>&-
+  [ -s "$known" ] || die "the undisturbed run failed"
   cat "$known"
 }
 

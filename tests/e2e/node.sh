@@ -9,42 +9,18 @@
 # The folder of a claim on this machine.
 folder() { echo "$CLUSTER_RUN/volumes/$NAMESPACE/$1"; }
 
-# trainer RUN STEP [INDEX]: the process of a trainer that runs. Its host is named after its Job, and the kubelet's folder
-# of logs after its namespace.
-trainer() {
-  local process host
-  for process in $(pgrep --exact stic-trainer); do
-    host=$(cat "/proc/$process/root/etc/hostname" 2>/dev/null) || continue
-    [[ $host == "$1-$2-"* && (-z ${3:-} || $host == *"-${3:-}") ]] || continue
-    if compgen -G "$CLUSTER_RUN/pod-logs/${NAMESPACE}_$host[-_]*" >/dev/null; then
-      echo "$process"
-      return
-    fi
-  done
-  return 1
-}
-
-# caught RUN STEP [INDEX]: stops the trainer as soon as it runs, so that it stays in this step; prints its process.
-caught() {
-  local until=$((SECONDS + 120)) process
-  until process=$(trainer "$@") && kill -STOP "$process" 2>/dev/null; do
-    [ $SECONDS -lt $until ] || die "no trainer of $* in 120 s"
-    read -rt 0.03 <> <(:) || true
-  done
-  echo "$process"
-}
+# caught RUN STEP [INDEX] [--line-in PATTERN]: stops the trainer as soon as it runs, so that it stays in this step, or as
+# soon as such a file has a line; prints its process. Assign it by itself, or a failure goes unseen.
+caught() { python3 "$repository/tests/e2e/catch.py" "$@"; }
 let_go() { kill -CONT "$1" 2>/dev/null || true; }
 
-# ended SIGNAL PROCESS: sends it until the process is gone. The first process of a container gets no SIGTERM before it
-# says what it does with one.
+# ended SIGNAL PROCESS: sends it to a process that was caught, lets it go, and waits for its end.
 ended() {
-  local until=$((SECONDS + 60))
-  while kill "-$1" "$2" 2>/dev/null; do
-    let_go "$2"
-    [ $SECONDS -lt $until ] || die "process $2 did not end in 60 s"
-    read -rt 0.1 <> <(:) || true
-  done
+  kill "-$1" "$2" || die "process $2 is not there any more"
+  let_go "$2"
+  until_true "process $2 ends" 60 over "$2"
 }
+over() { ! kill -0 "$1" 2>/dev/null; }
 
 # The operator.
 o() { kubectl --namespace stic-system "$@"; }

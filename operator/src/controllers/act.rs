@@ -206,12 +206,12 @@ pub(super) fn is_for(claim: &PersistentVolumeClaim, run: &RunIdentity) -> bool {
     of_name && !owners.any(|owner| owner.controller == Some(true) && owner.uid != run.uid)
 }
 
-/// A claim stays until the last pod that uses it has ended, and no other pod is given it.
+/// A claim stays until the last pod that names it is deleted, a finished one too, and no other pod is given it.
 fn going(name: &str, mend: &str) -> Launched {
     Launched::Blocked {
         reason: Reason::ClaimTerminating,
         message: format!(
-            "PersistentVolumeClaim {name} is being deleted and goes when no pod uses it any more; {mend}"
+            "PersistentVolumeClaim {name} is being deleted and goes when every pod that mounts it is deleted, finished ones too; {mend}"
         ),
     }
 }

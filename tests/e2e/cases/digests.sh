@@ -37,8 +37,7 @@ says stageonerun/stale "raised rerun"
 stage_one sealed
 process=$(caught sealed train)
 let_go "$process"
-preferences() { compgen -G "$(folder stic)/sealed/preferences-*/preferences.jsonl" >/dev/null; }
-until_true "the preferences of sealed are sealed" 60 preferences
+process=$(caught sealed train --line-in "$(folder stic)/sealed/preferences-*/preferences.jsonl")
 ended KILL "$process"
 spoil "$(compgen -G "$(folder stic)/sealed/preferences-*/preferences.jsonl")"
 reason stageonerun/sealed DataInvalid

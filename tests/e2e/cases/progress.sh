@@ -4,7 +4,7 @@ set -euo pipefail
 source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
 claims
-export EPOCHS=60
+export EPOCHS=10 # 20 steps
 progress() { k get "stageonerun/$1" --output jsonpath="{.status.progress.$2}"; } # RUN FIELD
 
 # As people watch it.
@@ -34,13 +34,14 @@ nsenter --target "$process" --net ip link set eth0 down
 # What was asked before that may still be on its way into the status.
 done_by_now() { sed -n 's/.*"current":\([0-9]*\).*/\1/p' "$(folder stic)"/cut/.partial/*/train-00000.progress.json; }
 last=$(done_by_now)
-ahead() { [ "$(done_by_now)" -ge $((last + ${1:-10})) ]; }
-until_true "the trainer of cut goes on" 60 ahead
+ahead() { [ "$(done_by_now)" -ge $((last + $1)) ]; }
+until_true "the trainer of cut goes on" 60 ahead 2
 stood=$(progress cut currentStep) since=$(progress cut lastUpdatedTime)
 last=$(done_by_now)
-until_true "the trainer of cut goes on" 60 ahead 20
+until_true "the trainer of cut goes on" 60 ahead 4
 [ "$(progress cut currentStep)" = "$stood" ] || die "the status of a pod that cannot be reached moved"
 [ "$(progress cut lastUpdatedTime)" = "$since" ] || die "the time of what is known moved"
 [ "$(condition stageonerun/cut Succeeded reason)" = Training ] || die "cut is $(condition stageonerun/cut Succeeded reason)"
-succeeded stageonerun/seen
-same cut
+succeeded stageonerun/seen stageonerun/cut
+[ "$(adapter stageonerun/cut)" = "$(adapter stageonerun/seen)" ] || die "cut made another adapter than seen"
+[ "$(jobs_of cut train)" = 1 ] || die "a pod that could not be reached was run again"

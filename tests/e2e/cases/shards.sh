@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One shard that fails: the others go on, and what they did is not done again within the run.
+# One shard that fails: the others go on, and within the Job nobody does again what is done. A raised rerun starts afresh.
 set -euo pipefail
 source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
@@ -19,13 +19,17 @@ ended_so() { # RUN EXITS-OF-0 EXITS-OF-1 EXITS-OF-2
 
 # Killed once: tried again, alone.
 stage_one stumbles
-ended KILL "$(caught stumbles generate 1)"
+process=$(caught stumbles generate 1)
+ended KILL "$process"
 
 # Killed until its limit: the run fails, after the others are done.
 stage_one falls 'backoff: {limit: 1}'
-for _ in 1 2; do ended KILL "$(caught falls generate 1)"; done
+for _ in 1 2; do
+  process=$(caught falls generate 1)
+  ended KILL "$process"
+done
 reason stageonerun/falls TrainerFailed
-says stageonerun/falls "step generate failed: it was killed with no time to save"
+says stageonerun/falls "step generate failed: index 1 of 3: it was killed with no time to save"
 ended_so falls 0 "137 137" 0
 for index in 0 2; do
   wanted=$((index == 0 ? 3 : 2)) # 8 items

@@ -23,7 +23,8 @@ for step in generate train; do
   let_go "$process"
   failed() { [[ $(exits filled $step) == 74* ]]; }
   until_true "the full volume fails $step" 60 failed
-  says stageonerun/filled "free space or enlarge the volume"
+  told() { [[ $(condition stageonerun/filled Succeeded message) == *"tried again"*"free space or enlarge the volume"* ]]; }
+  until_true "filled says why $step is tried again" 20 told
   rm "$(folder filling)/ballast"
 done
 same filled

@@ -5,11 +5,20 @@ source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
 claims
 
-# Both are stopped in each step until the other is there too.
-for run in left right; do FOLDER=shared stage_one $run; done
+# Both are stopped in each step until the other is there too. They are watched before they are applied: the first could
+# be over before the second is there.
+caught_by() { cat "$E2E_SHARED/$NAMESPACE.$1"; }
 for step in prepare generate train; do
-  left=$(caught left $step) right=$(caught right $step)
-  let_go "$left" && let_go "$right"
+  caught left $step >"$E2E_SHARED/$NAMESPACE.left" &
+  left=$!
+  caught right $step >"$E2E_SHARED/$NAMESPACE.right" &
+  right=$!
+  if [ $step = prepare ]; then
+    for run in left right; do FOLDER=shared stage_one $run; done
+  fi
+  wait $left
+  wait $right
+  for run in left right; do let_go "$(caught_by $run)"; done
 done
 same left
 same right
@@ -21,7 +30,7 @@ for kind in Prepared Preferences Adapter; do
   [ "$(compgen -G "$(folder stic)/shared/${kind,,}-*" | wc -l)" = 1 ] || die "there are several folders of $kind"
   digest=$(artifact stageonerun/left $kind digest)
   (cd "$(compgen -G "$(folder stic)/shared/${kind,,}-*")" && grep -q "$digest" _SUCCESS.json &&
-    sha256sum -- *.jsonl *.safetensors 2>/dev/null | grep -q "^${digest#sha256:}") || die "the folder of $kind is not whole"
+    sha256sum -- *.* | grep "^${digest#sha256:}" >/dev/null) || die "the folder of $kind is not whole"
 done
 
 # A third finds it all.
@@ -32,7 +41,7 @@ same late generate=0
 # Made again under its name while the old pod ends, which takes its time.
 stage_one twice
 old=$(caught twice generate)
-pod=$(pod_of twice generate)
+pod=$(running twice generate)
 k delete stageonerun twice
 ending() { [ -n "$(k get pod "$pod" --output jsonpath='{.metadata.deletionTimestamp}')" ]; }
 until_true "the old pod is told to end" 60 ending

@@ -11,8 +11,7 @@ for step in prepare generate train; do
   component.sh kill kube-apiserver
   # The step is over before anybody can be told.
   let_go "$process"
-  over() { ! kill -0 "$process" 2>/dev/null; }
-  until_true "$step ends without an API server" 60 over
+  until_true "$step ends without an API server" 60 over "$process"
   component.sh start kube-apiserver
   until_true "the API server is back" 60 ready
 done

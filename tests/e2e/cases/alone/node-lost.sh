@@ -9,7 +9,7 @@ operator --set "tolerations[0].operator=Exists"
 taint=node.kubernetes.io/out-of-service=nodeshutdown:NoExecute
 stage_one stranded
 process=$(caught stranded train)
-pod=$(pod_of stranded train)
+pod=$(running stranded train)
 component.sh kill kubelet
 # A node that is off computes nothing.
 kill -KILL "$process"
