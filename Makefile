@@ -29,19 +29,12 @@ build: ## Build everything
 quickstart: build ## Both stages on a toy model, then a table of what they changed (WORK=DIR, stic-work by default)
 	examples/quickstart/run.sh $(WORK)
 
-# A node needs root; what needs none runs without: make test NODE=no
-NODE ?= yes
-ifeq ($(NODE),yes)
-NODE_TESTS := e2e rbac-test
-endif
-
-test: ## All tests; as root on Linux, or NODE=no without those that need a node
-	@[ "$(NODE)" = no ] || [ "$$(id -u)" = 0 ] || { echo >&2 "make test starts a Kubernetes node of its own, which needs root: run it as root, or leave those tests out with make test NODE=no"; exit 1; }
+test: ## All tests but those on a node, e2e and cluster-test; no root, but for Debian packages that are missing
 	$(MAKE) --no-print-directory -j2 build cluster-programs
-	$(MAKE) --no-print-directory lint unit image-test quickstart-test python-tests chart-test controller-test $(NODE_TESTS)
+	$(MAKE) --no-print-directory lint unit image-test quickstart-test python-tests chart-test controller-test
 
 cluster-programs:
-	tests/cluster/build.sh $(if $(filter no,$(NODE)),--control-plane) >/dev/null
+	tests/cluster/build.sh --control-plane >/dev/null
 
 lint: ## rustfmt, clippy with -D warnings
 	cargo fmt --all --check
