@@ -48,7 +48,7 @@ def requests(audit: Path, user: str) -> tuple[set[Request], set[Request]]:
         for line in lines:
             event = json.loads(line)
             reference = event.get("objectRef", {})
-            if event["user"]["username"] != user or "resource" not in reference:
+            if event["user"].get("username") != user or "resource" not in reference:
                 continue
             subresource = f"/{reference['subresource']}" if "subresource" in reference else ""
             request = (reference.get("apiGroup", ""), reference["resource"] + subresource, event["verb"])
