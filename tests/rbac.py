@@ -8,7 +8,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 CHART = Path(__file__).parents[1] / "charts/stic-operator"
@@ -17,6 +16,7 @@ CHART = Path(__file__).parents[1] / "charts/stic-operator"
 NEVER_CALLED = {("stic.dev", "stageoneruns/finalizers", "update"), ("stic.dev", "stagetworuns/finalizers", "update")}
 
 Request = tuple[str, str, str]
+Object = tuple[str | None, str | None]
 
 
 def granted() -> set[Request]:
@@ -25,8 +25,8 @@ def granted() -> set[Request]:
     roles = [text for text in rendered.split("\n---\n") if "\nkind: ClusterRole\n" in text or "\nkind: Role\n" in text]
     rules = set()
     for role in roles:
-        # Only Kubernetes' own tools read YAML here.
-        kubectl = ["kubectl", "create", "--dry-run=client", "--validate=false", "--output=json", "--filename=-"]
+        # Reads YAML, and with --local asks no cluster.
+        kubectl = ["kubectl", "label", "--local", "--output=json", "--filename=-", "read=yes"]
         made = subprocess.run(kubectl, input=role, capture_output=True, text=True, check=True)
         for rule in json.loads(made.stdout)["rules"]:
             rules |= {
@@ -40,23 +40,26 @@ def granted() -> set[Request]:
     return rules
 
 
-def requests(audits: Iterable[Path], user: str) -> Iterator[tuple[Request, bool]]:
-    """Each request of `user` for a resource, and whether it was denied."""
-    for audit in audits:
-        found = False
-        with audit.open() as lines:
-            for line in lines:
-                event = json.loads(line)
-                reference = event.get("objectRef", {})
-                if event["user"]["username"] != user or "resource" not in reference:
-                    continue
-                found = True
-                subresource = f"/{reference['subresource']}" if "subresource" in reference else ""
-                request = (reference.get("apiGroup", ""), reference["resource"] + subresource, event["verb"])
-                # A quota, or a namespace that is being deleted, also answers 403: this is the authorizer's word.
-                yield request, event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
-        if not found:
-            sys.exit(f"rbac: {audit}: {user} asked for nothing; name the operator's account with --user")
+def requests(audit: Path, user: str) -> tuple[set[Request], set[Request]]:
+    """The requests of `user` for resources that were allowed, and those that were denied."""
+    allowed: dict[Request, set[Object]] = {}
+    denied: dict[Request, set[Object]] = {}
+    with audit.open() as lines:
+        for line in lines:
+            event = json.loads(line)
+            reference = event.get("objectRef", {})
+            if event["user"].get("username") != user or "resource" not in reference:
+                continue
+            subresource = f"/{reference['subresource']}" if "subresource" in reference else ""
+            request = (reference.get("apiGroup", ""), reference["resource"] + subresource, event["verb"])
+            # A quota, or a namespace that is being deleted, also answers 403: this is the authorizer's word.
+            forbidden = event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
+            answers = denied if forbidden else allowed
+            answers.setdefault(request, set()).add((reference.get("namespace"), reference.get("name")))
+    if not allowed:
+        sys.exit(f"rbac: {audit}: {user} asked for nothing; name the operator's account with --user")
+    # An API server that was just started denies what it allows as soon as it has read its rules.
+    return set(allowed), {request for request, objects in denied.items() if objects - allowed.get(request, set())}
 
 
 def spelt(request: Request) -> str:
@@ -71,8 +74,10 @@ def main() -> None:
     parser.add_argument("--user", default="system:serviceaccount:stic-system:stic-operator")
     arguments = parser.parse_args()
     used, denied = set(), set()
-    for request, forbidden in requests(arguments.audit, arguments.user):
-        (denied if forbidden else used).add(request)
+    for audit in arguments.audit:
+        allowed, forbidden = requests(audit, arguments.user)
+        used |= allowed
+        denied |= forbidden
     rules = granted()
     unused = sorted(rules - used - NEVER_CALLED)
     for request in sorted(denied):

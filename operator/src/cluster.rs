@@ -4,6 +4,7 @@ pub mod apply;
 pub mod backoff;
 pub mod children;
 pub mod claims;
+pub mod coalesce;
 pub mod failpoint;
 pub mod job_state;
 pub mod lease;

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::children::{PAGE, Touched, Triggers, follow};
 use crate::cluster::claims;
+use crate::cluster::coalesce::coalesce;
 use crate::cluster::lease::Candidate;
 use crate::context::Context;
 use crate::controllers::driver::{on_error, reconcile};
@@ -32,7 +33,7 @@ use crate::server::{Served, serve};
 use crate::settings::Settings;
 
 /// Several changes of one run, such as of the pods of its shards, are looked at together.
-const DEBOUNCE: Duration = Duration::from_millis(50);
+const TOGETHER: Duration = Duration::from_millis(50);
 
 type Guard<K> = DeserializeGuard<K>;
 
@@ -162,9 +163,22 @@ async fn control<K: Run>(
     mut touched: mpsc::UnboundedReceiver<Touched>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let touched = futures::stream::poll_fn(move |task| touched.poll_recv(task))
+    // Changes of a run and of its children come one way, so that those that come together are looked at together.
+    let (changes, mut changed) = mpsc::unbounded_channel();
+    let objects = objects.try_filter_map(move |object| {
+        let metadata = object.meta();
+        if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
+            let _ = changes.send(Touched { kind: K::KIND, namespace: namespace.clone(), name: name.clone() });
+        }
+        std::future::ready(Ok(None))
+    });
+    let touched = futures::stream::select(
+        futures::stream::poll_fn(move |task| touched.poll_recv(task)),
+        futures::stream::poll_fn(move |task| changed.poll_recv(task)),
+    );
+    let touched = coalesce(touched, TOGETHER)
         .map(|touched| ObjectRef::<Guard<K>>::new(&touched.name).within(&touched.namespace));
-    let config = controller::Config::default().concurrency(context.settings.concurrency).debounce(DEBOUNCE);
+    let config = controller::Config::default().concurrency(context.settings.concurrency);
     // Before its first list a controller has begun nothing, and would wait for the list before it stops.
     let unlisted = {
         let (reader, mut stop) = (reader.clone(), stop.clone());
