@@ -72,6 +72,29 @@ async fn a_run_that_others_write_all_the_time_ends_right() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
+async fn a_run_that_never_stops_changing_is_looked_at_all_the_same() {
+    let world = World::new(|_, _| Act::Run).await;
+    world.stage_one("").await;
+    let mut changes = tokio::task::JoinSet::new();
+    for who in ["a", "b", "c", "d"] {
+        let api: Api<StageOneRun> = world.api();
+        // Closer together than the operator waits for others.
+        changes.spawn(async move {
+            for n in 0_u32.. {
+                let labels = Patch::Merge(json!({"metadata": {"labels": {who: n.to_string()}}}));
+                api.patch("one", &PatchParams::default(), &labels).await.expect("a label may change");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    let operator = Operator::start(&world.setup);
+    let looks = async || operator.metric("stic_reconciles_total", &[]).await;
+    world.until_true("looked at", async || looks().await.is_some_and(|looks| looks >= 10)).await;
+    changes.abort_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
 async fn a_condition_of_others_is_no_reason_to_write() {
     let world = World::new(|_, _| Act::Run).await;
     let operator = Operator::start(&world.setup);

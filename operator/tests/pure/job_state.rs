@@ -209,7 +209,7 @@ fn what_is_in_the_way_of_pods_is_named_with_the_mend() {
         (pending("persistentvolumeclaim \"coco\" not found"), Reason::ClaimMissing, "create the claim"),
         (
             pending("persistentvolumeclaim \"coco\" is being deleted."),
-            Reason::ClaimMissing,
+            Reason::ClaimTerminating,
             "create the claim again",
         ),
         (
