@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -36,7 +37,10 @@ pub(crate) async fn kubeconfig(client: &Client, server: Option<&str>) -> PathBuf
         config["clusters"][0]["cluster"] = json!({"server": server});
         name = server.chars().filter(char::is_ascii_alphanumeric).collect();
     }
-    let path = folder("kubeconfig").join(format!("{NAME}-{}-{name}", std::process::id()));
+    // One each: an operator must not read a file that is being written for another.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = folder("kubeconfig").join(format!("{NAME}-{}-{name}-{count}", std::process::id()));
     std::fs::write(&path, config.to_string()).expect("a file");
     path
 }
