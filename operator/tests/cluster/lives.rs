@@ -129,6 +129,9 @@ async fn a_held_run_ends_its_pods_and_goes_on_from_there() {
     let held = world.until("held", |status| phase(status) == "Suspended").await;
     assert_eq!(is(&held, SUSPENDED), of("True", "Suspended"));
     assert_eq!(held.steps[1].state, StepState::Suspended);
+    // Resumed before that, the Job would keep the pod it has.
+    let ended = async || world.pods().await.iter().all(|pod| step(pod) == StepName::Prepare);
+    world.until_true("its pods end", ended).await;
     world.patch(json!({"spec": {"suspend": false}})).await;
     let status = world.until("done", |status| phase(status) == "Succeeded").await;
     assert_eq!(status.observed_generation, 3);
