@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::kubelet::{Act, end, step};
 use crate::record::Recorder;
-use crate::world::{World, apply};
+use crate::world::{World, apply, with_claim};
 
 /// Longer than any wait of Kubernetes' own that a test meets.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -132,8 +132,7 @@ impl World {
 
     /// Applies a StageOneRun whose claim is made for it.
     pub(crate) async fn one_with_claim(&self, name: &str, extra: &str) {
-        let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
-        let spec = crate::common::STAGE_ONE.replace("{volume: {claimName: stic, path: coco-6k}}", template);
+        let spec = with_claim(crate::common::STAGE_ONE);
         let api: Api<StageOneRun> = self.api();
         apply(&api, "StageOneRun", name, &format!("{spec}{extra}")).await;
     }
