@@ -78,9 +78,9 @@ cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behin
 AT_ONCE ?= 10
 
 controller-test: build ## Controller and kubectl-stic on a control plane of their own, killed before and after every write; no root
-	tests/cluster/build.sh --control-plane >/dev/null
-	tests/cluster/cluster.sh --control-plane --logs target/audit/control-plane \
-	  $(CARGO_TEST) --test cluster --test outages -- --ignored --test-threads $(AT_ONCE)
+	tests/cluster/cluster.sh --control-plane --logs target/audit/control-plane bash -euc '\
+	  $(CARGO_TEST) --no-fail-fast --test cluster -- --ignored --skip alone:: --test-threads $(AT_ONCE); \
+	  $(CARGO_TEST) --test cluster -- --ignored alone:: --test-threads 1'
 
 # A node of its own with both images: no pod there pulls anything.
 ON_NODE := tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar

@@ -34,8 +34,10 @@ for image in "$@"; do
     *) die "$image is no image of this repository: stic-operator, stic-trainer" ;;
   esac
   # A package at a time, so that the features of its dependencies do not hang on what else is built.
+  # On the strip see the profile in Cargo.toml.
   RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --profile image --locked --target "$target" --target-dir target/static -p "$image" --bin "$image"
+    cargo rustc --profile image --locked --target "$target" --target-dir target/static -p "$image" --bin "$image" \
+    -- -C strip=symbols
   python3 images/oci.py --dockerfile "${image#stic-}/Dockerfile" \
     --stage "build:/out=target/static/$target/image" \
     --arg "VERSION=$version" --arg "REVISION=$revision" ${SOURCE:+--arg "SOURCE=$SOURCE"} \

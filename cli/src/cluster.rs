@@ -203,7 +203,11 @@ fn resource(kind: &str) -> ApiResource {
 
 /// What the API server answered, or that it did not.
 fn refused(error: kube::Error) -> Failure {
-    match error {
+    let passes = match &error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        _ => true,
+    };
+    let failure = match error {
         // The resource itself is unknown: a missing object is answered by `get_opt`.
         kube::Error::Api(status) if status.code == 404 && status.message.starts_with("404") => {
             Failure::unavailable(
@@ -229,7 +233,8 @@ fn refused(error: kube::Error) -> Failure {
             "the API server cannot be reached: {}; check the cluster and the kubeconfig, then run the same command again",
             whole(&error)
         )),
-    }
+    };
+    Failure { passes, ..failure }
 }
 
 /// An error with what is below it: the outermost words of a failed connection say nothing.

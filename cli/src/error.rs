@@ -17,13 +17,15 @@ pub(crate) struct Failure {
     pub code: u8,
     /// None if it has been told already.
     pub message: Option<String>,
+    /// Whether the same may go well a moment later, with nothing mended.
+    pub passes: bool,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: ExitCode, message: impl fmt::Display) -> Self {
-        Self { code: exit.code(), message: Some(message.to_string()) }
+        Self { code: exit.code(), message: Some(message.to_string()), passes: false }
     }
 
     /// A manifest or an argument is wrong.
@@ -46,7 +48,7 @@ impl Failure {
 
     /// The cluster cannot be reached, or refuses.
     pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
-        Self { code: UNAVAILABLE, message: Some(message.to_string()) }
+        Self { code: UNAVAILABLE, message: Some(message.to_string()), passes: false }
     }
 
     /// What cannot be.
@@ -57,7 +59,7 @@ impl Failure {
     pub(crate) fn from_clap(error: clap::Error) -> Self {
         let _ = error.print();
         let exit = if error.use_stderr() { ExitCode::ConfigInvalid } else { ExitCode::Done };
-        Self { code: exit.code(), message: None }
+        Self { code: exit.code(), message: None, passes: false }
     }
 
     pub(crate) fn report(&self) -> std::process::ExitCode {

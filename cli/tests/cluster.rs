@@ -33,7 +33,10 @@ async fn a_run_is_shown_heard_held_and_run_again() {
     world.kubelet.hold(StepName::Prepare);
     world.kubelet.hold(StepName::Generate);
     world.stage_one("  preferences: {shards: 2}\n");
-    world.until("a pod of prepare", |seen| seen["pods"].as_array().is_some_and(|pods| pods.len() == 1)).await;
+    // Before the pod is bound, the scheduler says why it cannot be.
+    world
+        .until("a pod of prepare runs", |seen| running(seen, "prepare") == 1 && phase(seen) == "Preparing")
+        .await;
     let early = world.stic(&["rerun", "s1/one"]);
     assert_eq!(early.code, 64, "{early:?}");
     assert!(early.err.contains("is not over (Preparing); wait for it, or add --force"), "{}", early.err);
@@ -107,6 +110,49 @@ async fn a_run_is_shown_heard_held_and_run_again() {
     assert_eq!(again["jobs"].as_array().map(Vec::len), Some(6));
     let tree = world.stic(&["get", "s1/one"]).out;
     assert!(tree.contains("rerun 1") && tree.contains("earlier"), "{tree}");
+}
+
+/// What changes the cluster itself under all others: these run one by one, when the others are done.
+mod alone {
+    use super::*;
+    use std::process::Command;
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a cluster: make controller-test"]
+    async fn a_log_is_followed_while_the_api_server_is_restarted() {
+        let world = World::new().await;
+        world.kubelet.hold(StepName::Train);
+        world.stage_one("");
+        world.until("it trains", |seen| running(seen, "train") == 1).await;
+        let following = world
+            .command(&["logs", "s1/one", "-f"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        world.kubelet.until_heard(1).await;
+        component("kill");
+        let get = || world.stic(&["get", "s1/one"]);
+        let away = get();
+        assert!(away.code == 69 && away.err.contains("cannot be reached"), "{away:?}");
+        component("start");
+        let since = std::time::Instant::now();
+        while get().code != 0 {
+            assert!(since.elapsed().as_secs() < 120, "the API server does not come back");
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        world.kubelet.release(StepName::Train);
+        let heard = following.wait_with_output().expect("it ends");
+        let (out, err) = (String::from_utf8_lossy(&heard.stdout), String::from_utf8_lossy(&heard.stderr));
+        assert_eq!(heard.status.code(), Some(0), "{out}\n{err}");
+        assert_eq!(out, "[train] train 0 begins\n[train] train 0 ends\n", "{err}");
+        assert!(err.contains("cannot be reached") && err.contains("waits for it"), "{err}");
+    }
+
+    fn component(what: &str) {
+        let done = Command::new("component.sh").args([what, "kube-apiserver"]).status();
+        assert!(done.expect("cluster.sh has it on PATH").success());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,5 +8,6 @@ pub mod coalesce;
 pub mod failpoint;
 pub mod job_state;
 pub mod lease;
+pub mod objects;
 pub mod pod_trouble;
 pub mod progress;

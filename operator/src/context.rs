@@ -3,8 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::Store;
@@ -16,6 +14,7 @@ use crate::build::labels::OPERATOR;
 use crate::cluster::backoff::Backoff;
 use crate::cluster::children::Children;
 use crate::cluster::claims::Claims;
+use crate::cluster::objects::{Job, Pod};
 use crate::cluster::progress;
 use crate::metrics::Metrics;
 use crate::settings::Settings;

@@ -1,6 +1,7 @@
 //! One file per kind. What the kinds share lies beside them.
 
 pub mod act;
+mod claims;
 pub mod driver;
 mod finished;
 mod not_understood;

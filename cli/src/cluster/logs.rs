@@ -3,7 +3,7 @@
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -20,6 +20,8 @@ use crate::say::tell;
 
 /// Time between two looks at what runs.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long an API server may be away while logs are followed, as it is for an upgrade.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) async fn logs(args: &LogsArgs) -> Result<()> {
     let cluster = Cluster::connect(&args.connection).await?;
@@ -117,7 +119,7 @@ async fn follow(cluster: &Cluster, mut run: Run, wanted: Wanted) -> Result<()> {
     loop {
         // The end is read before the pods are: one that made the end is among them.
         let ended = is_over(&run, wanted.step);
-        let children = cluster.children(&run).await?;
+        let children = patiently(|| cluster.children(&run)).await?;
         if first {
             // What was before the current step has been said.
             heard = history(&children, &speakers(&children, wanted, false));
@@ -160,7 +162,26 @@ async fn follow(cluster: &Cluster, mut run: Run, wanted: Wanted) -> Result<()> {
                 () = &mut pause => break,
             }
         }
-        run = cluster.run(run.kind, &run.name).await?;
+        run = patiently(|| cluster.run(run.kind, &run.name)).await?;
+    }
+}
+
+/// Asks again for as long as it may go well with nothing mended.
+async fn patiently<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> Result<T> {
+    let mut since = None;
+    loop {
+        let failure = match ask().await {
+            Err(failure) if failure.passes => failure,
+            answer => return answer,
+        };
+        let began = *since.get_or_insert_with(|| {
+            tell(format_args!("{}; waits for it", failure.message.as_deref().unwrap_or_default()));
+            Instant::now()
+        });
+        if began.elapsed() > PATIENCE {
+            return Err(failure);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

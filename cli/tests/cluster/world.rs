@@ -1,6 +1,7 @@
 //! A namespace of a control plane, with the controller in this process and a played kubelet.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -40,9 +41,8 @@ impl World {
     pub(crate) async fn new() -> Self {
         let client = Client::try_default().await.expect("KUBECONFIG names a cluster");
         let folder = tempfile::tempdir().expect("a folder");
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("main").split('_').next().unwrap_or_default().to_owned();
-        let namespace = format!("cli-{}-{test}", std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("cli-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         kubectl(&["apply", "--server-side", "--force-conflicts", "-f", CRDS], "");
         kubectl(
             &[

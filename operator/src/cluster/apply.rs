@@ -4,13 +4,12 @@
 use std::fmt::Debug;
 use std::future::Future;
 
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{ApiResource, DynamicObject, Request};
 use kube::error::DiscoveryError;
 use kube::runtime::events::Reporter;
 use kube::{Api, Error, Resource, ResourceExt, discovery};
@@ -21,6 +20,7 @@ use stic_contract::{RunIdentity, RunKind};
 use stic_crds::{GROUP, RunStatus, VERSION};
 
 use super::failpoint::{self, Write};
+use super::objects::Job;
 use crate::build::labels;
 use crate::context::Context;
 
@@ -58,18 +58,21 @@ impl Context {
         answer
     }
 
-    /// Creates an object of a run unless it is there.
-    pub async fn create<K>(&self, write: Write, object: &K, uid: &str) -> kube::Result<Created<K>>
+    /// Creates an object of a run unless it is there, and reads as much of it as `R` has.
+    pub async fn create<K, R>(&self, write: Write, object: &K, uid: &str) -> kube::Result<Created<R>>
     where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Serialize,
+        R: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
             + Debug
-            + Serialize
             + DeserializeOwned,
     {
         let namespace = object.namespace().unwrap_or_default();
-        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
-        match self.write(write, api.create(&PostParams::default(), object)).await {
+        let api: Api<R> = Api::namespaced(self.client.clone(), &namespace);
+        let body = serde_json::to_vec(object).map_err(Error::SerdeError)?;
+        let request = Request::new(api.resource_url()).create(&PostParams::default(), body);
+        let request = request.map_err(Error::BuildRequest)?;
+        match self.write(write, self.client.request::<R>(request)).await {
             Ok(made) => Ok(Created::Ours(Box::new(made))),
             Err(Error::Api(status)) if status.code == 409 && status.is_already_exists() => {
                 Ok(match api.get_opt(&object.name_any()).await? {

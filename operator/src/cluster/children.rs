@@ -8,8 +8,6 @@ use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
@@ -17,6 +15,7 @@ use serde::de::DeserializeOwned;
 use stic_contract::RunKind;
 use tokio::sync::{mpsc, watch};
 
+use super::objects::prune;
 use crate::build::labels;
 
 /// A run to reconcile because one of its children changed.
@@ -133,32 +132,6 @@ fn run_of<K: Resource>(child: &K) -> Option<Touched> {
     Some(Touched { kind, namespace: child.meta().namespace.clone()?, name: labels.get(labels::RUN)?.clone() })
 }
 
-/// What is kept of a child: what is read of it, and no more.
-pub trait Prune {
-    /// Forgets the rest.
-    fn prune(&mut self);
-}
-
-impl Prune for Job {
-    fn prune(&mut self) {
-        self.metadata.managed_fields = None;
-        if let Some(spec) = &mut self.spec {
-            spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
-            spec.pod_failure_policy = None;
-        }
-    }
-}
-
-impl Prune for Pod {
-    fn prune(&mut self) {
-        self.metadata.managed_fields = None;
-        self.spec = self.spec.take().map(|spec| k8s_openapi::api::core::v1::PodSpec {
-            node_name: spec.node_name,
-            ..k8s_openapi::api::core::v1::PodSpec::default()
-        });
-    }
-}
-
 /// Objects a page of a first list. A page is in memory whole, as text and as objects that are not pruned yet: with kube's
 /// 500 the start was the peak of all memory.
 pub const PAGE: u32 = 50;
@@ -166,7 +139,7 @@ pub const PAGE: u32 = 50;
 /// Watches the children of our runs until the process ends.
 pub async fn follow<K>(api: Api<K>, children: Arc<Children<K>>, triggers: Triggers)
 where
-    K: Resource<DynamicType = ()> + Prune + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let selector = format!("{}={}", labels::MANAGED_BY, labels::OPERATOR);
     let config = watcher::Config::default().labels(&selector).page_size(PAGE);
@@ -178,7 +151,7 @@ async fn take_in<K>(
     children: &Children<K>,
     triggers: &Triggers,
 ) where
-    K: Resource + Prune + Clone + Debug,
+    K: Resource + Clone + Debug,
 {
     let mut events = std::pin::pin!(events);
     let mut listed = HashSet::new();
@@ -187,14 +160,19 @@ async fn take_in<K>(
             triggers.send(touched);
         }
     };
+    // A run that is looked at because of a child must find it.
+    let take = |mut child: K| {
+        let touched = run_of(&child);
+        prune(child.meta_mut());
+        children.put(child);
+        touched.into_iter().for_each(|touched| triggers.send(touched));
+    };
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(mut child)) => {
-                child.prune();
+            Ok(Event::InitApply(child)) => {
                 listed.extend(key(&child));
-                touch(&child);
-                children.put(child);
+                take(child);
             }
             Ok(Event::InitDone) => {
                 // What was deleted while nobody watched.
@@ -203,11 +181,7 @@ async fn take_in<K>(
                 }
                 children.synced.send_replace(true);
             }
-            Ok(Event::Apply(mut child)) => {
-                child.prune();
-                children.put(child.clone());
-                touch(&child);
-            }
+            Ok(Event::Apply(child)) => take(child),
             Ok(Event::Delete(child)) => {
                 children.remove(&child);
                 touch(&child);
@@ -219,6 +193,7 @@ async fn take_in<K>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::objects::Job;
     use super::*;
     use kube::ResourceExt as _;
     use serde_json::json;

@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 use stic_contract::{ExitCode, StepName, StepResult};
 
+use super::objects::{INDEX, Job, Pod, Terminated};
 use super::pod_trouble::trouble;
 use crate::build::job::QUEUE_NAME;
 use crate::plan::{StepOutcome, merge};
 use crate::refusal::Reason;
 
-/// The label and annotation of an index of an Indexed Job.
-const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// A message that is not a result is the end of a log: this much of it is shown.
 const SHOWN_CHARS: usize = 600;
 /// The time the Job controller has for making pods before its events are asked for a reason.
@@ -47,7 +44,7 @@ pub enum Reading {
 /// Reads a Job of `step`.
 #[must_use]
 pub fn read(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> JobState {
-    let shards = job.spec.as_ref().and_then(|spec| spec.completions).unwrap_or(1);
+    let shards = job.spec.completions.unwrap_or(1);
     let shards = u32::try_from(shards).unwrap_or(1);
     let mut by_index: BTreeMap<u32, Vec<&Pod>> = BTreeMap::new();
     for pod in pods {
@@ -72,9 +69,8 @@ enum Ended<'a> {
 }
 
 fn condition(job: &Job) -> Ended<'_> {
-    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    for condition in conditions.filter(|condition| condition.status == "True") {
-        match condition.type_.as_str() {
+    for condition in job.status.conditions.iter().filter(|condition| condition.status == "True") {
+        match condition.kind.as_str() {
             "Complete" => return Ended::Complete,
             "Failed" => {
                 return Ended::Failed {
@@ -121,7 +117,7 @@ fn complete(step: StepName, pods: &BTreeMap<u32, Vec<&Pod>>, shards: u32) -> Rea
 }
 
 /// What a terminated trainer said.
-fn said(step: StepName, ended: &ContainerStateTerminated) -> Result<StepResult, String> {
+fn said(step: StepName, ended: &Terminated) -> Result<StepResult, String> {
     let message = ended.message.as_deref().unwrap_or_default();
     let result: StepResult = serde_json::from_str(message.trim())
         .map_err(|error| if message.is_empty() { "it is empty".to_owned() } else { error.to_string() })?;
@@ -137,7 +133,7 @@ fn failed(step: StepName, shards: u32, pods: &[Arc<Pod>], reason: &str, message:
             message: "it did not end within spec.activeDeadlineSeconds; raise that and spec.rerun".into(),
         };
     }
-    let mut culprits: Vec<(&Pod, &ContainerStateTerminated)> = pods
+    let mut culprits: Vec<(&Pod, &Terminated)> = pods
         .iter()
         .filter_map(|pod| Some((pod.as_ref(), terminated(pod)?)))
         .filter(|(_, ended)| ended.exit_code != i32::from(ExitCode::Done.code()))
@@ -163,11 +159,11 @@ fn failed(step: StepName, shards: u32, pods: &[Arc<Pod>], reason: &str, message:
     StepOutcome::Failed { reason: Reason::of_exit(exit), retryable: false, message: said }
 }
 
-fn exit_code(ended: &ContainerStateTerminated) -> ExitCode {
+fn exit_code(ended: &Terminated) -> ExitCode {
     ExitCode::from_status(ended.exit_code)
 }
 
-fn words(step: StepName, ended: &ContainerStateTerminated) -> String {
+fn words(step: StepName, ended: &Terminated) -> String {
     if ended.reason.as_deref() == Some("OOMKilled") {
         return "it was killed because memory ran out; raise spec.pod.resources.limits.memory and spec.rerun"
             .into();
@@ -195,9 +191,8 @@ fn tail(text: &str) -> String {
 }
 
 fn evicted(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let reason = status.reason.as_ref()?;
-    Some(format!("{reason}: {}", status.message.as_deref().unwrap_or("no more is known")))
+    let reason = pod.status.reason.as_ref()?;
+    Some(format!("{reason}: {}", pod.status.message.as_deref().unwrap_or("no more is known")))
 }
 
 /// The number after "exit code" in the words of the Job controller.
@@ -207,7 +202,7 @@ fn code_in(message: &str) -> Option<i32> {
 }
 
 fn unfinished(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> StepOutcome {
-    if job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) {
+    if job.spec.suspend {
         let labels = job.metadata.labels.as_ref();
         return match labels.and_then(|labels| labels.get(QUEUE_NAME)) {
             Some(queue) => StepOutcome::Waiting {
@@ -222,7 +217,7 @@ fn unfinished(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> StepO
             },
         };
     }
-    let open: Vec<&Pod> = pods.iter().map(AsRef::as_ref).filter(|pod| !is_finished(pod)).collect();
+    let open: Vec<&Pod> = pods.iter().map(AsRef::as_ref).filter(|pod| !pod.status.is_finished()).collect();
     let troubles: Vec<_> = open.iter().filter_map(|pod| trouble(pod, now)).collect();
     let Some(first) = troubles.first() else {
         return match failing(step, job, pods) {
@@ -247,15 +242,14 @@ fn unfinished(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> StepO
 /// What failed although the step goes on. Between two pods of an index Kubernetes waits, for minutes in the end, and an
 /// index that used up its budget leaves the others at work: why is known already.
 fn failing(step: StepName, job: &Job, pods: &[Arc<Pod>]) -> Option<String> {
-    let mut last: BTreeMap<u32, Option<&ContainerStateTerminated>> = BTreeMap::new();
+    let mut last: BTreeMap<u32, Option<&Terminated>> = BTreeMap::new();
     for pod in pods {
-        let ended = terminated(pod).filter(|_| is_finished(pod));
+        let ended = terminated(pod).filter(|_| pod.status.is_finished());
         let known = last.entry(index(pod)).or_insert(ended);
         // An index with a pod that has not ended is at work.
         *known = (*known).zip(ended).map(|(a, b)| if a.finished_at > b.finished_at { a } else { b });
     }
-    let given_up =
-        job.status.as_ref().and_then(|status| status.failed_indexes.as_deref()).unwrap_or_default();
+    let given_up = job.status.failed_indexes.as_deref().unwrap_or_default();
     let (index, ended) = last.iter().find_map(|(index, ended)| {
         let ended = (*ended)?;
         let exit = exit_code(ended);
@@ -285,18 +279,17 @@ pub struct MissingPods {
 /// The pods that a Job lacks, if any.
 #[must_use]
 pub fn missing_pods(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Option<MissingPods> {
-    let (spec, status) = (job.spec.as_ref()?, job.status.as_ref());
-    if spec.suspend == Some(true) || is_over(job) {
+    let Job { metadata, spec, status } = job;
+    if spec.suspend || is_over(job) {
         return None;
     }
-    let count = |count: Option<i32>| usize::try_from(count.unwrap_or_default()).unwrap_or_default();
-    let failed =
-        status.and_then(|status| status.failed_indexes.as_deref()).map_or(0, |list| indexes(list).count());
-    let left = count(spec.completions).saturating_sub(count(status.and_then(|it| it.succeeded)) + failed);
-    let wanted = left.min(count(spec.parallelism));
-    let missing = wanted.saturating_sub(pods.iter().filter(|pod| !is_finished(pod)).count());
-    let started =
-        status.and_then(|status| status.start_time.as_ref()).or(job.metadata.creation_timestamp.as_ref());
+    let count = |count: i32| usize::try_from(count).unwrap_or_default();
+    let failed = status.failed_indexes.as_deref().map_or(0, |list| indexes(list).count());
+    let completions = count(spec.completions.unwrap_or_default());
+    let left = completions.saturating_sub(count(status.succeeded) + failed);
+    let wanted = left.min(count(spec.parallelism.unwrap_or_default()));
+    let missing = wanted.saturating_sub(pods.iter().filter(|pod| !pod.status.is_finished()).count());
+    let started = status.start_time.as_ref().or(metadata.creation_timestamp.as_ref());
     let made = pods.iter().filter_map(|pod| pod.metadata.creation_timestamp.as_ref());
     let since = started.into_iter().chain(made).max_by_key(|time| time.0).cloned();
     let old = since.as_ref().is_some_and(|since| now.0.duration_since(since.0) > MAKING_PODS);
@@ -315,10 +308,7 @@ fn indexes(list: &str) -> impl Iterator<Item = u32> {
 }
 
 fn asked_to_be_resumed(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let disrupted = conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+    let disrupted = pod.status.conditions.iter().any(|condition| condition.is("DisruptionTarget", "True"));
     let deleted = pod.metadata.deletion_timestamp.is_some();
     let exit = terminated(pod).map(|ended| ended.exit_code);
     !disrupted && !deleted && exit == Some(i32::from(ExitCode::Interrupted.code()))
@@ -334,14 +324,9 @@ fn index(pod: &Pod) -> u32 {
         .unwrap_or_default()
 }
 
-fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    statuses.iter().find(|status| status.name == "trainer")?.state.as_ref()?.terminated.as_ref()
-}
-
-fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+fn terminated(pod: &Pod) -> Option<&Terminated> {
+    let statuses = &pod.status.container_statuses;
+    statuses.iter().find(|status| status.name == "trainer")?.state.terminated.as_deref()
 }
 
 /// The items of the indexes of a running step that are done, and the addresses of those that run.
@@ -356,9 +341,8 @@ pub fn parts(step: StepName, pods: &[Arc<Pod>]) -> (Vec<StepResult>, Vec<String>
     let running = pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .filter_map(|pod| pod.status.as_ref())
-        .filter(|status| status.phase.as_deref() == Some("Running"))
-        .filter_map(|status| status.pod_ip.clone())
+        .filter(|pod| pod.status.phase.as_deref() == Some("Running"))
+        .filter_map(|pod| pod.status.pod_ip.clone())
         .collect();
     (done, running)
 }

@@ -1,9 +1,9 @@
 //! What keeps a pod from running, in words that end with the mend.
 
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 
+use super::objects::{Condition, Pod, PodStatus};
 use crate::refusal::Reason;
 
 /// A kubelet confirms the end of a pod within its grace period; after this much more it is not there.
@@ -21,17 +21,16 @@ pub struct Trouble {
 /// What is in the way of `pod`, if anything is.
 #[must_use]
 pub fn trouble(pod: &Pod, now: &Time) -> Option<Trouble> {
-    let status = pod.status.as_ref()?;
-    node_lost(pod, status, now).or_else(|| container(status)).or_else(|| {
+    let status = &pod.status;
+    node_lost(pod, now).or_else(|| container(status)).or_else(|| {
         // A condition of the past says nothing about a pod that runs.
         let pending = status.phase.as_deref().is_none_or(|phase| phase == "Pending");
-        pending.then(|| unschedulable(status.conditions.iter().flatten())).flatten()
+        pending.then(|| unschedulable(&status.conditions)).flatten()
     })
 }
 
-fn unschedulable<'a>(mut conditions: impl Iterator<Item = &'a PodCondition>) -> Option<Trouble> {
-    let condition =
-        conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+fn unschedulable(conditions: &[Condition]) -> Option<Trouble> {
+    let condition = conditions.iter().find(|condition| condition.is("PodScheduled", "False"))?;
     let why = condition.message.as_deref().unwrap_or("the scheduler does not say why").trim_end_matches('.');
     let (reason, mend) = if why.contains("unbound immediate PersistentVolumeClaims") {
         (
@@ -52,13 +51,8 @@ fn unschedulable<'a>(mut conditions: impl Iterator<Item = &'a PodCondition>) -> 
 }
 
 fn container(status: &PodStatus) -> Option<Trouble> {
-    let states =
-        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    states.into_iter().find_map(|container| {
-        let waiting = match &container.state {
-            Some(ContainerState { waiting: Some(waiting), .. }) => waiting,
-            _ => return None,
-        };
+    status.init_container_statuses.iter().chain(&status.container_statuses).find_map(|container| {
+        let waiting = container.state.waiting.as_ref()?;
         let why = waiting.message.as_deref().unwrap_or("no more is known").trim_end_matches('.');
         let (reason, mend) = match waiting.reason.as_deref()? {
             "ErrImagePull"
@@ -84,19 +78,14 @@ fn container(status: &PodStatus) -> Option<Trouble> {
 
 /// A dead kubelet is known by what nobody updates: a container that says it is ready in a pod that the node controller
 /// says is not, or a deletion that is not confirmed in time.
-fn node_lost(pod: &Pod, status: &PodStatus, now: &Time) -> Option<Trouble> {
-    let node = pod.spec.as_ref()?.node_name.as_ref()?;
-    let not_ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "False");
-    let says_ready = status.container_statuses.iter().flatten().any(|container| {
-        container.ready && container.state.as_ref().is_some_and(|state| state.running.is_some())
-    });
+fn node_lost(pod: &Pod, now: &Time) -> Option<Trouble> {
+    let node = pod.spec.node_name.as_ref()?;
+    let not_ready = pod.status.conditions.iter().any(|condition| condition.is("Ready", "False"));
+    let mut containers = pod.status.container_statuses.iter();
+    let says_ready = containers.any(|container| container.ready && container.state.running.is_some());
     let overdue =
         pod.metadata.deletion_timestamp.as_ref().is_some_and(|until| now.0.duration_since(until.0) > LATE)
-            && !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+            && !pod.status.is_finished();
     ((not_ready && says_ready) || overdue).then(|| Trouble {
         reason: Reason::NodeLost,
         message: format!(

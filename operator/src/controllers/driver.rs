@@ -9,12 +9,13 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use stic_contract::{RunIdentity, RunKind, StepName, pipeline};
+use stic_contract::{RunIdentity, RunKind, StepName};
 use stic_crds::RunStatus;
 use stic_crds::status::{SUCCEEDED, SUSPENDED};
 use tracing::Instrument;
 
 use super::act::{self, Launched, Pinned};
+use super::claims::say_of_claims;
 use super::observe::{self, Seen};
 use super::run::Run;
 use super::stage_two::Upstream;
@@ -283,28 +284,6 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
         () => timing::RESYNC,
     };
     Ok(Action::requeue(deadline.map_or(wait, |left| wait.min(left.max(Duration::from_secs(1))))))
-}
-
-/// What only the claims say of a wait.
-async fn say_of_claims(
-    context: &Context,
-    run: &Validated,
-    reason: Reason,
-    message: &mut String,
-) -> kube::Result<()> {
-    if reason == Reason::ClaimUnbound {
-        let unbound = observe::unbound(context, run).await?;
-        if !unbound.is_empty() {
-            *message = format!("PersistentVolumeClaim {} has no volume: {message}", unbound.join(", "));
-        }
-    } else if pipeline::steps(run.run.kind).iter().any(|spec| reason == Reason::of_step(spec.name))
-        && let Some(going) = context.claims.going(&run.run.namespace, run.claims())
-    {
-        *message = format!(
-            "{message}; but PersistentVolumeClaim {going} was deleted and goes when no pod uses it any more: copy what you need of it before that"
-        );
-    }
-    Ok(())
 }
 
 const fn is_open(seen: &StepObservation) -> bool {

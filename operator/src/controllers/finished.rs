@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use stic_crds::lifecycle::{Children, WhenDeleted};
+use stic_crds::lifecycle::Children;
 
+use super::claims::settle_claim;
 use super::driver::{Error, Record};
 use super::run::Run;
 use super::{act, observe};
-use crate::build::names;
 use crate::cluster::job_state;
 use crate::context::Context;
 
@@ -34,11 +33,8 @@ pub(super) async fn settle<K: Run>(
         record.write(context, status).await?;
     }
     let jobs = observe::jobs_of(context, record.run);
-    for job in jobs.iter().filter(|job| !job_state::is_over(job)) {
-        let held = job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
-        if !held {
-            act::halt(context, job).await?;
-        }
+    for job in jobs.iter().filter(|job| !job_state::is_over(job) && !job.spec.suspend) {
+        act::halt(context, job).await?;
     }
     let retention = object.retention();
     if retention.children == Children::Keep || jobs.is_empty() {
@@ -52,19 +48,4 @@ pub(super) async fn settle<K: Run>(
     }
     act::delete(context, &jobs).await?;
     Ok(Action::await_change())
-}
-
-/// Whether a claim goes with its run may be decided when the run is over.
-async fn settle_claim<K: Run>(context: &Context, record: &Record<'_, K>) -> kube::Result<()> {
-    if record.object.output().volume_claim_template.is_none() {
-        return Ok(());
-    }
-    let name = names::output_claim(record.run);
-    let Some(claim) = observe::claim(context, record.run, &name).await? else { return Ok(()) };
-    let owned = claim.owner_references().iter().any(|owner| owner.uid == record.run.uid);
-    let wants = record.object.retention().when_deleted == WhenDeleted::Delete;
-    if act::is_for(&claim, record.run) && owned != wants {
-        context.own_claim(record.run, &claim, wants).await?;
-    }
-    Ok(())
 }

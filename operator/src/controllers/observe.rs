@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
@@ -17,10 +16,10 @@ use super::recorded;
 use crate::build::{Attempt, CONFIG_FILE, labels, names};
 use crate::cluster::apply::is_ours;
 use crate::cluster::job_state::{self, JobState, MissingPods, Reading};
+use crate::cluster::objects::{Job, Pod};
 use crate::context::Context;
 use crate::plan::{JobRef, Observed, StepObservation, StepOutcome};
 use crate::refusal::Reason;
-use crate::validated::Validated;
 
 /// A step that ends this often asking to be resumed and got no further in between never will.
 const FUTILE_INTERRUPTIONS: u32 = 3;
@@ -266,22 +265,6 @@ async fn without_pods(
     }))
 }
 
-/// The claims of a run that have no volume.
-///
-/// # Errors
-/// Those of the API server.
-pub async fn unbound(context: &Context, run: &Validated) -> kube::Result<Vec<String>> {
-    let mut unbound = Vec::new();
-    for name in run.claims() {
-        let claim = claim(context, &run.run, name).await?;
-        let phase = claim.and_then(|claim| claim.status).and_then(|status| status.phase);
-        if phase.as_deref() == Some("Pending") {
-            unbound.push(name.to_owned());
-        }
-    }
-    Ok(unbound)
-}
-
 async fn progress(context: &Context, run: &RunIdentity, step: StepName, job: &Job) -> Option<Progress> {
     let mut pods = context.pods.of(&run.uid);
     let uid = job.uid().unwrap_or_default();
@@ -311,9 +294,8 @@ pub fn has_started(context: &Context, run: &RunIdentity) -> bool {
 #[must_use]
 pub fn ends_yet(context: &Context, run: &RunIdentity, step: StepName) -> bool {
     context.pods.of(&run.uid).iter().any(|pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        pod.labels().get(labels::STEP).is_some_and(|label| label == step.as_str())
-            && !matches!(phase, Some("Succeeded" | "Failed"))
+        let of_step = pod.labels().get(labels::STEP).is_some_and(|label| label == step.as_str());
+        of_step && !pod.status.is_finished()
     })
 }
 
@@ -333,18 +315,6 @@ pub async fn started_with(context: &Context, run: &RunIdentity) -> kube::Result<
             None
         }
     }))
-}
-
-/// A claim of a run.
-///
-/// # Errors
-/// Those of the API server.
-pub async fn claim(
-    context: &Context,
-    run: &RunIdentity,
-    name: &str,
-) -> kube::Result<Option<PersistentVolumeClaim>> {
-    Api::namespaced(context.client.clone(), &run.namespace).get_opt(name).await
 }
 
 /// A run as it is stored. A list of one asks for no more rights than the watch does.

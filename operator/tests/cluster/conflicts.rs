@@ -15,10 +15,11 @@ use stic_contract::{RunIdentity, RunKind, StepName};
 use stic_crds::StageOneRun;
 use stic_operator::build::{Attempt, names};
 
-use crate::history::History;
 use crate::kubelet::Act;
 use crate::operator::Operator;
-use crate::world::{World, phase};
+use crate::record::Recorder;
+use crate::runs::phase;
+use crate::world::World;
 
 /// Another controller's view of the run, in its own condition.
 fn seen_by_another(n: u32) -> Value {
@@ -38,8 +39,8 @@ fn seen_by_another(n: u32) -> Value {
 async fn a_run_that_others_write_all_the_time_ends_right() {
     let world = World::new(|_, _| Act::Succeed).await;
     let operator = Operator::start(&world.setup);
-    let history = History::of(world.api());
-    world.stage_one("").await;
+    let recorder = Recorder::start(&world).await;
+    world.one("one", "").await;
     let api: Api<StageOneRun> = world.api();
     let meddles = tokio::spawn(async move {
         // More often than the operator waits for changes to settle.
@@ -56,9 +57,9 @@ async fn a_run_that_others_write_all_the_time_ends_right() {
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
     });
-    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     meddles.abort();
-    history.goes_forward();
+    recorder.check().await;
     assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
     let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
     assert_eq!(world.pods_started(), BTreeMap::from(once));
@@ -66,7 +67,7 @@ async fn a_run_that_others_write_all_the_time_ends_right() {
     let conflicts = ["write=\"patch-status\"", "result=\"conflict\""];
     let conflicts = operator.metric("stic_api_writes_total", &conflicts).await.expect("it runs");
     assert!(conflicts > 0, "nobody wrote in between");
-    let kept = world.status_of_one().await;
+    let kept = world.status_of("one").await;
     assert!(kept.condition("Budgeted").is_some(), "what others wrote is theirs");
 }
 
@@ -74,7 +75,7 @@ async fn a_run_that_others_write_all_the_time_ends_right() {
 #[ignore = "needs a cluster"]
 async fn a_run_that_never_stops_changing_is_looked_at_all_the_same() {
     let world = World::new(|_, _| Act::Run).await;
-    world.stage_one("").await;
+    world.one("one", "").await;
     let mut changes = tokio::task::JoinSet::new();
     for who in ["a", "b", "c", "d"] {
         let api: Api<StageOneRun> = world.api();
@@ -98,9 +99,11 @@ async fn a_run_that_never_stops_changing_is_looked_at_all_the_same() {
 async fn a_condition_of_others_is_no_reason_to_write() {
     let world = World::new(|_, _| Act::Run).await;
     let operator = Operator::start(&world.setup);
-    world.stage_one("").await;
-    world.running(StepName::Prepare).await;
-    world.until("looked at", |status| phase(status) == "Preparing" && !status.steps.is_empty()).await;
+    world.one("one", "").await;
+    world.pod("one", StepName::Prepare, 0).await;
+    world
+        .until_one("one", "looked at", |status| phase(status) == "Preparing" && !status.steps.is_empty())
+        .await;
     let api: Api<StageOneRun> = world.api();
     let patch = Patch::Apply(seen_by_another(0));
     api.patch_status("one", &PatchParams::apply("budgets"), &patch).await.expect("the API server takes it");
@@ -142,7 +145,7 @@ where
 {
     let mut world = World::new(|_, _| Act::Succeed).await;
     let spec = crate::common::STAGE_ONE;
-    world.stage_one_of(&if claims { crate::world::with_claim(spec) } else { spec.to_owned() }).await;
+    world.one_of("one", &if claims { crate::runs::with_claim(spec) } else { spec.to_owned() }).await;
     let one = world.api::<StageOneRun>().get("one").await.expect("it exists");
     let run = RunIdentity {
         kind: RunKind::StageOneRun,
@@ -162,7 +165,7 @@ where
     let object: K = serde_json::from_value(object).expect("an object");
     api.create(&PostParams::default(), &object).await.expect("it is created");
     world.start();
-    let told = world.until("told", |status| phase(status) == "NameTaken").await;
+    let told = world.until_one("one", "told", |status| phase(status) == "NameTaken").await;
     let message = &told.condition("Succeeded").expect("it is there").message;
     assert!(
         message.contains(&format!("{kind} {name}")) && message.contains("delete or rename it"),
@@ -177,7 +180,7 @@ where
         // Nothing mounts it, but the protection finalizer takes a moment.
         world.until_true("gone", gone).await;
     }
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
     assert_eq!(world.pods_started(), BTreeMap::from(once));
 }

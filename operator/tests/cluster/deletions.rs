@@ -9,10 +9,11 @@ use stic_contract::StepName;
 use stic_crds::status::StepState;
 use stic_crds::{StageOneRun, StageTwoRun};
 
-use crate::director::{Director, text, until};
+use crate::director::Director;
 use crate::kubelet::{Act, step};
 use crate::node::Node;
-use crate::world::{World, phase};
+use crate::runs::{phase, text};
+use crate::world::{World, until};
 
 const PHASES: [&str; 5] = ["Preparing", "Generating", "Training", "Suspended", "Succeeded"];
 const POLICIES: [&str; 2] = ["Retain", "Delete"];
@@ -108,7 +109,7 @@ async fn a_claim_that_stage_two_reads_from_stays_until_both_are_gone() {
         world.two(&format!("{one}-two"), one).await;
     }
     for one in ["one", "spared"] {
-        world.until_two_of(&format!("{one}-two"), "describes", |status| phase(status) == "Describing").await;
+        world.until_two(&format!("{one}-two"), "describes", |status| phase(status) == "Describing").await;
         let claim = claims.get(&format!("{one}-output")).await.expect("it was made");
         let mut kinds: Vec<_> = claim.owner_references().iter().map(|owner| owner.kind.as_str()).collect();
         kinds.sort_unstable();
@@ -125,7 +126,7 @@ async fn a_claim_that_stage_two_reads_from_stays_until_both_are_gone() {
     })
     .await;
     world.finish("one-two", StepName::Describe, 0, 0, "").await;
-    world.until_two_of("one-two", "is done", |status| phase(status) == "Succeeded").await;
+    world.until_two("one-two", "is done", |status| phase(status) == "Succeeded").await;
     twos.delete("one-two", &DeleteParams::default()).await.expect("it is deleted");
     until("gone with the last that read from it", async || {
         claims.get_opt("one-output").await.expect("an answer").is_none().then_some(())
@@ -179,11 +180,11 @@ async fn a_run_made_again_under_its_name_never_meets_what_is_left_of_the_first()
     let new = world.pod("one", StepName::Generate, 0).await;
     let uid = |pod: &Pod| pod.labels().get("stic.dev/run-uid").cloned();
     assert_ne!(uid(&new), uid(&held[0]), "a folder named by the UID is each one's own");
-    let status = world.status_of_one().await;
+    let status = world.status_of("one").await;
     assert_ne!(status.steps[1].job_uid.as_ref(), Some(&old), "the old Job is not adopted");
     world.let_go(&held[0]).await;
     world.finish("one", StepName::Generate, 0, 0, "").await;
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert!(world.jobs_of("claimed").await.is_empty());
     world.let_go(&held[1]).await;
     world.finish("claimed", StepName::Generate, 0, 0, "").await;
@@ -200,7 +201,7 @@ async fn what_somebody_else_made_under_our_name_is_never_taken_over() {
     let director = Director::start(&world, |_| Act::Succeed).await;
     world.start();
     world.one("one", "  suspend: true\n").await;
-    world.until("held", |status| phase(status) == "Suspended").await;
+    world.until_one("one", "held", |status| phase(status) == "Suspended").await;
     let run = world.api::<StageOneRun>().get("one").await.expect("it exists");
     let identity = stic_contract::RunIdentity {
         kind: stic_contract::RunKind::StageOneRun,
@@ -220,11 +221,11 @@ async fn what_somebody_else_made_under_our_name_is_never_taken_over() {
     let parameters = PatchParams::apply("somebody");
     jobs.patch(&name, &parameters, &Patch::Apply(&theirs)).await.expect("a Job");
     world.edit("one", json!({"spec": {"suspend": false}})).await;
-    let status = world.until("told", |status| phase(status) == "NameTaken").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "NameTaken").await;
     assert!(text(&status, "Succeeded").contains("delete or rename it"), "{}", text(&status, "Succeeded"));
     let theirs = jobs.get(&name).await.expect("it stays");
     assert_eq!(theirs.spec.and_then(|spec| spec.suspend), Some(true), "and is not touched");
     jobs.delete(&name, &DeleteParams::background()).await.expect("it is deleted");
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     director.check().await;
 }

@@ -9,10 +9,11 @@ use stic_contract::StepName;
 use stic_crds::status::StepState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::director::{Director, Played, text, until};
+use crate::director::{Director, Played};
 use crate::kubelet::Act;
 use crate::node::Node;
-use crate::world::{World, phase};
+use crate::runs::{phase, text};
+use crate::world::{World, until};
 
 const STEPS: [StepName; 3] = [StepName::Prepare, StepName::Generate, StepName::Train];
 
@@ -101,18 +102,19 @@ async fn progress_between_interruptions_starts_the_count_anew() {
     for (total, (at, without_progress)) in [(10, 1), (10, 2), (20, 1)].into_iter().enumerate() {
         current.store(at, Ordering::Relaxed);
         world
-            .until("so far", |status| {
+            .until_one("one", "so far", |status| {
                 status.progress.as_ref().is_some_and(|progress| progress.current_step == at)
             })
             .await;
         world.finish("one", StepName::Train, 0, 75, "interrupted").await;
         let total = u32::try_from(total).expect("it is small") + 1;
-        let status = world.until("interrupted", |status| interruptions(status).total == total).await;
+        let status =
+            world.until_one("one", "interrupted", |status| interruptions(status).total == total).await;
         assert_eq!(interruptions(&status).without_progress, without_progress);
         assert_eq!(phase(&status), "Training");
     }
     world.finish("one", StepName::Train, 0, 0, "").await;
-    let status = world.until("done", |status| status.succeeded().is_some()).await;
+    let status = world.until_one("one", "done", |status| status.succeeded().is_some()).await;
     assert_eq!(phase(&status), "Succeeded");
     assert_eq!(world.jobs().await.len(), 3);
     server.abort();
@@ -160,9 +162,9 @@ async fn an_index_with_bad_data_ends_the_step_at_once_and_is_named() {
         pods.iter().find(|pod| pod.name_any() == held.name_any())?.metadata.deletion_timestamp.clone()
     })
     .await;
-    assert_eq!(world.status_of_one().await.succeeded(), None, "no run is over while a pod of it writes");
+    assert_eq!(world.status_of("one").await.succeeded(), None, "no run is over while a pod of it writes");
     world.let_go(&held).await;
-    let status = world.until("failed", |status| status.succeeded() == Some(false)).await;
+    let status = world.until_one("one", "failed", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "DataInvalid");
     let said = text(&status, "Stalled");
     assert!(said.contains("index 1 of 3") && said.ends_with("mend the image and raise spec.rerun"), "{said}");
@@ -170,7 +172,7 @@ async fn an_index_with_bad_data_ends_the_step_at_once_and_is_named() {
     for index in 0..3 {
         world.finish("one", StepName::Generate, index, 0, "").await;
     }
-    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_eq!(status.steps[1].attempts, 1, "of this rerun");
     node.remove().await;
     director.check().await;
@@ -197,10 +199,10 @@ async fn an_index_beyond_its_budget_lets_the_others_end_and_is_named() {
             .then_some(())
     })
     .await;
-    let status = world.until("tried twice", |status| status.steps[1].attempts == 2).await;
+    let status = world.until_one("one", "tried twice", |status| status.steps[1].attempts == 2).await;
     assert_eq!((phase(&status), status.succeeded()), ("Generating", None), "the others go on");
     world.finish("one", StepName::Generate, 0, 0, "").await;
-    let status = world.until("failed", |status| status.succeeded() == Some(false)).await;
+    let status = world.until_one("one", "failed", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "TrainerFailed");
     assert!(text(&status, "Stalled").contains("index 1"), "{}", text(&status, "Stalled"));
     assert_eq!(
@@ -221,7 +223,7 @@ async fn a_deadline_ends_the_run_and_a_later_one_with_a_rerun_goes_on() {
     .await;
     world.start();
     world.one("one", "  activeDeadlineSeconds: 8\n").await;
-    let status = world.until("over", |status| status.succeeded() == Some(false)).await;
+    let status = world.until_one("one", "over", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "DeadlineExceeded");
     assert!(text(&status, "Stalled").contains("raise that and spec.rerun"), "{}", text(&status, "Stalled"));
     until("its pod ended", async || {
@@ -233,6 +235,6 @@ async fn a_deadline_ends_the_run_and_a_later_one_with_a_rerun_goes_on() {
     .await;
     world.edit("one", json!({"spec": {"activeDeadlineSeconds": 600, "rerun": 1}})).await;
     world.finish("one", StepName::Train, 0, 0, "").await;
-    world.until("done", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
     director.check().await;
 }

@@ -8,7 +8,8 @@ use stic_contract::StepName;
 use crate::director::Director;
 use crate::kubelet::Act;
 use crate::record::condition;
-use crate::world::{World, phase};
+use crate::runs::phase;
+use crate::world::World;
 use rules::Kstatus::{Current, Failed, InProgress};
 use rules::{Kstatus, compute};
 
@@ -41,15 +42,13 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
     world.one("held", "").await;
     world.two("after", "fails").await;
     let lacks = crate::common::STAGE_ONE.replace("claimName: coco,", "claimName: absent,");
-    crate::world::apply(&world.api::<stic_crds::StageOneRun>(), "StageOneRun", "lacks", &lacks).await;
+    crate::runs::apply(&world.api::<stic_crds::StageOneRun>(), "StageOneRun", "lacks", &lacks).await;
     world.start();
     world.until_one("held", "generates", |status| phase(status) == "Generating").await;
     world.edit("held", json!({"spec": {"suspend": true}})).await;
     world.until_one("lacks", "waits", |status| phase(status) == "ClaimMissing").await;
     world
-        .until_two_of("after", "waits", |status| {
-            crate::director::text(status, "Succeeded").contains("failed")
-        })
+        .until_two("after", "waits", |status| crate::runs::text(status, "Succeeded").contains("failed"))
         .await;
     world.until_one("held", "is held", |status| phase(status) == "Suspended").await;
     world.edit("held", json!({"spec": {"suspend": false}})).await;
@@ -59,7 +58,7 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
     for run in ["fails", "held", "lacks"] {
         world.until_one(run, "is done", |status| phase(status) == "Succeeded").await;
     }
-    world.until_two_of("after", "is done", |status| phase(status) == "Succeeded").await;
+    world.until_two("after", "is done", |status| phase(status) == "Succeeded").await;
     world.edit("held", json!({"spec": {"backoff": {"limit": 9}}})).await;
     world.until_one("held", "is seen", |status| status.observed_generation == 4).await;
 

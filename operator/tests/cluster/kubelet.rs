@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 /// How a pod goes on.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
-    /// Ends well and reports what `common::result` does.
+    /// Ends well and reports what a trainer would.
     Succeed,
     /// Ends with a code and a message.
     Exit(i32, &'static str),
@@ -68,11 +68,8 @@ impl Kubelet {
                         .await;
                     match act {
                         Act::Run | Act::Pend => {}
-                        Act::Succeed => end(&api, &pod, 0, &message(step)).await,
-                        Act::Exit(code, text) => {
-                            let result = StepResult { message: Some(text.into()), ..StepResult::new(step) };
-                            end(&api, &pod, code, &result.to_termination_message()).await;
-                        }
+                        Act::Succeed => end(&api, &pod, 0, &made(&pod)).await,
+                        Act::Exit(code, text) => end(&api, &pod, code, &said(step, text)).await,
                     }
                 });
             }
@@ -100,8 +97,38 @@ pub(crate) async fn end(api: &Api<Pod>, pod: &Pod, code: i32, message: &str) {
     set(api, pod, phase, state, None).await;
 }
 
-pub(crate) fn message(step: StepName) -> String {
-    crate::common::result(step).to_termination_message()
+/// What a trainer that is done leaves: on the claim of its run, where it has one of its own.
+pub(crate) fn made(pod: &Pod) -> String {
+    let mut result = crate::common::result(step(pod));
+    let own = format!("{}-output", label(pod, "stic.dev/run"));
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    if volumes
+        .any(|volume| volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.claim_name == own))
+    {
+        for artifact in &mut result.artifacts {
+            artifact.location.volume.clone_from(&own);
+        }
+    }
+    result.to_termination_message()
+}
+
+/// What a trainer that fails leaves.
+pub(crate) fn said(step: StepName, text: &str) -> String {
+    StepResult { message: Some(text.into()), ..StepResult::new(step) }.to_termination_message()
+}
+
+pub(crate) fn label(pod: &Pod, key: &str) -> String {
+    pod.labels().get(key).cloned().unwrap_or_default()
+}
+
+pub(crate) fn index(pod: &Pod) -> u32 {
+    label(pod, "batch.kubernetes.io/job-completion-index").parse().unwrap_or_default()
+}
+
+/// Whether a pod runs and may go on.
+pub(crate) fn runs(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 pub(crate) fn step(pod: &Pod) -> StepName {

@@ -12,8 +12,9 @@ use stic_crds::status::{INPUTS_READY, RECONCILING, RunStatus, STALLED, SUSPENDED
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kubelet::{Act, end, message, step};
-use crate::world::{World, phase};
+use crate::kubelet::{Act, end, made, step};
+use crate::runs::phase;
+use crate::world::World;
 
 fn is(status: &RunStatus, condition: &str) -> Option<(String, String)> {
     status.condition(condition).map(|condition| (condition.status.clone(), condition.reason.clone()))
@@ -28,13 +29,13 @@ fn of(status: &str, reason: &str) -> Option<(String, String)> {
 async fn stage_two_waits_for_stage_one_and_both_succeed() {
     let mut world = World::new(|_, _| Act::Succeed).await;
     world.start();
-    world.stage_two().await;
-    let waiting = world.until_two("waiting", |status| phase(status) == "StageOneNotSucceeded").await;
+    world.two("two", "one").await;
+    let waiting = world.until_two("two", "waiting", |status| phase(status) == "StageOneNotSucceeded").await;
     assert_eq!(is(&waiting, INPUTS_READY), of("False", "StageOneNotSucceeded"));
     assert_eq!(is(&waiting, RECONCILING), of("False", "StageOneNotSucceeded"), "kstatus: Current");
-    world.stage_one("  preferences: {shards: 2}\n").await;
-    let one = world.until("done", |status| phase(status) == "Succeeded").await;
-    let two = world.until_two("done", |status| phase(status) == "Succeeded").await;
+    world.one("one", "  preferences: {shards: 2}\n").await;
+    let one = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    let two = world.until_two("two", "done", |status| phase(status) == "Succeeded").await;
     assert_eq!(one.steps.iter().map(|step| step.state).collect::<Vec<_>>(), [StepState::Succeeded; 3]);
     assert_eq!(one.steps[1].items.map(|items| items.total), Some(12_000), "both shards count");
     assert_eq!(
@@ -61,8 +62,8 @@ async fn stage_two_waits_for_stage_one_and_both_succeed() {
 async fn invalid_data_fails_at_once_and_says_what_the_trainer_said() {
     let mut world = World::new(|_, _| Act::Exit(65, "list.txt:3: no such image; mend the line")).await;
     world.start();
-    world.stage_one("").await;
-    let status = world.until("failed", |status| status.succeeded() == Some(false)).await;
+    world.one("one", "").await;
+    let status = world.until_one("one", "failed", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "DataInvalid");
     assert_eq!(is(&status, STALLED), of("True", "DataInvalid"));
     let message = &status.condition("Succeeded").expect("it is there").message;
@@ -82,8 +83,8 @@ async fn what_may_pass_is_tried_again_within_the_budget() {
     })
     .await;
     world.start();
-    world.stage_one("  backoff: {limit: 1}\n").await;
-    let status = world.until("failed", |status| status.succeeded() == Some(false)).await;
+    world.one("one", "  backoff: {limit: 1}\n").await;
+    let status = world.until_one("one", "failed", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "TrainerFailed");
     assert_eq!(status.steps.iter().map(|step| step.attempts).collect::<Vec<_>>(), [2, 1, 2]);
     assert_eq!(world.jobs().await.len(), 3, "Kubernetes restarts pods; no second Job multiplies that");
@@ -98,8 +99,8 @@ async fn three_interruptions_without_progress_fail_the_step() {
     })
     .await;
     world.start();
-    world.stage_one("").await;
-    let status = world.until("failed", |status| status.succeeded() == Some(false)).await;
+    world.one("one", "").await;
+    let status = world.until_one("one", "failed", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "Interrupted");
     let api = world.api::<k8s_openapi::api::batch::v1::Job>();
     let job = world.jobs().await.remove(0).name_any();
@@ -122,18 +123,16 @@ async fn a_held_run_ends_its_pods_and_goes_on_from_there() {
     })
     .await;
     world.start();
-    world.stage_one("").await;
-    world.until("generating", |status| phase(status) == "Generating").await;
+    world.one("one", "").await;
+    world.until_one("one", "generating", |status| phase(status) == "Generating").await;
     world.pod("one", StepName::Generate, 0).await;
-    world.patch(json!({"spec": {"suspend": true}})).await;
-    let held = world.until("held", |status| phase(status) == "Suspended").await;
+    world.edit("one", json!({"spec": {"suspend": true}})).await;
+    let held = world.until_one("one", "held", |status| phase(status) == "Suspended").await;
     assert_eq!(is(&held, SUSPENDED), of("True", "Suspended"));
     assert_eq!(held.steps[1].state, StepState::Suspended);
-    // Resumed before that, the Job would keep the pod it has.
-    let ended = async || world.pods().await.iter().all(|pod| step(pod) == StepName::Prepare);
-    world.until_true("its pods end", ended).await;
-    world.patch(json!({"spec": {"suspend": false}})).await;
-    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    world.pods_end("one").await;
+    world.edit("one", json!({"spec": {"suspend": false}})).await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_eq!(status.observed_generation, 3);
     assert_eq!(world.jobs().await.len(), 3);
 }
@@ -143,18 +142,20 @@ async fn a_held_run_ends_its_pods_and_goes_on_from_there() {
 async fn terminal_means_terminal_until_a_rerun() {
     let mut world = World::new(|_, _| Act::Succeed).await;
     world.start();
-    world.stage_one("").await;
-    let first = world.until("done", |status| phase(status) == "Succeeded").await;
+    world.one("one", "").await;
+    let first = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     for job in world.jobs().await {
         let api = world.api::<k8s_openapi::api::batch::v1::Job>();
         api.delete(&job.name_any(), &DeleteParams::background()).await.expect("it is deleted");
     }
-    world.patch(json!({"spec": {"backoff": {"limit": 7}}})).await;
-    let touched = world.until("seen", |status| status.observed_generation == 2).await;
+    world.edit("one", json!({"spec": {"backoff": {"limit": 7}}})).await;
+    let touched = world.until_one("one", "seen", |status| status.observed_generation == 2).await;
     assert_eq!(touched.completion_time, first.completion_time);
     assert!(world.jobs().await.is_empty(), "a finished run never starts again");
-    world.patch(json!({"spec": {"rerun": 1}})).await;
-    let second = world.until("done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
+    world.edit("one", json!({"spec": {"rerun": 1}})).await;
+    let second = world
+        .until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded")
+        .await;
     assert_eq!(world.jobs().await.len(), 3);
     assert!(second.steps[0].job_uid != first.steps[0].job_uid);
 }
@@ -166,15 +167,15 @@ async fn a_missing_claim_is_named_and_its_coming_starts_the_run() {
     let claims = world.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>();
     claims.delete("coco", &DeleteParams::default()).await.expect("it is deleted");
     world.start();
-    world.stage_one("").await;
-    let status = world.until("waiting", |status| phase(status) == "ClaimMissing").await;
+    world.one("one", "").await;
+    let status = world.until_one("one", "waiting", |status| phase(status) == "ClaimMissing").await;
     assert_eq!(is(&status, INPUTS_READY), of("False", "ClaimMissing"));
     assert!(
         status.condition("Succeeded").is_some_and(|it| it.message.contains("PersistentVolumeClaim coco"))
     );
     assert!(world.jobs().await.is_empty());
     world.claim("coco").await;
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
 }
 
 #[tokio::test]
@@ -186,19 +187,19 @@ async fn a_deleted_job_is_made_again_and_a_deleted_pod_is_replaced() {
     })
     .await;
     world.start();
-    world.stage_one("").await;
-    let status = world.until("generating", |status| phase(status) == "Generating").await;
+    world.one("one", "").await;
+    let status = world.until_one("one", "generating", |status| phase(status) == "Generating").await;
     let job = status.steps[1].job_name.clone().expect("it is recorded");
     // One that the kubelet never saw would not count.
     world.pod("one", StepName::Generate, 0).await;
     let api = world.api::<k8s_openapi::api::batch::v1::Job>();
     api.delete(&job, &DeleteParams::background()).await.expect("it is deleted");
-    let status = world.until("training", |status| phase(status) == "Training").await;
+    let status = world.until_one("one", "training", |status| phase(status) == "Training").await;
     assert_ne!(status.steps[1].job_name.as_ref(), Some(&job));
     let pods = world.api::<Pod>();
     let pod = world.pod("one", StepName::Train, 0).await.name_any();
     pods.delete(&pod, &DeleteParams::default()).await.expect("it is deleted");
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
 }
 
 #[tokio::test]
@@ -207,8 +208,12 @@ async fn a_run_goes_with_its_children_and_its_own_claim_stays_unless_asked() {
     let mut world = World::new(|_, _| Act::Run).await;
     world.start();
     let claim = "  retention: {whenDeleted: Delete}\n";
-    world.stage_one(claim).await;
-    world.until("preparing", |status| status.steps.first().is_some_and(|step| step.job_name.is_some())).await;
+    world.one("one", claim).await;
+    world
+        .until_one("one", "preparing", |status| {
+            status.steps.first().is_some_and(|step| step.job_name.is_some())
+        })
+        .await;
     let runs = world.api::<StageOneRun>();
     runs.delete("one", &DeleteParams::default()).await.expect("it is deleted");
     for _ in 0..600 {
@@ -226,8 +231,8 @@ async fn a_run_goes_with_its_children_and_its_own_claim_stays_unless_asked() {
 async fn children_go_when_asked_and_the_run_stays_as_the_record() {
     let mut world = World::new(|_, _| Act::Succeed).await;
     world.start();
-    world.stage_one("  retention: {children: Delete}\n").await;
-    let done = world.until("done", |status| phase(status) == "Succeeded").await;
+    world.one("one", "  retention: {children: Delete}\n").await;
+    let done = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     for _ in 0..300 {
         if world.jobs().await.is_empty() {
             break;
@@ -236,7 +241,7 @@ async fn children_go_when_asked_and_the_run_stays_as_the_record() {
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(world.jobs().await.is_empty(), "they went and did not come back");
-    assert_eq!(world.status_of_one().await, done);
+    assert_eq!(world.status_of("one").await, done);
 }
 
 #[tokio::test]
@@ -246,13 +251,13 @@ async fn a_claim_of_its_own_is_made_once_and_goes_with_the_run_only_while_asked(
     world.start();
     let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
     let spec = crate::common::STAGE_ONE.replace("{volume: {claimName: stic, path: coco-6k}}", template);
-    world.stage_one_of(&format!("{spec}  retention: {{whenDeleted: Delete}}\n")).await;
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.one_of("one", &format!("{spec}  retention: {{whenDeleted: Delete}}\n")).await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     let claims = world.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>();
     let owners = || async { claims.get("one-output").await.expect("it was made").owner_references().len() };
     assert_eq!(owners().await, 1);
-    world.patch(json!({"spec": {"retention": {"whenDeleted": "Retain"}}})).await;
-    world.until("seen", |status| status.observed_generation == 2).await;
+    world.edit("one", json!({"spec": {"retention": {"whenDeleted": "Retain"}}})).await;
+    world.until_one("one", "seen", |status| status.observed_generation == 2).await;
     assert_eq!(owners().await, 0, "also when the run is over");
 }
 
@@ -266,20 +271,20 @@ async fn the_progress_of_a_pod_moves_the_status_and_silence_leaves_it() {
     .await;
     let served = serve(&world.address).await;
     world.start();
-    world.stage_one("").await;
-    let status = world.until("moving", |status| status.progress.is_some()).await;
+    world.one("one", "").await;
+    let status = world.until_one("one", "moving", |status| status.progress.is_some()).await;
     let display = status.display.expect("it is shown");
     assert_eq!((display.progress.as_deref(), display.loss.as_deref()), (Some("41%"), Some("0.610")));
     served.abort();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let silent = world.status_of_one().await;
+    let silent = world.status_of("one").await;
     assert_eq!(phase(&silent), "Training", "silence fails nothing");
     assert_eq!(silent.progress, status.progress, "and leaves what was known");
     let pods = world.api::<Pod>();
     let all = pods.list(&ListParams::default()).await.expect("pods").items;
     let pod = all.into_iter().find(|pod| step(pod) == StepName::Train).expect("it runs");
-    end(&pods, &pod, 0, &message(StepName::Train)).await;
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    end(&pods, &pod, 0, &made(&pod)).await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
 }
 
 /// A trainer's progress at an address of its own.

@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod account;
-mod claims;
+mod alone;
 #[path = "../pure/common.rs"]
 #[expect(dead_code, reason = "the pure tests use the rest")]
 mod common;
@@ -14,11 +14,8 @@ mod crashes;
 mod deletions;
 mod director;
 mod endings;
-mod history;
 mod kstatus;
 mod kubelet;
-mod kueue;
-mod leadership;
 mod lives;
 mod node;
 mod operator;
@@ -26,10 +23,10 @@ mod pods;
 mod proxy;
 mod record;
 mod reruns;
+mod runs;
 mod stale;
 mod unreadable;
 mod upgrades;
 mod upstream;
-#[cfg(feature = "failpoints")]
 mod workloads;
 mod world;

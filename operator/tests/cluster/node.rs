@@ -8,8 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::director::until;
-use crate::world::World;
+use crate::world::{World, until};
 
 const ALONE: &str = "test.stic.dev/alone";
 

@@ -8,10 +8,11 @@ use serde_json::json;
 use stic_contract::StepName;
 use stic_crds::status::RECONCILING;
 
-use crate::director::{Director, text, until};
+use crate::director::Director;
 use crate::kubelet::Act;
 use crate::node::{Node, bind, from};
-use crate::world::{World, phase};
+use crate::runs::{phase, text};
+use crate::world::{World, until};
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
@@ -33,7 +34,7 @@ async fn a_quota_that_is_used_up_is_named_and_raising_it_lets_the_run_go_on() {
     until("counted", async || quotas.get("small").await.expect("a quota").status?.used.map(drop)).await;
     world.start();
     world.one("one", "  preferences: {shards: 2}\n").await;
-    let status = world.until("told", |status| phase(status) == "QuotaExceeded").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "QuotaExceeded").await;
     let said = text(&status, "Succeeded");
     assert!(
         said.contains("count/jobs.batch") && said.ends_with("free some of the quota or raise it"),
@@ -47,13 +48,13 @@ async fn a_quota_that_is_used_up_is_named_and_raising_it_lets_the_run_go_on() {
     raise(json!({"count/jobs.batch": "10"})).await;
     let no_pod =
         |status: &stic_crds::RunStatus| text(status, "Succeeded").contains("the pod cannot be created");
-    let status = world.until("told of its pods", no_pod).await;
+    let status = world.until_one("one", "told of its pods", no_pod).await;
     assert_eq!(phase(&status), "QuotaExceeded");
     assert!(text(&status, "Succeeded").contains("pods=0"), "{}", text(&status, "Succeeded"));
     // One pod may run now, and the other index is told apart from it.
     raise(json!({"pods": "1"})).await;
     let status = world
-        .until("told of the other index", |status| {
+        .until_one("one", "told of the other index", |status| {
             phase(status) == "Generating" && text(status, "Succeeded").contains("exceeded quota")
         })
         .await;
@@ -62,7 +63,7 @@ async fn a_quota_that_is_used_up_is_named_and_raising_it_lets_the_run_go_on() {
     for index in 0..2 {
         world.finish("one", StepName::Generate, index, 0, "").await;
     }
-    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
     assert_eq!(world.jobs().await.len(), 3);
     director.check().await;
@@ -78,7 +79,7 @@ async fn a_pod_that_is_refused_is_mended_in_the_spec_of_the_same_run() {
     world.api::<LimitRange>().create(&PostParams::default(), &from(limits)).await.expect("limits");
     world.start();
     world.one("one", "  pod: {resources: {limits: {memory: 4Gi}}}\n").await;
-    let status = world.until("told", |status| phase(status) == "PodsNotCreated").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "PodsNotCreated").await;
     let said = text(&status, "Succeeded");
     assert!(said.contains("maximum memory usage per Container is 1Gi"), "{said}");
     assert!(said.ends_with("correct spec.pod and delete its Job, which is then made anew"), "{said}");
@@ -95,9 +96,9 @@ async fn a_pod_that_is_refused_is_mended_in_the_spec_of_the_same_run() {
 
 /// Does what a condition tells people to do, and waits for the end.
 async fn made_anew(world: &World) {
-    let first = world.status_of_one().await.steps[0].job_name.clone().expect("a Job");
+    let first = world.status_of("one").await.steps[0].job_name.clone().expect("a Job");
     world.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
-    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_ne!(status.steps[0].job_name.as_ref(), Some(&first), "the mend applies from the next attempt on");
 }
 
@@ -117,12 +118,12 @@ async fn an_image_that_cannot_be_pulled_and_a_pod_that_fits_nowhere_say_so_until
     world.start();
     let pods = "{nodeSelector: {gpu: h100}, tolerations: [{operator: Exists}], image: registry/typo}";
     world.one("one", &format!("  pod: {pods}\n")).await;
-    let status = world.until("told", |status| phase(status) == "Unschedulable").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "Unschedulable").await;
     let said = text(&status, "Succeeded");
     assert!(said.contains("no node takes the pod") && said.contains("node affinity/selector"), "{said}");
     assert!(said.ends_with("which is then made anew"), "{said}");
     world.edit("one", json!({"spec": {"pod": {"nodeSelector": null, "tolerations": null}}})).await;
-    let first = world.status_of_one().await.steps[0].job_name.clone().expect("a Job");
+    let first = world.status_of("one").await.steps[0].job_name.clone().expect("a Job");
     world.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
     let pod = until("a second pod", async || {
         let pods = world.pods_of("one").await;
@@ -136,7 +137,7 @@ async fn an_image_that_cannot_be_pulled_and_a_pod_that_fits_nowhere_say_so_until
         "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image: not found"}}}]}});
     let pods = world.api::<Pod>();
     pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&waits)).await.expect("a pod");
-    let status = world.until("told", |status| phase(status) == "ImagePullFailed").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "ImagePullFailed").await;
     let said = text(&status, "Succeeded");
     assert!(said.contains("registry/typo") && said.contains("not found"), "{said}");
     assert!(said.ends_with("correct spec.pod and delete its Job, which is then made anew"), "{said}");
@@ -164,7 +165,7 @@ async fn a_lost_node_is_named_with_its_taint_and_with_the_taint_the_run_goes_on(
     node.take(&pod).await;
     node.die();
     // Its kubelet reports no more; the node controller says so after its grace period.
-    let status = world.until("told", |status| phase(status) == "NodeLost").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "NodeLost").await;
     let reconciling = status.condition(RECONCILING).expect("a condition");
     assert_eq!((reconciling.status.as_str(), reconciling.reason.as_str()), ("True", "NodeLost"));
     let taint =
@@ -177,7 +178,7 @@ async fn a_lost_node_is_named_with_its_taint_and_with_the_taint_the_run_goes_on(
     assert_eq!(status.succeeded(), None);
     assert_eq!(world.pods_of("one").await.len(), 3, "it might still write: it is not replaced");
     node.taint("node.kubernetes.io/out-of-service", "nodeshutdown", "NoExecute").await;
-    let status = world.until("done", |status| phase(status) == "Succeeded").await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_eq!((world.jobs().await.len(), status.steps.len()), (3, 3));
     let pods = world.api::<Pod>();
     assert!(pods.get_opt(&pod.name_any()).await.expect("an answer").is_none(), "it was removed by force");

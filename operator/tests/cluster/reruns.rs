@@ -7,10 +7,11 @@ use serde_json::json;
 use stic_contract::StepName;
 use stic_crds::{StageOneRun, StageTwoRun};
 
-use crate::director::{Director, until};
+use crate::director::Director;
 use crate::kubelet::Act;
 use crate::node::Node;
-use crate::world::{World, phase};
+use crate::runs::phase;
+use crate::world::{World, until};
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
@@ -84,15 +85,15 @@ async fn a_rerun_takes_over_from_one_that_still_runs() {
     })
     .await;
     let waits = |status: &stic_crds::RunStatus| {
-        status.rerun == 1
-            && crate::director::text(status, "Succeeded").contains("step train starts again when")
+        status.rerun == 1 && crate::runs::text(status, "Succeeded").contains("step train starts again when")
     };
-    world.until("waiting", waits).await;
+    world.until_one("one", "waiting", waits).await;
     let trains =
         world.pods_of("one").await.iter().filter(|pod| crate::kubelet::step(pod) == StepName::Train).count();
     assert_eq!(trains, 1, "two pods of one step would write at once");
     world.let_go(&first).await;
-    let status = world.until("done", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
+    let status =
+        world.until_one("one", "done", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
     assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
     node.remove().await;
     director.check().await;
@@ -119,7 +120,7 @@ async fn the_longest_name_works_with_shards_and_a_longer_one_is_refused() {
         "{said}"
     );
     world.until_one(&one, "is done", |status| phase(status) == "Succeeded").await;
-    world.until_two_of(&two, "is done", |status| phase(status) == "Succeeded").await;
+    world.until_two(&two, "is done", |status| phase(status) == "Succeeded").await;
     assert!(api.get_opt(&two).await.expect("an answer").is_some());
     let pods = world.pods_of(&one).await;
     assert_eq!(pods.len(), 14);

@@ -8,10 +8,11 @@ use kube::api::DeleteParams;
 use serde_json::json;
 use stic_contract::StepName;
 
-use crate::history::History;
 use crate::kubelet::Act;
 use crate::proxy::Proxy;
-use crate::world::{World, phase};
+use crate::record::Recorder;
+use crate::runs::phase;
+use crate::world::World;
 
 const RESOURCES: [&str; 3] = ["jobs", "pods", "stageoneruns"];
 
@@ -31,7 +32,7 @@ async fn lagging(resources: &[&'static str]) {
     .await;
     let proxy = Proxy::before(&mut world).await;
     world.start();
-    let history = History::of(world.api());
+    let recorder = Recorder::start(&world).await;
     let lags = async {
         loop {
             resources.iter().for_each(|resource| proxy.hold(resource));
@@ -41,24 +42,25 @@ async fn lagging(resources: &[&'static str]) {
         }
     };
     let lives = async {
-        world.stage_one("").await;
-        world.running(StepName::Generate).await;
-        world.patch(json!({"spec": {"suspend": true}})).await;
-        world.until("held", |status| phase(status) == "Suspended").await;
-        world.patch(json!({"spec": {"suspend": false}})).await;
+        world.one("one", "").await;
+        world.pod("one", StepName::Generate, 0).await;
+        world.edit("one", json!({"spec": {"suspend": true}})).await;
+        world.until_one("one", "held", |status| phase(status) == "Suspended").await;
+        world.pods_end("one").await;
+        world.edit("one", json!({"spec": {"suspend": false}})).await;
         world.until_true("it runs again", async || world.pods_started()[&StepName::Generate] == 2).await;
         let job = world.jobs().await.into_iter().find(|job| job.name_any().contains("-generate-"));
         let (jobs, job) = (world.api::<k8s_openapi::api::batch::v1::Job>(), job.expect("it runs").name_any());
         jobs.delete(&job, &DeleteParams::background()).await.expect("it is deleted");
-        world.running(StepName::Train).await;
-        world.patch(json!({"spec": {"rerun": 1}})).await;
-        world.until("done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await
+        world.pod("one", StepName::Train, 0).await;
+        world.edit("one", json!({"spec": {"rerun": 1}})).await;
+        world.until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await
     };
     let status = tokio::select! {
         status = lives => status,
         () = lags => unreachable!("it lags for ever"),
     };
-    history.goes_forward();
+    recorder.check().await;
     // Held and resumed, deleted and made again, and once more in the rerun.
     let started = BTreeMap::from([(StepName::Prepare, 2), (StepName::Generate, 4), (StepName::Train, 2)]);
     assert_eq!(world.pods_started(), started, "with late {resources:?}; see {:?}", world.setup.log);

@@ -7,12 +7,13 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 use stic_contract::StepName;
 
-use crate::director::{Director, text, until};
+use crate::director::Director;
 use crate::kstatus::rules::{Kstatus, compute};
 use crate::kubelet::Act;
 use crate::node::from;
 use crate::record::condition;
-use crate::world::{World, phase};
+use crate::runs::{phase, text};
+use crate::world::{World, until};
 
 /// Lets the API server store what only a newer operator knows: one word more of two lists.
 async fn loosen(world: &World) {
@@ -78,7 +79,7 @@ async fn a_run_of_another_version_is_told_so_loses_nothing_and_holds_up_nobody()
     world.two("two", "newer").await;
     let told_two =
         |status: &stic_crds::RunStatus| text(status, "Succeeded").contains("cannot read StageOneRun newer");
-    world.until_two_of("two", "told", told_two).await;
+    world.until_two("two", "told", told_two).await;
 
     // One under way loses nothing of what its status holds.
     let before = runs.get("moved").await.expect("it exists");

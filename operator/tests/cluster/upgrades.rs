@@ -11,7 +11,8 @@ use stic_contract::StepName;
 
 use crate::kubelet::Act;
 use crate::operator::{Operator, Setup};
-use crate::world::{TRAINER_IMAGE, World, phase};
+use crate::runs::phase;
+use crate::world::{TRAINER_IMAGE, World};
 
 const NEXT_IMAGE: &str = "registry/trainer@sha256:11";
 
@@ -24,17 +25,17 @@ async fn a_run_under_way_keeps_what_it_began_with_and_a_new_one_gets_the_new() {
     })
     .await;
     let mut old = Operator::start(&world.setup);
-    world.stage_one("").await;
-    world.running(StepName::Generate).await;
+    world.one("one", "").await;
+    world.pod("one", StepName::Generate, 0).await;
     old.terminate();
     assert!(old.end(Duration::from_secs(5)).await.success());
     let seed = other_defaults(&world).await;
 
     let _new = Operator::start(&Setup { trainer_image: NEXT_IMAGE.into(), ..world.setup.clone() });
-    world.stage_two().await;
-    world.finish_step(StepName::Generate).await;
-    let one = world.until("done", |status| phase(status) == "Succeeded").await;
-    world.until_two("done", |status| phase(status) == "Succeeded").await;
+    world.two("two", "one").await;
+    world.finish("one", StepName::Generate, 0, 0, "").await;
+    let one = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    world.until_two("two", "done", |status| phase(status) == "Succeeded").await;
     let image = |run: &str, jobs: &[Job]| -> Vec<String> {
         let of_run = jobs.iter().filter(|job| job.labels()["stic.dev/run"] == run);
         of_run
@@ -51,8 +52,10 @@ async fn a_run_under_way_keeps_what_it_began_with_and_a_new_one_gets_the_new() {
         "its defaults are the old ones"
     );
 
-    world.patch(json!({"spec": {"rerun": 1}})).await;
-    let again = world.until("done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
+    world.edit("one", json!({"spec": {"rerun": 1}})).await;
+    let again = world
+        .until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded")
+        .await;
     let pinned = again.resolved.and_then(|resolved| resolved.trainer_image);
     assert_eq!(pinned.as_deref(), Some(NEXT_IMAGE), "a rerun begins anew");
 }

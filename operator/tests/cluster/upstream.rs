@@ -8,9 +8,10 @@ use stic_contract::{Digest, StepName};
 use stic_crds::status::{INPUTS_READY, RunStatus};
 use stic_crds::{StageOneRun, StageTwoRun};
 
-use crate::director::{Director, text};
+use crate::director::Director;
 use crate::kubelet::{Act, end};
-use crate::world::{World, phase};
+use crate::runs::{phase, text};
+use crate::world::World;
 
 fn waits(status: &RunStatus) -> bool {
     phase(status) == "StageOneNotSucceeded"
@@ -29,7 +30,7 @@ async fn stage_two_follows_its_stage_one_through_failure_and_deletion() {
     world.start();
     // Before, with and after: both at once, and a third when all is done.
     world.two("two", "one").await;
-    let status = world.until_two("waiting", waits).await;
+    let status = world.until_two("two", "waiting", waits).await;
     assert!(
         text(&status, INPUTS_READY).contains("StageOneRun one does not exist"),
         "{}",
@@ -40,7 +41,7 @@ async fn stage_two_follows_its_stage_one_through_failure_and_deletion() {
     for two in ["two", "twin"] {
         let failed =
             |status: &RunStatus| text(status, INPUTS_READY).contains("failed: step train failed: so it is");
-        let status = world.until_two_of(two, "told", failed).await;
+        let status = world.until_two(two, "told", failed).await;
         assert_eq!(phase(&status), "StageOneNotSucceeded", "{two} waits, because it may be run again");
         assert!(
             text(&status, INPUTS_READY).contains("raise its spec.rerun"),
@@ -53,19 +54,19 @@ async fn stage_two_follows_its_stage_one_through_failure_and_deletion() {
     for two in ["two", "twin"] {
         let again =
             |status: &RunStatus| text(status, INPUTS_READY).contains("is not finished (phase Training)");
-        world.until_two_of(two, "told", again).await;
+        world.until_two(two, "told", again).await;
     }
     world.finish("one", StepName::Train, 0, 0, "").await;
     for two in ["two", "twin"] {
-        world.until_two_of(two, "is done", |status| phase(status) == "Succeeded").await;
+        world.until_two(two, "is done", |status| phase(status) == "Succeeded").await;
         assert_eq!(world.jobs_of(two).await.len(), 3);
     }
     world.two("late", "one").await;
-    world.until_two_of("late", "is done", |status| phase(status) == "Succeeded").await;
+    world.until_two("late", "is done", |status| phase(status) == "Succeeded").await;
     world.delete_one("one").await;
     world.two("too-late", "one").await;
     let gone = |status: &RunStatus| text(status, INPUTS_READY).contains("does not exist");
-    world.until_two_of("too-late", "told", gone).await;
+    world.until_two("too-late", "told", gone).await;
     let api = world.api::<StageTwoRun>();
     let done = api.get("two").await.expect("it exists").status.expect("a status");
     assert_eq!(phase(&done), "Succeeded", "what is done needs nobody any more");
@@ -107,7 +108,7 @@ async fn a_started_stage_two_keeps_what_it_started_with() {
         let two = format!("{one}-two");
         world.finish(&two, StepName::Prepare, 0, 0, "").await;
         world.finish(&two, StepName::Describe, 0, 0, "").await;
-        let status = world.until_two_of(&two, "is done", |status| phase(status) == "Succeeded").await;
+        let status = world.until_two(&two, "is done", |status| phase(status) == "Succeeded").await;
         let adapter = |inputs: Option<stic_crds::status::Inputs>| inputs.and_then(|inputs| inputs.adapter);
         assert_eq!(adapter(status.inputs), adapter(before.clone()), "{two}");
         assert_eq!(configs(&world, &two).await, 3, "{two}: every step's run config names the same adapter");
@@ -146,10 +147,10 @@ async fn another_model_or_a_changed_adapter_fails_stage_two_with_the_mend() {
     result.inputs.as_mut().expect("digests").model = Digest::of(b"another model");
     end(&world.api(), &pod, 0, &result.to_termination_message()).await;
     let over = |status: &RunStatus| status.succeeded() == Some(false);
-    let status = world.until_two_of("model", "failed", over).await;
+    let status = world.until_two("model", "failed", over).await;
     assert_eq!(phase(&status), "ModelChanged");
     assert!(text(&status, "Stalled").ends_with("restore that model, or run stage 1 on this one"));
-    let status = world.until_two_of("adapter", "failed", over).await;
+    let status = world.until_two("adapter", "failed", over).await;
     assert_eq!(phase(&status), "DataInvalid");
     assert!(text(&status, INPUTS_READY).ends_with(changed), "{}", text(&status, INPUTS_READY));
     for two in ["model", "adapter"] {

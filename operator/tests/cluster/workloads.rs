@@ -1,5 +1,9 @@
-//! Plays Kueue, as far as a Job sees it: a Workload a Job, which unsuspends the Job while it is active.
+//! Plays Kueue, as far as a Job sees it: a Workload for every Job of a queue, which is admitted while there is room and
+//! it is active.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -11,32 +15,63 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-const JOB_UID: &str = "kueue.x-k8s.io/job-uid";
+use crate::world::World;
+
+pub(crate) const QUEUE: &str = "kueue.x-k8s.io/queue-name";
+pub(crate) const VERSIONS: [&str; 2] = ["v1beta1", "v1beta2"];
 
 pub(crate) struct Kueue {
     pub workloads: Api<DynamicObject>,
+    /// How often it changed each Job, by name.
+    changes: Arc<Mutex<HashMap<String, i64>>>,
+    room: Arc<AtomicBool>,
     plays: JoinHandle<()>,
 }
 
 impl Kueue {
-    /// Admits whatever waits in a queue of the namespace, for as long as it lives.
-    pub(crate) async fn start(client: Client, namespace: &str) -> Self {
-        static CRD: OnceCell<()> = OnceCell::const_new();
-        CRD.get_or_init(|| install(client.clone())).await;
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("kueue.x-k8s.io", "v1beta1", "Workload"));
-        let workloads: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let jobs: Api<Job> = Api::namespaced(client, namespace);
-        let plays = {
-            let workloads = workloads.clone();
-            tokio::spawn(async move {
-                loop {
-                    // Who writes at the same time wins; the next look mends it.
-                    let _ = look(&jobs, &workloads).await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            })
+    /// Looks after the queues of a world for as long as it lives, with room for all.
+    pub(crate) async fn start(world: &World) -> Self {
+        installed(world).await;
+        Self::speaking(world, VERSIONS[1])
+    }
+
+    /// The same in a version that is served.
+    pub(crate) fn speaking(world: &World, version: &str) -> Self {
+        let resource = workload(version);
+        let workloads: Api<DynamicObject> =
+            Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
+        let changes = Arc::<Mutex<HashMap<String, i64>>>::default();
+        let room = Arc::new(AtomicBool::new(true));
+        let player = Player {
+            jobs: world.api(),
+            workloads: workloads.clone(),
+            resource,
+            changes: changes.clone(),
+            room: room.clone(),
         };
-        Self { workloads, plays }
+        let plays = tokio::spawn(async move {
+            loop {
+                // Who writes at the same time wins; the next look mends it.
+                let _ = player.look().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Self { workloads, changes, room, plays }
+    }
+
+    pub(crate) fn has_room(&self, room: bool) {
+        self.room.store(room, Ordering::Relaxed);
+    }
+
+    /// Every change of a spec is a generation: there are as many as Kueue made, and so none of anybody else.
+    pub(crate) async fn alone_changed(&self, world: &World, run: &str) {
+        let jobs = world.jobs_of(run).await;
+        let changes = self.changes.lock().expect("nobody panicked").clone();
+        assert!(jobs.iter().all(|job| job.labels().contains_key(QUEUE)));
+        for job in jobs {
+            let by_kueue = changes.get(&job.name_any()).copied().unwrap_or_default();
+            assert_eq!(job.metadata.generation, Some(1 + by_kueue), "{}", job.name_any());
+        }
     }
 }
 
@@ -46,55 +81,104 @@ impl Drop for Kueue {
     }
 }
 
-async fn look(jobs: &Api<Job>, workloads: &Api<DynamicObject>) -> kube::Result<()> {
-    let queued = jobs.list(&ListParams::default().labels("kueue.x-k8s.io/queue-name")).await?;
-    for job in queued.items.iter().filter(|job| job.metadata.deletion_timestamp.is_none()) {
-        let uid = job.uid().unwrap_or_default();
-        let found = workloads.list(&ListParams::default().labels(&format!("{JOB_UID}={uid}"))).await?;
-        let Some(workload) = found.items.first() else {
-            let workload = serde_json::from_value(json!({
-                "apiVersion": "kueue.x-k8s.io/v1beta1",
-                "kind": "Workload",
-                "metadata": {"name": format!("job-{}", job.name_any()), "labels": {JOB_UID: uid},
-                    "ownerReferences": [job.controller_owner_ref(&())]},
-                "spec": {"queueName": job.labels()["kueue.x-k8s.io/queue-name"],
-                    "podSets": [{"name": "main", "count": 1, "template": {}}]},
-            }));
-            workloads.create(&PostParams::default(), &workload.map_err(kube::Error::SerdeError)?).await?;
-            continue;
-        };
-        let wanted = workload.data["spec"]["active"] == Value::Bool(false);
-        let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
-        let over = job.status.as_ref().is_some_and(|status| status.completion_time.is_some());
-        if suspended != wanted && !over {
-            let patch = Patch::Merge(json!({"spec": {"suspend": wanted}}));
-            jobs.patch(&job.name_any(), &PatchParams::default(), &patch).await?;
-        }
-    }
-    Ok(())
+/// The Workloads of a world.
+pub(crate) async fn workloads(world: &World) -> Api<DynamicObject> {
+    installed(world).await;
+    Api::namespaced_with(world.client.clone(), &world.namespace, &workload(VERSIONS[1]))
 }
 
-/// The Workload of Kueue 0.14, as far as anybody here reads it.
-async fn install(client: Client) {
+async fn installed(world: &World) {
+    static CRD: OnceCell<()> = OnceCell::const_new();
+    CRD.get_or_init(|| serve(&world.client, &VERSIONS)).await;
+}
+
+fn workload(version: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("kueue.x-k8s.io", version, "Workload"))
+}
+
+pub(crate) fn active(workload: &DynamicObject) -> bool {
+    workload.data["spec"]["active"] == Value::Bool(true)
+}
+
+struct Player {
+    jobs: Api<Job>,
+    workloads: Api<DynamicObject>,
+    resource: ApiResource,
+    changes: Arc<Mutex<HashMap<String, i64>>>,
+    room: Arc<AtomicBool>,
+}
+
+impl Player {
+    async fn look(&self) -> kube::Result<()> {
+        for job in self.jobs.list(&ListParams::default().labels(QUEUE)).await?.items {
+            if job.metadata.deletion_timestamp.is_some() || over(&job) {
+                continue;
+            }
+            let wanted = self.workload_is_active(&job).await? && self.room.load(Ordering::Relaxed);
+            let admitted = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(false);
+            let patch = match (admitted, wanted) {
+                // In one write, as Kueue does: the flavour's nodes, and fewer pods at once where that may be.
+                (false, true) => json!({"spec": {"suspend": false, "parallelism": 1,
+                    "template": {"spec": {"nodeSelector": {"flavour": "spot"}}}}}),
+                // In one write less than Kueue, which restores the template when the pods have ended.
+                (true, false) => json!({"spec": {"suspend": true}}),
+                _ => continue,
+            };
+            self.jobs.patch(&job.name_any(), &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+            *self.changes.lock().expect("nobody panicked").entry(job.name_any()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether the Workload of a Job is active. It is made if it is not there.
+    async fn workload_is_active(&self, job: &Job) -> kube::Result<bool> {
+        let name = format!("job-{}", job.name_any());
+        if let Some(workload) = self.workloads.get_opt(&name).await? {
+            return Ok(active(&workload));
+        }
+        let mut workload = DynamicObject::new(&name, &self.resource);
+        workload.metadata.labels =
+            Some([("kueue.x-k8s.io/job-uid".to_owned(), job.uid().unwrap_or_default())].into());
+        workload.metadata.owner_references = job.controller_owner_ref(&()).map(|owner| vec![owner]);
+        workload.data = json!({"spec": {"active": true, "queueName": job.labels().get(QUEUE)}});
+        self.workloads.create(&PostParams::default(), &workload).await?;
+        Ok(true)
+    }
+}
+
+fn over(job: &Job) -> bool {
+    job.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
+        ["Complete", "Failed"].contains(&condition.type_.as_str()) && condition.status == "True"
+    })
+}
+
+/// Serves these versions of as much of Kueue's API as anybody here reads.
+pub(crate) async fn serve(client: &Client, served: &[&str]) {
+    let version = |name: &str| {
+        json!({"name": name, "served": served.contains(&name), "storage": name == VERSIONS[0],
+        "subresources": {"status": {}}, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "active": {"type": "boolean", "default": true},
+                "queueName": {"type": "string"},
+            }},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }}}})
+    };
     let crd: CustomResourceDefinition = serde_json::from_value(json!({
         "metadata": {"name": "workloads.kueue.x-k8s.io"},
-        "spec": {
-            "group": "kueue.x-k8s.io",
-            "names": {"kind": "Workload", "plural": "workloads", "singular": "workload", "listKind": "WorkloadList", "shortNames": ["wl"]},
-            "scope": "Namespaced",
-            "versions": [{
-                "name": "v1beta1", "served": true, "storage": true, "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-                    "spec": {"type": "object", "properties": {
-                        "active": {"type": "boolean", "default": true},
-                        "queueName": {"type": "string"},
-                        "podSets": {"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-                    }},
-                    "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                }}},
-            }],
-        },
+        "spec": {"group": "kueue.x-k8s.io", "scope": "Namespaced",
+            "names": {"kind": "Workload", "plural": "workloads", "singular": "workload",
+                "listKind": "WorkloadList", "shortNames": ["wl"]},
+            "versions": VERSIONS.map(version)},
     }))
     .expect("a CRD");
-    crate::world::establish(client, vec![crd]).await;
+    crate::world::establish(client.clone(), [crd]).await;
+    crate::world::until("served as asked", async || {
+        let group = client.list_api_groups().await.ok()?.groups;
+        let group = group.into_iter().find(|group| group.name == "kueue.x-k8s.io")?;
+        let mut versions: Vec<_> = group.versions.into_iter().map(|version| version.version).collect();
+        versions.sort();
+        (versions == served).then_some(())
+    })
+    .await;
 }

@@ -6,22 +6,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use stic_contract::StepName;
-use stic_crds::status::{RunStatus, SUCCEEDED};
-use stic_crds::{StageOneRun, StageTwoRun};
 use tokio::sync::OnceCell;
 
 use crate::account;
-use crate::kubelet::{self, Kubelet, Script};
+use crate::kubelet::{Kubelet, Script};
 use crate::operator::{Operator, Setup};
 
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Longer than any wait of Kubernetes' own that a test meets.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What every operator of the tests gives pods.
 pub(crate) const TRAINER_IMAGE: &str = "registry/trainer@sha256:00";
@@ -100,118 +98,14 @@ impl World {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    pub(crate) async fn stage_one(&self, extra: &str) {
-        self.stage_one_of(&format!("{}{extra}", crate::common::STAGE_ONE)).await;
-    }
-
-    pub(crate) async fn stage_one_of(&self, spec: &str) {
-        let api: Api<StageOneRun> = self.api();
-        apply(&api, "StageOneRun", "one", spec).await;
-    }
-
-    pub(crate) async fn stage_one_labelled(&self, labels: &Value, extra: &str) {
-        let api: Api<StageOneRun> = self.api();
-        let metadata = json!({"name": "one", "labels": labels});
-        apply_as(&api, "StageOneRun", metadata, &format!("{}{extra}", crate::common::STAGE_ONE)).await;
-    }
-
-    pub(crate) async fn stage_two(&self) {
-        let api: Api<StageTwoRun> = self.api();
-        apply(&api, "StageTwoRun", "two", &crate::common::STAGE_TWO.replace("coco-6k}}", "one}}")).await;
-    }
-
-    pub(crate) async fn patch(&self, patch: Value) {
-        let api: Api<StageOneRun> = self.api();
-        api.patch("one", &PatchParams::default(), &Patch::Merge(patch)).await.expect("it may change");
-    }
-
     pub(crate) async fn jobs(&self) -> Vec<Job> {
         self.api::<Job>().list(&ListParams::default()).await.expect("Jobs").items
     }
 
-    pub(crate) async fn status_of_one(&self) -> RunStatus {
-        self.api::<StageOneRun>().get("one").await.expect("it exists").status.unwrap_or_default()
-    }
-
-    /// Waits until the status of `one` is as wanted.
-    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&RunStatus) -> bool) -> RunStatus {
-        self.until_of::<StageOneRun>("one", |run| run.status.clone(), what, wanted).await
-    }
-
-    pub(crate) async fn until_two(&self, what: &str, wanted: impl Fn(&RunStatus) -> bool) -> RunStatus {
-        self.until_of::<StageTwoRun>("two", |run| run.status.clone(), what, wanted).await
-    }
-
-    pub(crate) async fn until_of<K>(
-        &self,
-        name: &str,
-        status: impl Fn(&K) -> Option<RunStatus>,
-        what: &str,
-        wanted: impl Fn(&RunStatus) -> bool,
-    ) -> RunStatus
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned,
-    {
-        let since = Instant::now();
-        let api = self.api::<K>();
-        let mut seen = String::new();
-        loop {
-            // An API server that is away for a while is part of some tests.
-            match api.get(name).await {
-                Ok(run) => {
-                    let status = status(&run).unwrap_or_default();
-                    if wanted(&status) {
-                        return status;
-                    }
-                    seen = format!("{status:#?}");
-                }
-                Err(error) => seen = format!("{seen}\n{error}"),
-            }
-            if since.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(&self.setup.log).unwrap_or_default();
-                let jobs: Vec<_> =
-                    self.jobs().await.into_iter().map(|job| (job.name_any(), job.status)).collect();
-                panic!("not {what}: {seen}\n{jobs:#?}\n{log}");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// Waits for a pod of `step` that runs.
-    pub(crate) async fn running(&self, step: StepName) -> Pod {
-        let since = Instant::now();
-        loop {
-            let runs = |pod: &Pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
-            let found = self.pods().await.into_iter().find(|pod| kubelet::step(pod) == step && runs(pod));
-            if let Some(pod) = found {
-                return pod;
-            }
-            assert!(since.elapsed() < PATIENCE, "no pod of {step} runs; see {:?}", self.setup.log);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// Waits for a pod of `step` that runs, and ends it well.
-    pub(crate) async fn finish_step(&self, step: StepName) {
-        let pod = self.running(step).await;
-        kubelet::end(&self.api(), &pod, 0, &kubelet::message(step)).await;
-    }
-
     /// Waits until something holds.
     pub(crate) async fn until_true(&self, what: &str, holds: impl AsyncFn() -> bool) {
-        let since = Instant::now();
-        while !holds().await {
-            assert!(since.elapsed() < PATIENCE, "not {what}; see {:?}", self.setup.log);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// The pods that are there.
-    pub(crate) async fn pods(&self) -> Vec<Pod> {
-        self.api::<Pod>().list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
+        let what = format!("{what}; see {:?}", self.setup.log);
+        until(&what, async || holds().await.then_some(())).await;
     }
 
     /// How many pods of each step there ever were.
@@ -224,36 +118,6 @@ impl Drop for World {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A spec whose output goes to a claim that is made for it.
-pub(crate) fn with_claim(spec: &str) -> String {
-    let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
-    spec.replace("{volume: {claimName: stic, path: coco-6k}}", template)
-}
-
-pub(crate) fn phase(status: &RunStatus) -> &str {
-    status.condition(SUCCEEDED).map_or("", |condition| condition.reason.as_str())
-}
-
-pub(crate) async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    apply_as(api, kind, json!({"name": name}), spec).await;
-}
-
-async fn apply_as<K>(api: &Api<K>, kind: &str, metadata: Value, spec: &str)
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    let mut object: Value = serde_saphyr::from_str(&format!("spec:\n{spec}")).expect("YAML");
-    object["apiVersion"] = json!("stic.dev/v1alpha1");
-    object["kind"] = json!(kind);
-    let name = metadata["name"].as_str().expect("a name").to_owned();
-    object["metadata"] = metadata;
-    let parameters = PatchParams::apply("test").validation_strict();
-    api.patch(&name, &parameters, &Patch::Apply(&object)).await.expect("the API server takes it");
 }
 
 async fn install(client: Client) {
@@ -282,7 +146,19 @@ pub(crate) async fn establish(client: Client, crds: impl IntoIterator<Item = Cus
                 break;
             }
             assert!(since.elapsed() < PATIENCE, "{name} is not established");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+}
+
+/// Waits until `look` finds something.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(since.elapsed() < PATIENCE, "not {what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stic_contract::{ExitCode, StepName, StepResult};
 use stic_operator::Reason;
 use stic_operator::cluster::job_state::{JobState, MissingPods, Reading, missing_pods, read};
+use stic_operator::cluster::objects::{Job, Pod};
 use stic_operator::plan::StepOutcome;
 
 use crate::common::{at, result};
@@ -249,7 +248,7 @@ fn while_kubernetes_waits_to_try_again_it_is_known_why() {
         again("index 1 of step generate is tried again: it was killed with no time to save")
     );
     let mut limit = open(8);
-    limit.status.get_or_insert_default().failed_indexes = Some("1,3-5".into());
+    limit.status.failed_indexes = Some("1,3-5".into());
     assert_eq!(
         outcome(&limit, &[running(0), ended(4, 1, "panicked")]),
         again("step generate goes on with the other indexes, but index 4 failed for good: panicked")
@@ -306,12 +305,12 @@ fn a_job_that_lacks_pods_has_a_moment_to_make_them() {
     assert_eq!(lack(&job(1, true, json!([])), &[], NOW), None);
     assert_eq!(lack(&complete(1), &[], NOW), None);
     let mut late = open(9);
-    late.spec.as_mut().expect("a spec").parallelism = Some(4);
-    let status = late.status.as_mut().expect("a status");
-    status.succeeded = Some(2);
+    late.spec.parallelism = Some(4);
+    let status = &mut late.status;
+    status.succeeded = 2;
     status.failed_indexes = Some("1,3-5".into());
     assert_eq!(lack(&late, &[running(0)], NOW), Some((2, 3)), "three indexes are left");
     let mut admitted_in_part = open(3);
-    admitted_in_part.spec.as_mut().expect("a spec").parallelism = Some(1);
+    admitted_in_part.spec.parallelism = Some(1);
     assert_eq!(lack(&admitted_in_part, &[running(0)], NOW), None, "a queue gave it one pod at a time");
 }

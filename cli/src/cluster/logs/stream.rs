@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::LogParams;
 
 use super::super::{Cluster, children, refused};
+use super::patiently;
 use crate::error::{Failure, Result};
 use crate::say;
 
@@ -42,7 +43,7 @@ impl Stream {
         let mut failed = 0;
         loop {
             // Looked at before the log is: what it says after this look is in the log.
-            let over = self.is_over().await?;
+            let over = patiently(|| self.is_over()).await?;
             let before = self.last;
             let broken = match self.open(!over).await {
                 Ok(lines) => self.print(lines).await?.map(|error| error.to_string()),

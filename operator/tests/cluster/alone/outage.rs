@@ -1,24 +1,4 @@
-//! The API server goes away while runs are in flight. A suite of its own, since it takes it away from everybody.
-//!
-//! `make controller-test` runs it.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-#[path = "../cluster/account.rs"]
-mod account;
-#[path = "../pure/common.rs"]
-#[expect(dead_code, reason = "the pure tests use the rest")]
-mod common;
-#[path = "../cluster/history.rs"]
-mod history;
-#[path = "../cluster/kubelet.rs"]
-#[expect(dead_code, reason = "the cluster tests use the rest")]
-mod kubelet;
-#[path = "../cluster/operator.rs"]
-#[expect(dead_code, reason = "the cluster tests use the rest")]
-mod operator;
-#[path = "../cluster/world.rs"]
-#[expect(dead_code, reason = "the cluster tests use the rest")]
-mod world;
+//! The API server goes away while runs are in flight.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -28,15 +8,16 @@ use futures::future::join_all;
 use serde_json::json;
 use stic_contract::StepName;
 
-use crate::history::History;
 use crate::kubelet::Act;
 use crate::operator::Operator;
-use crate::world::{World, phase};
+use crate::record::Recorder;
+use crate::runs::phase;
+use crate::world::World;
 
 struct Flight {
     world: World,
     operator: Operator,
-    history: History,
+    recorder: Recorder,
     /// Where it is when the API server goes, and whether it is held there.
     step: StepName,
     suspended: bool,
@@ -49,24 +30,25 @@ impl Flight {
             World::new(move |step, count| if step == held && count == 1 { Act::Run } else { Act::Succeed })
                 .await;
         let operator = Operator::start(&world.setup);
-        let history = History::of(world.api());
-        world.stage_one("").await;
-        world.running(step).await;
+        let recorder = Recorder::start(&world).await;
+        world.one("one", "").await;
+        world.pod("one", step, 0).await;
         if suspended {
-            world.patch(json!({"spec": {"suspend": true}})).await;
-            world.until("held", |status| phase(status) == "Suspended").await;
+            world.edit("one", json!({"spec": {"suspend": true}})).await;
+            world.until_one("one", "held", |status| phase(status) == "Suspended").await;
+            world.pods_end("one").await;
         }
-        Self { world, operator, history, step, suspended }
+        Self { world, operator, recorder, step, suspended }
     }
 
     async fn ends_right(mut self) {
         let Self { world, step, suspended, .. } = &self;
         if *suspended {
-            world.patch(json!({"spec": {"suspend": false}})).await;
+            world.edit("one", json!({"spec": {"suspend": false}})).await;
         } else {
-            world.finish_step(*step).await;
+            world.finish("one", *step, 0, 0, "").await;
         }
-        let status = world.until("done", |status| phase(status) == "Succeeded").await;
+        let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
         assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
         let mut started =
             BTreeMap::from([StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1)));
@@ -75,7 +57,7 @@ impl Flight {
         }
         assert_eq!(world.pods_started(), started);
         assert_eq!(world.jobs().await.len(), 3);
-        self.history.goes_forward();
+        self.recorder.check().await;
         assert!(self.operator.ended().is_none(), "the operator ended over it");
     }
 }

@@ -14,7 +14,8 @@ use crate::account;
 use crate::kubelet::Act;
 use crate::operator::Operator;
 use crate::proxy::Proxy;
-use crate::world::{World, phase};
+use crate::runs::phase;
+use crate::world::World;
 
 /// The chart grants one lease: one test at a time has it.
 static LEASE: Mutex<()> = Mutex::const_new(());
@@ -51,12 +52,12 @@ async fn held_in_generate() -> World {
         _ => Act::Succeed,
     })
     .await;
-    world.stage_one("").await;
+    world.one("one", "").await;
     world
 }
 
 async fn ends_well(world: &World) {
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
     assert_eq!(world.pods_started(), BTreeMap::from(once));
     assert_eq!(world.jobs().await.len(), 3);
@@ -70,7 +71,7 @@ async fn a_killed_leader_is_followed_within_the_lease_and_its_successor_waits() 
     let first = replica(&world, "first", 8081);
     world.until_true("the first leads", async || leads(&first).await).await;
     let second = replica(&world, "second", 8082);
-    world.running(StepName::Generate).await;
+    world.pod("one", StepName::Generate, 0).await;
     assert!(!leads(&second).await);
     drop(first);
     let killed = Instant::now();
@@ -82,7 +83,7 @@ async fn a_killed_leader_is_followed_within_the_lease_and_its_successor_waits() 
     world
         .until_true("the successor serves", async || successor.metric("stic_leader", &[]).await.is_some())
         .await;
-    world.finish_step(StepName::Generate).await;
+    world.finish("one", StepName::Generate, 0, 0, "").await;
     ends_well(&world).await;
     assert!(leads(&second).await);
     assert!(!leads(&successor).await);
@@ -97,7 +98,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_at_once() {
     let mut first = replica(&world, "first", 8081);
     world.until_true("the first leads", async || leads(&first).await).await;
     let second = replica(&world, "second", 8082);
-    world.running(StepName::Generate).await;
+    world.pod("one", StepName::Generate, 0).await;
     world.until_true("the second waits", async || second.metric("stic_leader", &[]).await == Some(0)).await;
     first.terminate();
     let asked = Instant::now();
@@ -106,7 +107,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_at_once() {
     assert!(asked.elapsed() < RETRY + SLACK, "{:?}", asked.elapsed());
     let lease = leases.get(account::NAME).await.expect("it is kept").spec.expect("a spec");
     assert_eq!((lease.holder_identity.as_deref(), lease.lease_transitions), (Some("second"), Some(1)));
-    world.finish_step(StepName::Generate).await;
+    world.finish("one", StepName::Generate, 0, 0, "").await;
     ends_well(&world).await;
 }
 
@@ -117,12 +118,12 @@ async fn a_leader_whose_lease_another_took_writes_no_more() {
     let proxy = Proxy::before(&mut world).await;
     let (leases, _guard) = lease(&world).await;
     let mut leader = replica(&world, "first", 8081);
-    world.stage_one("").await;
-    world.running(StepName::Prepare).await;
+    world.one("one", "").await;
+    world.pod("one", StepName::Prepare, 0).await;
     // It has something to write all the time.
     let busy = async {
         for n in 0_u32.. {
-            world.patch(json!({"spec": {"suspend": n % 2 == 0}})).await;
+            world.edit("one", json!({"spec": {"suspend": n % 2 == 0}})).await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -162,7 +163,7 @@ async fn a_leader_that_is_cut_off_ends_before_another_leads() {
     let proxy = Proxy::before(&mut world).await;
     let (_, _guard) = lease(&world).await;
     let mut first = replica(&world, "first", 8081);
-    world.running(StepName::Generate).await;
+    world.pod("one", StepName::Generate, 0).await;
     world.setup.kubeconfig = direct;
     let second = replica(&world, "second", 8082);
     world.until_true("the second waits", async || second.metric("stic_leader", &[]).await == Some(0)).await;
@@ -172,6 +173,6 @@ async fn a_leader_that_is_cut_off_ends_before_another_leads() {
     assert_eq!(ended.code(), Some(1));
     assert!(!leads(&second).await, "two led at once for {:?}", cut.elapsed());
     world.until_true("the second leads", async || leads(&second).await).await;
-    world.finish_step(StepName::Generate).await;
+    world.finish("one", StepName::Generate, 0, 0, "").await;
     ends_well(&world).await;
 }

@@ -11,10 +11,11 @@ use stic_contract::StepName;
 use stic_crds::StageOneRun;
 use stic_crds::status::{INPUTS_READY, RunStatus};
 
-use crate::director::{Director, text, until};
+use crate::director::Director;
 use crate::kubelet::Act;
 use crate::node::{Node, bind, from, lose};
-use crate::world::{World, apply, phase};
+use crate::runs::{apply, phase, text};
+use crate::world::{World, until};
 
 /// Far less than the time after which an operator looks again by itself.
 const SOON: Duration = Duration::from_secs(8);
@@ -64,8 +65,9 @@ async fn a_claim_that_comes_or_comes_back_is_noticed_at_once() {
     claims.delete("going", &DeleteParams::default()).await.expect("it is deleted");
     let going = claims.get("going").await.expect("it is protected while it is used");
     assert!(going.metadata.deletion_timestamp.is_some());
-    let told =
-        |status: &RunStatus| text(status, "Succeeded").contains("PersistentVolumeClaim going was deleted");
+    let told = |status: &RunStatus| {
+        text(status, "Succeeded").contains("PersistentVolumeClaim going is being deleted")
+    };
     let status = world.until_one("used", "is told", told).await;
     assert_eq!(phase(&status), "Generating", "it still runs");
     world.finish("used", StepName::Generate, 0, 0, "").await;
@@ -115,7 +117,7 @@ async fn a_claim_that_nothing_binds_is_named_with_the_mend() {
     }
     world.start();
     world.one("one", &format!("  pod: {}\n", node.asked_for())).await;
-    let status = world.until("told", |status| phase(status) == "ClaimUnbound").await;
+    let status = world.until_one("one", "told", |status| phase(status) == "ClaimUnbound").await;
     let said = text(&status, "Succeeded");
     assert!(said.contains("PersistentVolumeClaim coco"), "{said}");
     assert!(said.contains("make a PersistentVolume that fits"), "{said}");
@@ -131,7 +133,7 @@ async fn a_claim_that_nothing_binds_is_named_with_the_mend() {
     let api = world.api::<Pod>();
     api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&running)).await.expect("a pod");
     world.finish("one", StepName::Prepare, 0, 0, "").await;
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     director.check().await;
     node.remove().await;
 }
@@ -152,6 +154,6 @@ async fn a_class_that_binds_when_a_pod_comes_holds_nothing_up() {
     world.start();
     run_on(&world, "one", "late").await;
     // To wait for the claim to be bound before there is a pod would be to wait for ever.
-    world.until("done", |status| phase(status) == "Succeeded").await;
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     director.check().await;
 }

@@ -1,0 +1,197 @@
+//! The runs of a world: applied, edited, waited for; their Jobs and pods.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use stic_contract::StepName;
+use stic_crds::status::{RunStatus, SUCCEEDED};
+use stic_crds::{StageOneRun, StageTwoRun};
+
+use crate::common::{STAGE_ONE, STAGE_TWO};
+use crate::kubelet::{end, index, made, runs, said, step};
+use crate::world::{PATIENCE, World, until};
+
+impl World {
+    /// Applies a StageOneRun with further lines of its spec.
+    pub(crate) async fn one(&self, name: &str, extra: &str) {
+        self.one_of(name, &format!("{STAGE_ONE}{extra}")).await;
+    }
+
+    /// Applies a StageOneRun whose claim is made for it.
+    pub(crate) async fn one_with_claim(&self, name: &str, extra: &str) {
+        self.one_of(name, &format!("{}{extra}", with_claim(STAGE_ONE))).await;
+    }
+
+    /// Applies a StageOneRun of a spec.
+    pub(crate) async fn one_of(&self, name: &str, spec: &str) {
+        let api: Api<StageOneRun> = self.api();
+        apply(&api, "StageOneRun", name, spec).await;
+    }
+
+    pub(crate) async fn one_labelled(&self, name: &str, labels: &Value) {
+        let api: Api<StageOneRun> = self.api();
+        apply_as(&api, "StageOneRun", json!({"name": name, "labels": labels}), STAGE_ONE).await;
+    }
+
+    /// Applies a StageTwoRun that starts from `from`.
+    pub(crate) async fn two(&self, name: &str, from: &str) {
+        let api: Api<StageTwoRun> = self.api();
+        let spec = STAGE_TWO.replace("{name: coco-6k}", &format!("{{name: {from}}}"));
+        apply(&api, "StageTwoRun", name, &spec).await;
+    }
+
+    pub(crate) async fn until_one(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&RunStatus) -> bool,
+    ) -> RunStatus {
+        self.until_of::<StageOneRun>(name, |run| run.status.clone(), what, wanted).await
+    }
+
+    pub(crate) async fn until_two(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&RunStatus) -> bool,
+    ) -> RunStatus {
+        self.until_of::<StageTwoRun>(name, |run| run.status.clone(), what, wanted).await
+    }
+
+    async fn until_of<K>(
+        &self,
+        name: &str,
+        status: impl Fn(&K) -> Option<RunStatus>,
+        what: &str,
+        wanted: impl Fn(&RunStatus) -> bool,
+    ) -> RunStatus
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let seen = Mutex::default();
+        let as_wanted = |run: Option<&K>| {
+            let status = run.and_then(&status).unwrap_or_default();
+            let found = run.is_some() && wanted(&status);
+            *seen.lock().expect("nobody panicked") = status;
+            found
+        };
+        let found = tokio::time::timeout(PATIENCE, async {
+            // An API server that is away for a while is part of some tests.
+            while await_condition(self.api::<K>(), name, &as_wanted).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        let status = seen.lock().expect("nobody panicked").clone();
+        if found.is_err() {
+            let log = std::fs::read_to_string(&self.setup.log).unwrap_or_default();
+            let jobs: Vec<_> =
+                self.jobs().await.into_iter().map(|job| (job.name_any(), job.status)).collect();
+            panic!("{name}: not {what}: {status:#?}\n{jobs:#?}\n{log}");
+        }
+        status
+    }
+
+    pub(crate) async fn status_of(&self, name: &str) -> RunStatus {
+        self.api::<StageOneRun>().get(name).await.expect("it exists").status.unwrap_or_default()
+    }
+
+    pub(crate) async fn edit(&self, name: &str, patch: Value) {
+        let api: Api<StageOneRun> = self.api();
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("it may change");
+    }
+
+    pub(crate) async fn delete_one(&self, name: &str) {
+        let api: Api<StageOneRun> = self.api();
+        api.delete(name, &DeleteParams::default()).await.expect("it is deleted");
+    }
+
+    pub(crate) async fn jobs_of(&self, name: &str) -> Vec<Job> {
+        let of_run = ListParams::default().labels(&format!("stic.dev/run={name}"));
+        self.api::<Job>().list(&of_run).await.expect("Jobs").items
+    }
+
+    pub(crate) async fn pods_of(&self, name: &str) -> Vec<Pod> {
+        let of_run = ListParams::default().labels(&format!("stic.dev/run={name}"));
+        self.api::<Pod>().list(&of_run).await.expect("pods").items
+    }
+
+    /// Waits until the pods of a held run have ended: resumed before that, its Job would keep the pod it has.
+    pub(crate) async fn pods_end(&self, name: &str) {
+        let over = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        self.until_true("its pods end", async || self.pods_of(name).await.iter().all(over)).await;
+    }
+
+    /// The pod that runs an index of a step, once it does.
+    pub(crate) async fn pod(&self, name: &str, wanted: StepName, index_of: u32) -> Pod {
+        until(&format!("running {wanted} {index_of} of {name}"), async || {
+            let pods = self.pods_of(name).await;
+            pods.into_iter().find(|pod| runs(pod) && step(pod) == wanted && index(pod) == index_of)
+        })
+        .await
+    }
+
+    /// Ends the pod that runs an index of a step.
+    pub(crate) async fn finish(&self, name: &str, wanted: StepName, index: u32, code: i32, text: &str) {
+        let pod = self.pod(name, wanted, index).await;
+        let text = if code == 0 { made(&pod) } else { said(wanted, text) };
+        end(&self.api(), &pod, code, &text).await;
+    }
+
+    /// The kubelet of its node says that a pod has ended and is gone.
+    pub(crate) async fn let_go(&self, pod: &Pod) {
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.api::<Pod>().delete(&pod.name_any(), &at_once).await.expect("it is there");
+    }
+}
+
+/// A spec whose output goes to a claim that is made for it.
+pub(crate) fn with_claim(spec: &str) -> String {
+    let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
+    spec.replace("{volume: {claimName: stic, path: coco-6k}}", template)
+}
+
+pub(crate) fn phase(status: &RunStatus) -> &str {
+    status.condition(SUCCEEDED).map_or("", |condition| condition.reason.as_str())
+}
+
+/// The message of a condition.
+pub(crate) fn text<'a>(status: &'a RunStatus, condition: &str) -> &'a str {
+    status.condition(condition).map_or("", |condition| condition.message.as_str())
+}
+
+pub(crate) async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    apply_as(api, kind, json!({"name": name}), spec).await;
+}
+
+async fn apply_as<K>(api: &Api<K>, kind: &str, metadata: Value, spec: &str)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let mut object: Value = serde_saphyr::from_str(&format!("spec:\n{spec}")).expect("YAML");
+    object["apiVersion"] = json!("stic.dev/v1alpha1");
+    object["kind"] = json!(kind);
+    let name = metadata["name"].as_str().expect("a name").to_owned();
+    object["metadata"] = metadata;
+    let parameters = PatchParams::apply("test").validation_strict();
+    api.patch(&name, &parameters, &Patch::Apply(&object)).await.expect("the API server takes it");
+}
