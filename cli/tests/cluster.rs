@@ -115,7 +115,9 @@ async fn a_run_is_shown_heard_held_and_run_again() {
 /// What changes the cluster itself under all others: these run one by one, when the others are done.
 mod alone {
     use super::*;
+    use std::fs::File;
     use std::process::Command;
+    use std::time::{Duration, Instant};
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs a cluster: make controller-test"]
@@ -124,29 +126,36 @@ mod alone {
         world.kubelet.hold(StepName::Train);
         world.stage_one("");
         world.until("it trains", |seen| running(seen, "train") == 1).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let told = folder.path().join("stderr");
         let following = world
             .command(&["logs", "s1/one", "-f"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(File::create(&told).expect("a file"))
             .spawn()
             .expect("it starts");
         world.kubelet.until_heard(1).await;
         component("kill");
-        let get = || world.stic(&["get", "s1/one"]);
-        let away = get();
+        let away = world.stic(&["get", "s1/one"]);
         assert!(away.code == 69 && away.err.contains("cannot be reached"), "{away:?}");
+        // The client asks some times more by itself before it says so.
+        until("told", || std::fs::read_to_string(&told).is_ok_and(|told| told.contains("waits for it")))
+            .await;
         component("start");
-        let since = std::time::Instant::now();
-        while get().code != 0 {
-            assert!(since.elapsed().as_secs() < 120, "the API server does not come back");
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
+        until("back", || world.stic(&["get", "s1/one"]).code == 0).await;
         world.kubelet.release(StepName::Train);
         let heard = following.wait_with_output().expect("it ends");
-        let (out, err) = (String::from_utf8_lossy(&heard.stdout), String::from_utf8_lossy(&heard.stderr));
-        assert_eq!(heard.status.code(), Some(0), "{out}\n{err}");
-        assert_eq!(out, "[train] train 0 begins\n[train] train 0 ends\n", "{err}");
-        assert!(err.contains("cannot be reached") && err.contains("waits for it"), "{err}");
+        let (out, err) = (String::from_utf8_lossy(&heard.stdout), std::fs::read_to_string(&told));
+        assert_eq!(heard.status.code(), Some(0), "{out}\n{err:?}");
+        assert_eq!(out, "[train] train 0 begins\n[train] train 0 ends\n", "{err:?}");
+    }
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let since = Instant::now();
+        while !holds() {
+            assert!(since.elapsed() < Duration::from_secs(120), "not {what}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     fn component(what: &str) {

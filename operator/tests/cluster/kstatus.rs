@@ -64,7 +64,7 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
 
     let mut met: Vec<(String, Kstatus)> = Vec::new();
     for run in ["fails", "held", "lacks", "after"] {
-        let versions = director.recorder.of(run);
+        let versions = director.recorder.of(run).await;
         assert_eq!(compute(&versions[0]), InProgress, "{run}: nobody has looked at it yet");
         for run in &versions {
             let got = compute(run);
@@ -94,7 +94,7 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
     for (phase, wanted) in TABLE.iter().filter(|(_, wanted)| *wanted != InProgress) {
         assert!(met.contains(&((*phase).to_owned(), *wanted)), "{phase} was never seen, of {met:?}");
     }
-    let last = director.recorder.of("held").pop().expect("versions");
+    let last = director.recorder.of("held").await.pop().expect("versions");
     assert_eq!(
         (compute(&last), &last["status"]["observedGeneration"]),
         (Current, &json!(4)),

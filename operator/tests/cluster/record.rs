@@ -8,10 +8,10 @@ use futures::{StreamExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::world::World;
+use crate::world::{World, until};
 
 const CONDITIONS: [&str; 5] = ["Succeeded", "InputsReady", "Suspended", "Reconciling", "Stalled"];
 
@@ -20,6 +20,7 @@ type Versions = HashMap<String, Vec<Value>>;
 
 /// Watches the runs of a namespace from its beginning.
 pub(crate) struct Recorder {
+    runs: Vec<Api<DynamicObject>>,
     versions: Arc<Mutex<Versions>>,
     watches: Vec<JoinHandle<()>>,
 }
@@ -27,11 +28,12 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) async fn start(world: &World) -> Self {
         let versions: Arc<Mutex<Versions>> = Arc::default();
-        let mut watches = Vec::new();
+        let (mut watches, mut runs) = (Vec::new(), Vec::new());
         for kind in ["StageOneRun", "StageTwoRun"] {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("stic.dev", "v1alpha1", kind));
             let api: Api<DynamicObject> =
                 Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
+            runs.push(api.clone());
             let list = api.list(&ListParams::default()).await.expect("runs");
             let mut version = list.metadata.resource_version.unwrap_or_default();
             let versions = versions.clone();
@@ -69,16 +71,34 @@ impl Recorder {
                 }
             }));
         }
-        Self { versions, watches }
+        Self { runs, versions, watches }
     }
 
-    /// All versions of the run called `name`, in order.
-    pub(crate) fn of(&self, name: &str) -> Vec<Value> {
+    /// All versions of the run called `name` up to now, in order.
+    pub(crate) async fn of(&self, name: &str) -> Vec<Value> {
+        self.catch_up().await;
         let versions = self.versions.lock().expect("nobody panicked");
         versions.values().filter(|all| all[0]["metadata"]["name"] == name).flatten().cloned().collect()
     }
 
+    /// Waits until the watches have brought what is.
+    async fn catch_up(&self) {
+        for api in &self.runs {
+            for run in api.list(&ListParams::default()).await.expect("runs").items {
+                let uid = run.uid().unwrap_or_default();
+                until("recorded", async || {
+                    let versions = self.versions.lock().expect("nobody panicked");
+                    let mut all = versions.get(&uid).into_iter().flatten();
+                    all.any(|seen| seen["metadata"]["resourceVersion"] == json!(run.resource_version()))
+                        .then_some(())
+                })
+                .await;
+            }
+        }
+    }
+
     pub(crate) async fn check(&self) {
+        self.catch_up().await;
         let versions = self.versions.lock().expect("nobody panicked");
         assert!(!versions.is_empty(), "nothing was seen");
         for all in versions.values() {
