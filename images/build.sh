@@ -13,13 +13,6 @@ die() {
   exit 1
 }
 
-[ "$(uname -s)" = Linux ] || die "static Linux binaries are built on Linux; elsewhere: docker build -f trainer/Dockerfile ."
-target=$(rustc -vV | sed -n 's/^host: //p')
-case $target in
-  *-linux-gnu) ;;
-  *) die "the host is $target, and static binaries are tested with *-linux-gnu only: install that toolchain of Rust" ;;
-esac
-
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 revision=$(git rev-parse HEAD) || die "the revision for the label comes from git: build in a clone"
 git diff --quiet HEAD -- . || revision+=-dirty
@@ -29,17 +22,18 @@ export SOURCE_DATE_EPOCH
 [ $# -gt 0 ] || set -- stic-operator stic-trainer
 for image in "$@"; do
   case $image in
-    stic-operator) limit=20000000 ;;
-    stic-trainer) limit=40000000 ;;
+    stic-operator | stic-trainer) ;;
     *) die "$image is no image of this repository: stic-operator, stic-trainer" ;;
   esac
-  # A package at a time, so that the features of its dependencies do not hang on what else is built.
-  # On the strip see the profile in Cargo.toml.
-  RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo rustc --profile image --locked --target "$target" --target-dir target/static -p "$image" --bin "$image" \
-    -- -C strip=symbols
+done
+images/compile.sh target/images/bin "$@"
+for image in "$@"; do
+  case $image in
+    stic-operator) limit=20000000 ;;
+    stic-trainer) limit=40000000 ;;
+  esac
   python3 images/oci.py --dockerfile "${image#stic-}/Dockerfile" \
-    --stage "build:/out=target/static/$target/image" \
+    --stage build:/out=target/images/bin \
     --arg "VERSION=$version" --arg "REVISION=$revision" ${SOURCE:+--arg "SOURCE=$SOURCE"} \
     --name "${REGISTRY:-stic.dev}/$image:$version" --output "target/images/$image.tar" --max-bytes $limit
 done

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHART = Path(__file__).parents[1] / "charts/stic-operator"
+CHART = Path(__file__).resolve().parents[1] / "charts/stic-operator"
 # The admission plugin OwnerReferencesPermissionEnforcement asks for it, which is off by default: a controller reference
 # with blockOwnerDeletion then needs it. It is never a request of the operator, and so in no audit log.
 NEVER_CALLED = {("stic.dev", "stageoneruns/finalizers", "update"), ("stic.dev", "stagetworuns/finalizers", "update")}

@@ -37,7 +37,9 @@ trap 'rm -rf "$E2E_SHARED"' EXIT
 
 shopt -s nullglob
 together=() alone=()
-for file in cases/*.sh cases/alone/*.sh; do
+# Those that take longest come first.
+for file in cases/quickstart.sh cases/interruptions.sh cases/*.sh cases/alone/*.sh; do
+  [[ " ${together[*]} " != *" $file "* ]] || continue
   name=$(basename "$file" .sh)
   [[ -z ${CASES:-} || " $CASES " == *" $name "* ]] || continue
   [ -x "$file" ] || die "$file is no program"

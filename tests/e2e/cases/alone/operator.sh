@@ -17,12 +17,15 @@ operator --set replicas=2
 was=$(leader)
 stage_one led
 process=$(caught led generate)
-o delete pod "$was" --grace-period=0 --force --wait=false
-killed=
+leads=
 for candidate in $(pgrep --exact stic-operator); do
-  if [ "$(cat "/proc/$candidate/root/etc/hostname" 2>/dev/null)" = "$was" ]; then kill -KILL "$candidate" && killed=yes; fi
+  [ "$(cat "/proc/$candidate/root/etc/hostname" 2>/dev/null)" != "$was" ] || leads=$candidate
 done
-[ -n "$killed" ] || die "no process of the leader $was"
+[ -n "$leads" ] || die "no process of the leader $was"
+# It hears nothing of the deletion.
+kill -STOP "$leads"
+o delete pod "$was" --grace-period=0 --force --wait=false
+kill -KILL "$leads"
 let_go "$process"
 same led
 [ "$(leader)" != "$was" ] || die "the killed leader still leads"

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Compiles programs of this workspace for images: static and stripped, the operator fully optimized.
+#
+#   compile.sh FOLDER PROGRAM...
+#
+# With the features of the whole workspace, and the flag for the programs alone: what they depend on is compiled as for
+# `make build`, once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() {
+  echo "images: error: $*" >&2
+  exit 1
+}
+
+[ "$(uname -s)" = Linux ] || die "static Linux binaries are built on Linux; elsewhere: docker build -f trainer/Dockerfile ."
+host=$(rustc -vV | sed -n 's/^host: //p')
+case $host in
+  *-linux-gnu) ;;
+  *) die "the host is $host, and static binaries are tested with *-linux-gnu only: install that toolchain of Rust" ;;
+esac
+folder=${1:?compile.sh FOLDER PROGRAM...}
+shift
+RUSTC_WORKSPACE_WRAPPER=$PWD/images/rustc-static.sh cargo build --release --locked --workspace "${@/#/--bin=}" \
+  --config profile.release.package.stic-operator.opt-level=3 --config profile.release.package.stic-crds.opt-level=3
+install -D -t "$folder" "${@/#/target/release/}"
