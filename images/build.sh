@@ -16,9 +16,6 @@ die() {
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 revision=$(git rev-parse HEAD) || die "the revision for the label comes from git: build in a clone"
 git diff --quiet HEAD -- . || revision+=-dirty
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
-export SOURCE_DATE_EPOCH
-
 [ $# -gt 0 ] || set -- stic-operator stic-trainer
 for image in "$@"; do
   case $image in
@@ -27,6 +24,9 @@ for image in "$@"; do
   esac
 done
 images/compile.sh target/images/bin "$@"
+# Only now: compilers of C that heed it would run again.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
 for image in "$@"; do
   case $image in
     stic-operator) limit=20000000 ;;
