@@ -112,7 +112,7 @@ rbac-test: ## The chart's rules against what the operator asked for in both suit
 
 bench-scale: ## The controller's cost for 100, 1,000 and 5,000 runs (RUNS="100 1000", RATE=N a second; all at once by default)
 	tests/cluster/build.sh --control-plane >/dev/null
-	cargo build --release -p stic-operator
+	images/compile.sh target/images/bin stic-operator
 	operator/benches/scale/bench.sh $(if $(RATE),--rate $(RATE)) $(RUNS)
 
 audit: ## Licences, sources and advisories of dependencies

@@ -152,7 +152,14 @@ fn runs<K: Run>(
 ) -> impl Stream<Item = watcher::Result<Guard<K>>> + Send + 'static {
     let events = watcher(api::<Guard<K>>(context), watcher::Config::default().page_size(PAGE))
         .default_backoff()
-        .modify(|object| object.meta_mut().managed_fields = None);
+        .modify(|object| {
+            let metadata = object.meta_mut();
+            metadata.managed_fields = None;
+            // kubectl apply keeps the whole manifest there, once more.
+            if let Some(annotations) = &mut metadata.annotations {
+                annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+            }
+        });
     reflector::reflector(writer, events).touched_objects()
 }
 

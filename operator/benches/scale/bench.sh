@@ -17,5 +17,5 @@ fi
 for runs in "$@"; do
   # In a session of its own a command would be in another autogroup; cluster.sh's components are.
   "$repository/tests/cluster/cluster.sh" --control-plane ${LOGS:+--logs "$LOGS/$runs"} \
-    python3 "$here/bench.py" "$runs" "${options[@]}" --operator "${OPERATOR:-$repository/target/release/stic-operator}"
+    python3 "$here/bench.py" "$runs" "${options[@]}" --operator "${OPERATOR:-$repository/target/images/bin/stic-operator}"
 done
