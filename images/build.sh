@@ -16,24 +16,18 @@ die() {
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 revision=$(git rev-parse HEAD) || die "the revision for the label comes from git: build in a clone"
 git diff --quiet HEAD -- . || revision+=-dirty
+declare -A limits=([stic-operator]=20000000 [stic-trainer]=40000000)
 [ $# -gt 0 ] || set -- stic-operator stic-trainer
 for image in "$@"; do
-  case $image in
-    stic-operator | stic-trainer) ;;
-    *) die "$image is no image of this repository: stic-operator, stic-trainer" ;;
-  esac
+  [ -n "${limits[$image]:-}" ] || die "$image is no image of this repository: stic-operator, stic-trainer"
 done
 images/compile.sh target/images/bin "$@"
 # Only now: compilers of C that heed it would run again.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 for image in "$@"; do
-  case $image in
-    stic-operator) limit=20000000 ;;
-    stic-trainer) limit=40000000 ;;
-  esac
   python3 images/oci.py --dockerfile "${image#stic-}/Dockerfile" \
     --stage build:/out=target/images/bin \
     --arg "VERSION=$version" --arg "REVISION=$revision" ${SOURCE:+--arg "SOURCE=$SOURCE"} \
-    --name "${REGISTRY:-stic.dev}/$image:$version" --output "target/images/$image.tar" --max-bytes $limit
+    --name "${REGISTRY:-stic.dev}/$image:$version" --output "target/images/$image.tar" --max-bytes "${limits[$image]}"
 done

@@ -306,17 +306,15 @@ until_true kube-apiserver 120 kubectl get --raw /readyz
 took "the API server answers"
 
 # A suite makes more objects a second than a cluster of its size: with their own limits they would lag by minutes.
-faster="--kube-api-qps=500 --kube-api-burst=1000"
-# shellcheck disable=SC2086 # several arguments
-component kube-controller-manager kube-controller-manager $faster --kubeconfig "$run/kubeconfig/controller-manager" \
+faster=(--kube-api-qps 2000 --kube-api-burst 2000)
+component kube-controller-manager kube-controller-manager "${faster[@]}" --kubeconfig "$run/kubeconfig/controller-manager" \
   --authentication-kubeconfig "$run/kubeconfig/controller-manager" \
   --authorization-kubeconfig "$run/kubeconfig/controller-manager" \
   --bind-address 127.0.0.1 --secure-port "$manager_port" --cert-dir "$run/pki/controller-manager" --leader-elect=false \
   --use-service-account-credentials --service-account-private-key-file "$run/pki/service-accounts.key" \
   --root-ca-file "$run/pki/ca.crt" --cluster-signing-cert-file "$run/pki/ca.crt" \
   --cluster-signing-key-file "$run/pki/ca.key" --node-monitor-grace-period 20s
-# shellcheck disable=SC2086 # several arguments
-component kube-scheduler kube-scheduler $faster --kubeconfig "$run/kubeconfig/scheduler" \
+component kube-scheduler kube-scheduler "${faster[@]}" --kubeconfig "$run/kubeconfig/scheduler" \
   --authentication-kubeconfig "$run/kubeconfig/scheduler" --authorization-kubeconfig "$run/kubeconfig/scheduler" \
   --bind-address 127.0.0.1 --secure-port "$scheduler_port" --cert-dir "$run/pki/scheduler" --leader-elect=false
 [ $level = control-plane ] || source "$here/node.sh"

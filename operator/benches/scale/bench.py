@@ -23,8 +23,6 @@ NAMESPACE = "bench"
 ACCOUNT = "system:serviceaccount:stic-system:stic-operator"
 TICKS = os.sysconf("SC_CLK_TCK")
 DIGEST = "sha256:" + "0" * 64
-# Their own limits, 20 and 50 requests a second, would be what is measured.
-FASTER = "--kube-api-qps=2000 --kube-api-burst=2000"
 
 
 def sh(*command: str, text: str | None = None) -> str:
@@ -74,8 +72,6 @@ def set_up(work: Path) -> subprocess.Popen:
         if subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True).returncode == 0:
             break
         time.sleep(0.1)
-    for name in ("kube-controller-manager", "kube-scheduler"):
-        restart_with(name, FASTER)
     favour()
     # As for its own client.
     environment = {**os.environ, "KUBE_FEATURE_WatchListClient": "false"}
