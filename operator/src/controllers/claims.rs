@@ -98,12 +98,23 @@ async fn make_claim(
     if !is_for(&made, &run.run) {
         return Ok(Err(taken(&name)));
     }
-    let owned = made.owner_references().iter().any(|owner| owner.uid == run.run.uid);
-    let wants = run.operation.retention.when_deleted == WhenDeleted::Delete;
-    if owned != wants {
-        context.own_claim(&run.run, &made, wants).await?;
-    }
+    own(context, &run.run, &made, run.operation.retention.when_deleted).await?;
     Ok(Ok(made))
+}
+
+/// Makes a claim that was made for a run go with it, or stay.
+async fn own(
+    context: &Context,
+    run: &RunIdentity,
+    claim: &PersistentVolumeClaim,
+    when_deleted: WhenDeleted,
+) -> kube::Result<()> {
+    let owned = claim.owner_references().iter().any(|owner| owner.uid == run.uid);
+    let wants = when_deleted == WhenDeleted::Delete;
+    if owned != wants {
+        context.own_claim(run, claim, wants).await?;
+    }
+    Ok(())
 }
 
 /// Whether a claim was made for a run of this kind and name and is nobody else's.
@@ -198,11 +209,10 @@ pub(super) async fn settle_claim<K: Run>(context: &Context, record: &Record<'_, 
         return Ok(());
     }
     let name = names::output_claim(record.run);
-    let Some(claim) = claim(context, record.run, &name).await? else { return Ok(()) };
-    let owned = claim.owner_references().iter().any(|owner| owner.uid == record.run.uid);
-    let wants = record.object.retention().when_deleted == WhenDeleted::Delete;
-    if is_for(&claim, record.run) && owned != wants {
-        context.own_claim(record.run, &claim, wants).await?;
+    match claim(context, record.run, &name).await? {
+        Some(claim) if is_for(&claim, record.run) => {
+            own(context, record.run, &claim, record.object.retention().when_deleted).await
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

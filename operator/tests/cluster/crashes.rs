@@ -17,7 +17,7 @@ use stic_operator::cluster::failpoint::Write;
 
 use crate::kubelet::Act;
 use crate::operator::{Operator, Setup};
-use crate::runs::{phase, with_claim};
+use crate::runs::phase;
 use crate::workloads::{Kueue, QUEUE, active, workloads};
 use crate::world::World;
 
@@ -62,8 +62,7 @@ const LIVES: [Life; 4] = [
 ];
 
 async fn claiming(world: &World) {
-    let spec = with_claim(crate::common::STAGE_ONE);
-    world.one_of("one", &format!("{spec}  retention: {{whenDeleted: Delete, children: Delete}}\n")).await;
+    world.one_with_claim("one", "  retention: {whenDeleted: Delete, children: Delete}\n").await;
     world.pod("one", StepName::Generate, 0).await;
     world.edit("one", json!({"spec": {"retention": {"whenDeleted": "Retain"}}})).await;
     world.finish("one", StepName::Generate, 0, 0, "").await;
@@ -76,9 +75,7 @@ async fn claiming(world: &World) {
 async fn steered(world: &World) {
     world.one("one", "").await;
     world.pod("one", StepName::Generate, 0).await;
-    world.edit("one", json!({"spec": {"suspend": true}})).await;
-    world.until_one("one", "held", |status| phase(status) == "Suspended").await;
-    world.pods_end("one").await;
+    world.hold("one").await;
     world.edit("one", json!({"spec": {"suspend": false}})).await;
     world.pod("one", StepName::Train, 0).await;
     world.edit("one", json!({"spec": {"rerun": 1}})).await;
@@ -89,8 +86,7 @@ async fn queued(world: &World) {
     let kueue = Kueue::start(world).await;
     world.one_labelled("one", &json!({QUEUE: "gpus"})).await;
     world.pod("one", StepName::Generate, 0).await;
-    world.edit("one", json!({"spec": {"suspend": true}})).await;
-    world.until_one("one", "held", |status| phase(status) == "Suspended").await;
+    world.hold("one").await;
     let held = async || {
         kueue
             .workloads
@@ -102,15 +98,13 @@ async fn queued(world: &World) {
             .any(|it| !active(it))
     };
     world.until_true("its Workload is not active", held).await;
-    world.pods_end("one").await;
     world.edit("one", json!({"spec": {"suspend": false}})).await;
     world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
 }
 
 async fn chained(world: &World) {
     world.two("two", "one").await;
-    let spec = with_claim(crate::common::STAGE_ONE);
-    world.one_of("one", &format!("{spec}  retention: {{whenDeleted: Delete}}\n")).await;
+    world.one_with_claim("one", "  retention: {whenDeleted: Delete}\n").await;
     world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     world.until_two("two", "done", |status| phase(status) == "Succeeded").await;
 }
@@ -122,11 +116,12 @@ async fn runs_survive_a_crash_before_and_after_every_write() {
     let mut written = BTreeMap::new();
     let undisturbed = futures::future::join_all(LIVES.iter().map(|life| lived(life, None))).await;
     for (life, lived) in LIVES.iter().zip(undisturbed) {
+        let gone = lived.jobs_gone();
         for (write, tried, done) in lived.writes {
             *written.entry(write.as_str()).or_insert(0) += done;
             let before = (1..=tried).map(|nth| (write, "before", nth, tried));
             let after = (1..=done).map(|nth| (write, "after", nth, done));
-            points.extend(before.chain(after).map(|point| (life, point, lived.end.clone())));
+            points.extend(before.chain(after).map(|point| (life, point, lived.end.clone(), gone)));
         }
     }
     let never: Vec<_> = Write::ALL.iter().filter(|write| written[write.as_str()] == 0).collect();
@@ -134,15 +129,16 @@ async fn runs_survive_a_crash_before_and_after_every_write() {
     println!("{} crashes in lives that write {written:?}", points.len());
     let since = Instant::now();
     let failed: Vec<String> = futures::stream::iter(points)
-        .map(|(life, (write, when, nth, of), end)| async move {
+        .map(|(life, (write, when, nth, of), end, gone)| async move {
             let failpoint = format!("{when}:{write}:{nth}");
             let lived = lived(life, Some(failpoint.clone())).await;
             // How many of these there are depends on what is seen at once: the last ones may not come.
-            let varies = matches!(
-                write,
-                Write::PatchStatus | Write::CreateEvent | Write::DeleteJob | Write::DeleteConfigMap
-            );
-            let sure = !varies || 2 * nth <= of;
+            let sure = match write {
+                Write::PatchStatus | Write::CreateEvent => 2 * nth <= of,
+                // What goes is deleted once; again only while the watch has not told so.
+                Write::DeleteJob | Write::DeleteConfigMap => nth <= gone,
+                _ => true,
+            };
             let wrong = lived.end != end || (sure && !lived.crashed);
             wrong.then(|| {
                 format!(
@@ -164,6 +160,14 @@ struct Lived {
     /// How often each write was tried, and how often it was done, by the last operator.
     writes: Vec<(Write, u64, u64)>,
     crashed: bool,
+}
+
+impl Lived {
+    /// How many Jobs, each with its ConfigMap, were made and are not there any more.
+    fn jobs_gone(&self) -> u64 {
+        let made = self.writes.iter().find(|(write, ..)| *write == Write::CreateJob).map_or(0, |it| it.2);
+        made - self.end.jobs.values().map(|left| *left as u64).sum::<u64>()
+    }
 }
 
 async fn lived(life: &Life, failpoint: Option<String>) -> Lived {

@@ -42,7 +42,7 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
     world.one("held", "").await;
     world.two("after", "fails").await;
     let lacks = crate::common::STAGE_ONE.replace("claimName: coco,", "claimName: absent,");
-    crate::runs::apply(&world.api::<stic_crds::StageOneRun>(), "StageOneRun", "lacks", &lacks).await;
+    world.one_of("lacks", &lacks).await;
     world.start();
     world.until_one("held", "generates", |status| phase(status) == "Generating").await;
     world.edit("held", json!({"spec": {"suspend": true}})).await;

@@ -126,11 +126,9 @@ async fn a_held_run_ends_its_pods_and_goes_on_from_there() {
     world.one("one", "").await;
     world.until_one("one", "generating", |status| phase(status) == "Generating").await;
     world.pod("one", StepName::Generate, 0).await;
-    world.edit("one", json!({"spec": {"suspend": true}})).await;
-    let held = world.until_one("one", "held", |status| phase(status) == "Suspended").await;
+    let held = world.hold("one").await;
     assert_eq!(is(&held, SUSPENDED), of("True", "Suspended"));
     assert_eq!(held.steps[1].state, StepState::Suspended);
-    world.pods_end("one").await;
     world.edit("one", json!({"spec": {"suspend": false}})).await;
     let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_eq!(status.observed_generation, 3);
@@ -249,9 +247,7 @@ async fn children_go_when_asked_and_the_run_stays_as_the_record() {
 async fn a_claim_of_its_own_is_made_once_and_goes_with_the_run_only_while_asked() {
     let mut world = World::new(|_, _| Act::Succeed).await;
     world.start();
-    let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
-    let spec = crate::common::STAGE_ONE.replace("{volume: {claimName: stic, path: coco-6k}}", template);
-    world.one_of("one", &format!("{spec}  retention: {{whenDeleted: Delete}}\n")).await;
+    world.one_with_claim("one", "  retention: {whenDeleted: Delete}\n").await;
     world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     let claims = world.api::<k8s_openapi::api::core::v1::PersistentVolumeClaim>();
     let owners = || async { claims.get("one-output").await.expect("it was made").owner_references().len() };

@@ -129,7 +129,15 @@ impl World {
         self.api::<Pod>().list(&of_run).await.expect("pods").items
     }
 
-    /// Waits until the pods of a held run have ended: resumed before that, its Job would keep the pod it has.
+    /// Holds a run that runs, until its pods have ended: resumed before that, its Job would keep the pod it has.
+    pub(crate) async fn hold(&self, name: &str) -> RunStatus {
+        self.edit(name, json!({"spec": {"suspend": true}})).await;
+        let held = self.until_one(name, "held", |status| phase(status) == "Suspended").await;
+        self.pods_end(name).await;
+        held
+    }
+
+    /// Waits until no pod of a run works.
     pub(crate) async fn pods_end(&self, name: &str) {
         let over = |pod: &Pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -176,7 +184,7 @@ pub(crate) fn text<'a>(status: &'a RunStatus, condition: &str) -> &'a str {
     status.condition(condition).map_or("", |condition| condition.message.as_str())
 }
 
-pub(crate) async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
+async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: &str)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {

@@ -44,9 +44,7 @@ async fn lagging(resources: &[&'static str]) {
     let lives = async {
         world.one("one", "").await;
         world.pod("one", StepName::Generate, 0).await;
-        world.edit("one", json!({"spec": {"suspend": true}})).await;
-        world.until_one("one", "held", |status| phase(status) == "Suspended").await;
-        world.pods_end("one").await;
+        world.hold("one").await;
         world.edit("one", json!({"spec": {"suspend": false}})).await;
         world.until_true("it runs again", async || world.pods_started()[&StepName::Generate] == 2).await;
         let job = world.jobs().await.into_iter().find(|job| job.name_any().contains("-generate-"));

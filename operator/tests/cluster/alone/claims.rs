@@ -8,13 +8,12 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use stic_contract::StepName;
-use stic_crds::StageOneRun;
 use stic_crds::status::{INPUTS_READY, RunStatus};
 
 use crate::director::Director;
 use crate::kubelet::Act;
 use crate::node::{Node, bind, from, lose};
-use crate::runs::{apply, phase, text};
+use crate::runs::{phase, text};
 use crate::world::{World, until};
 
 /// Far less than the time after which an operator looks again by itself.
@@ -27,7 +26,7 @@ fn ready(status: &RunStatus) -> Option<(&str, &str)> {
 /// Applies a run that reads its images from `claim`.
 async fn run_on(world: &World, name: &str, claim: &str) {
     let spec = crate::common::STAGE_ONE.replace("claimName: coco,", &format!("claimName: {claim},"));
-    apply(&world.api::<StageOneRun>(), "StageOneRun", name, &spec).await;
+    world.one_of(name, &spec).await;
 }
 
 #[tokio::test]

@@ -1,15 +1,14 @@
 //! Under Kueue: it unsuspends Jobs and changes them, takes them back, and nobody of us interferes.
 
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use kube::ResourceExt;
+use serde_json::json;
 use stic_contract::StepName;
 
 use crate::director::Director;
 use crate::kubelet::Act;
 use crate::runs::{phase, text};
 use crate::workloads::{Kueue, QUEUE, VERSIONS, serve};
-use crate::world::{World, until};
+use crate::world::World;
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
@@ -37,11 +36,7 @@ async fn kueue_alone_decides_when_a_queued_run_runs() {
 
 /// Queued, admitted, preempted, held, let go, and done.
 async fn life(world: &World, kueue: &Kueue, run: &str) {
-    let spec: Value = serde_saphyr::from_str(crate::common::STAGE_ONE).expect("YAML");
-    let object = json!({"apiVersion": "stic.dev/v1alpha1", "kind": "StageOneRun",
-        "metadata": {"name": run, "labels": {QUEUE: "research"}}, "spec": spec});
-    let api: Api<stic_crds::StageOneRun> = world.api();
-    api.patch(run, &PatchParams::apply("test"), &Patch::Apply(&object)).await.expect("a run");
+    world.one_labelled(run, &json!({QUEUE: "research"})).await;
     world.edit(run, json!({"spec": {"backoff": {"limit": 0}}})).await;
     let status = world.until_one(run, "is queued", |status| phase(status) == "Queued").await;
     assert!(text(&status, "Succeeded").contains("queue research"), "{}", text(&status, "Succeeded"));
@@ -52,13 +47,11 @@ async fn life(world: &World, kueue: &Kueue, run: &str) {
     world.until_one(run, "generates", |status| phase(status) == "Generating").await;
     kueue.has_room(false);
     world.until_one(run, "is queued again", |status| phase(status) == "Queued").await;
-    until("its pod gone", async || running(world, run).await.is_none().then_some(())).await;
+    world.pods_end(run).await;
     kueue.has_room(true);
     let pod = world.pod(run, StepName::Generate, 0).await;
-    world.edit(run, json!({"spec": {"suspend": true}})).await;
-    let status = world.until_one(run, "is held", |status| phase(status) == "Suspended").await;
+    let status = world.hold(run).await;
     assert!(text(&status, "Succeeded").ends_with("set spec.suspend to false to go on"));
-    until("its pod gone", async || running(world, run).await.is_none().then_some(())).await;
     world.edit(run, json!({"spec": {"suspend": false}})).await;
     let again = world.pod(run, StepName::Generate, 0).await;
     assert_ne!(again.uid(), pod.uid());
@@ -66,12 +59,4 @@ async fn life(world: &World, kueue: &Kueue, run: &str) {
     let status = world.until_one(run, "is done", |status| phase(status) == "Succeeded").await;
     assert_eq!(world.jobs_of(run).await.len(), 3, "{:?}", status.steps);
     kueue.has_room(false);
-}
-
-async fn running(world: &World, run: &str) -> Option<String> {
-    let pods = world.pods_of(run).await;
-    let running = |pod: &&k8s_openapi::api::core::v1::Pod| {
-        pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
-    };
-    pods.iter().find(running).map(ResourceExt::name_any)
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::json;
@@ -34,9 +33,7 @@ impl Flight {
         world.one("one", "").await;
         world.pod("one", step, 0).await;
         if suspended {
-            world.edit("one", json!({"spec": {"suspend": true}})).await;
-            world.until_one("one", "held", |status| phase(status) == "Suspended").await;
-            world.pods_end("one").await;
+            world.hold("one").await;
         }
         Self { world, operator, recorder, step, suspended }
     }
@@ -70,16 +67,11 @@ async fn runs_go_on_when_the_api_server_comes_back() {
     let flights = join_all(flights.map(Flight::start)).await;
     component("kill");
     // They ask in vain for a while.
-    flights[0]
-        .world
-        .until_true("away", async || flights[0].world.client.apiserver_version().await.is_err())
-        .await;
+    let world = &flights[0].world;
+    let answers = async || world.client.apiserver_version().await.is_ok();
+    world.until_true("away", async || !answers().await).await;
     component("start");
-    let since = Instant::now();
-    while flights[0].world.client.apiserver_version().await.is_err() {
-        assert!(since.elapsed() < Duration::from_secs(120), "the API server does not come back");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    world.until_true("back", answers).await;
     join_all(flights.into_iter().map(Flight::ends_right)).await;
 }
 
