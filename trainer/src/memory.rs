@@ -1,0 +1,15 @@
+//! How much memory a plan may take: of the container where there is one, of the machine otherwise.
+
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+/// Of what is free, for what can be planned; the rest is for what cannot.
+const PLANNED_SHARE: f64 = 0.7;
+
+/// Bytes that a plan may take beside what the process has already. No result may depend on it, only speed.
+#[must_use]
+pub fn budget_bytes() -> u64 {
+    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(kind);
+    let limited = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    (system.available_memory().min(limited) as f64 * PLANNED_SHARE) as u64
+}
