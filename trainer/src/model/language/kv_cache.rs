@@ -1,5 +1,7 @@
 //! Keys and values of what was already read.
 
+use std::sync::Arc;
+
 use candle_core::{Result as TensorResult, Tensor};
 
 /// The cache of one sequence: a preallocated key and value buffer per layer.
@@ -12,9 +14,16 @@ pub struct KvCache {
 /// Keys and values `[kv_heads, capacity, head_dim]` of one layer.
 #[derive(Debug)]
 pub(super) struct LayerCache {
-    buffers: Option<(Tensor, Tensor)>,
+    buffers: Option<Buffers>,
     capacity: usize,
     len: usize,
+}
+
+#[derive(Debug)]
+enum Buffers {
+    Own(Tensor, Tensor),
+    /// Of another cache, copied when the first token is appended.
+    Followed(Tensor, Tensor),
 }
 
 impl KvCache {
@@ -35,19 +44,13 @@ impl KvCache {
         self.len == 0
     }
 
-    /// A copy that goes on by itself, with room for `capacity` tokens in all: several prompts share one prefix.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
-    pub fn fork(&self, capacity: usize) -> TensorResult<Self> {
-        let mut fork = Self::new(self.layers.len(), capacity.max(self.len));
-        for (to, from) in fork.layers.iter_mut().zip(&self.layers) {
-            if let Some((keys, values)) = from.held()? {
-                to.append(&keys, &values)?;
-            }
-        }
-        fork.len = self.len;
-        Ok(fork)
+    /// A cache that goes on after `prefix`, with room for `capacity` tokens in all: several sequences share one prefix
+    /// that each of them keeps alive.
+    #[must_use]
+    pub fn follow(prefix: &Arc<Self>, capacity: usize) -> Self {
+        let capacity = capacity.max(prefix.len);
+        let layers = prefix.layers.iter().map(|layer| layer.follow(capacity)).collect();
+        Self { layers, len: prefix.len }
     }
 
     pub(super) fn layers_mut(&mut self) -> impl Iterator<Item = &mut LayerCache> {
@@ -60,9 +63,13 @@ impl KvCache {
 }
 
 impl LayerCache {
-    fn held(&self) -> TensorResult<Option<(Tensor, Tensor)>> {
-        let Some((keys, values)) = &self.buffers else { return Ok(None) };
-        Ok(Some((keys.narrow(1, 0, self.len)?, values.narrow(1, 0, self.len)?)))
+    fn follow(&self, capacity: usize) -> Self {
+        let buffers = self.buffers.as_ref().map(|buffers| match buffers {
+            Buffers::Own(keys, values) | Buffers::Followed(keys, values) => {
+                Buffers::Followed(keys.clone(), values.clone())
+            }
+        });
+        Self { buffers, capacity, len: self.len }
     }
 
     /// Appends `[kv_heads, tokens, head_dim]` and returns all that is held.
@@ -71,21 +78,28 @@ impl LayerCache {
         if self.len + tokens > self.capacity {
             candle_core::bail!("a cache of {} tokens was given {}", self.capacity, self.len + tokens);
         }
-        if self.buffers.is_none() {
-            let shape = (heads, self.capacity, dim);
-            self.buffers = Some((
+        let shape = (heads, self.capacity, dim);
+        let empty = || -> TensorResult<(Tensor, Tensor)> {
+            Ok((
                 Tensor::zeros(shape, keys.dtype(), keys.device())?,
                 Tensor::zeros(shape, values.dtype(), values.device())?,
-            ));
-        }
-        if let Some((all_keys, all_values)) = &self.buffers {
-            all_keys.slice_set(&keys.contiguous()?, 1, self.len)?;
-            all_values.slice_set(&values.contiguous()?, 1, self.len)?;
-        }
+            ))
+        };
+        let (all_keys, all_values) = match self.buffers.take() {
+            Some(Buffers::Own(keys, values)) => (keys, values),
+            Some(Buffers::Followed(keys, values)) => {
+                let own = empty()?;
+                own.0.slice_set(&keys.narrow(1, 0, self.len)?.contiguous()?, 1, 0)?;
+                own.1.slice_set(&values.narrow(1, 0, self.len)?.contiguous()?, 1, 0)?;
+                own
+            }
+            None => empty()?,
+        };
+        all_keys.slice_set(&keys.contiguous()?, 1, self.len)?;
+        all_values.slice_set(&values.contiguous()?, 1, self.len)?;
         self.len += tokens;
-        match self.held()? {
-            Some(held) => Ok(held),
-            None => candle_core::bail!("the cache lost its buffers"),
-        }
+        let held = (all_keys.narrow(1, 0, self.len)?, all_values.narrow(1, 0, self.len)?);
+        self.buffers = Some(Buffers::Own(all_keys, all_values));
+        Ok(held)
     }
 }

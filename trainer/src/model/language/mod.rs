@@ -111,6 +111,25 @@ impl LanguageModel {
         Ok(state.squeeze(0)?)
     }
 
+    /// One more token of several sequences: row i of `embeddings` `[rows, hidden]` follows what `caches[i]` holds. To
+    /// the last hidden states `[rows, hidden]` before the final norm; a row has the same bits whatever the others are.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn decode(
+        &self,
+        embeddings: &Tensor,
+        caches: &mut [&mut KvCache],
+        adapter: Option<Adapted<'_>>,
+    ) -> Result<Tensor> {
+        let rows = caches
+            .iter_mut()
+            .enumerate()
+            .map(|(row, cache)| self.forward_cached(&embeddings.narrow(0, row, 1)?, cache, adapter))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&rows, 0)?)
+    }
+
     /// Embeddings `[tokens, hidden]` laid out as `layout` says, to the last hidden states before the final norm,
     /// and what [`LanguageModel::backward`] needs.
     ///
