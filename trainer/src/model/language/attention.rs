@@ -84,7 +84,7 @@ impl Attention {
         let group = self.heads / self.kv_heads;
         let q = q.reshape((self.kv_heads, group * tokens, self.head_dim))?;
         let scores = (q.matmul(&k.t()?)? * (self.head_dim as f64).powf(-0.5))?;
-        let scores = match &context.mask {
+        let scores = match context.mask(keys)? {
             Some(mask) => scores.reshape((self.heads, tokens, keys))?.broadcast_add(mask)?,
             None => scores.reshape((self.heads, tokens, keys))?,
         };

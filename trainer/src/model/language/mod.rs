@@ -3,17 +3,18 @@
 mod attention;
 mod decoder_layer;
 mod kv_cache;
+mod layout;
 mod norm;
 mod rope;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::kv_cache::KvCache;
-pub use self::rope::{Layout, Segment};
+pub use self::layout::{Layout, Segment, Span, Tree};
 
 use self::decoder_layer::DecoderLayer;
 use self::norm::RmsNorm;
-use self::rope::Rope;
+use self::rope::{Context, Rope};
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
 use super::lora::Adapted;
@@ -34,7 +35,7 @@ pub struct LanguageModel {
 /// What a training pass keeps: the input of every layer, from which the backward pass runs it again.
 pub struct Checkpoints {
     inputs: Vec<Tensor>,
-    layout: Layout,
+    context: Context,
 }
 
 impl LanguageModel {
@@ -138,17 +139,17 @@ impl LanguageModel {
     pub fn forward_checkpointed(
         &self,
         embeddings: &Tensor,
-        layout: Layout,
+        layout: &Layout,
         adapter: Option<Adapted<'_>>,
     ) -> Result<(Tensor, Checkpoints)> {
-        let context = self.rope.context(&layout, embeddings.device())?;
+        let context = self.rope.context(layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?.detach();
         let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             inputs.push(state.clone());
             state = layer.forward(&state, &context, None, adapter, Mode::Inference)?.detach();
         }
-        Ok((state.squeeze(0)?, Checkpoints { inputs, layout }))
+        Ok((state.squeeze(0)?, Checkpoints { inputs, context }))
     }
 
     /// Runs the layers again, last first, and adds to `gradients` what `gradient` `[tokens, hidden]` (of the last
@@ -163,11 +164,16 @@ impl LanguageModel {
         adapter: Adapted<'_>,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let context = self.rope.context(&checkpoints.layout, gradient.device())?;
         let mut gradient = gradient.unsqueeze(0)?;
         for (index, (layer, input)) in self.layers.iter().zip(&checkpoints.inputs).enumerate().rev() {
             let input = Var::from_tensor(input)?;
-            let output = layer.forward(input.as_tensor(), &context, None, Some(adapter), Mode::Training)?;
+            let output = layer.forward(
+                input.as_tensor(),
+                &checkpoints.context,
+                None,
+                Some(adapter),
+                Mode::Training,
+            )?;
             // d(sum(output * gradient))/dx is the product of the Jacobian with the gradient.
             let mut found = (output * &gradient)?.sum_all()?.backward()?;
             gradients.take_layer(adapter.adapter, index, &mut found)?;

@@ -1,110 +1,15 @@
-//! Positions, rotary embeddings and who may look at whom.
+//! Rotary embeddings, and what else the layers of one pass share.
+
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 
 use super::super::Mode;
 use super::super::config::TextConfig;
+use super::layout::{Layout, Span};
 use crate::error::Result;
 
-/// A run of tokens in a sequence that branches: each segment follows the prefix and knows nothing of the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// Its first token's place in the sequence.
-    pub start: usize,
-    /// How many tokens.
-    pub len: usize,
-}
-
-/// The positions of a sequence of tokens and the keys each may attend to.
-///
-/// Chosen and rejected share image and prompt: laid out as prefix, chosen, rejected, with the rejected tokens
-/// at the positions that follow the prefix and blind to the chosen ones, the prefix is computed once for both.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    /// Tokens that a cache holds already.
-    past: usize,
-    prefix: usize,
-    branches: Vec<Segment>,
-    sliding_window: Option<usize>,
-}
-
-impl Layout {
-    /// `tokens` in a row after `past` cached ones.
-    #[must_use]
-    pub const fn continuation(past: usize, tokens: usize, sliding_window: Option<usize>) -> Self {
-        Self { past, prefix: tokens, branches: Vec::new(), sliding_window }
-    }
-
-    /// A prefix and the responses that each follow it, of the lengths given.
-    #[must_use]
-    pub fn branching(prefix: usize, branches: &[usize], sliding_window: Option<usize>) -> Self {
-        let mut start = prefix;
-        let branches = branches
-            .iter()
-            .map(|len| {
-                let segment = Segment { start, len: *len };
-                start += len;
-                segment
-            })
-            .collect();
-        Self { past: 0, prefix, branches, sliding_window }
-    }
-
-    /// How many tokens.
-    #[must_use]
-    pub fn tokens(&self) -> usize {
-        self.prefix + self.branches.iter().map(|b| b.len).sum::<usize>()
-    }
-
-    /// Where each branch lies.
-    #[must_use]
-    pub fn branches(&self) -> &[Segment] {
-        &self.branches
-    }
-
-    fn positions(&self) -> Vec<u32> {
-        let follow = |start: usize, len: usize| (start..start + len).map(|p| p as u32);
-        let mut positions: Vec<u32> = follow(self.past, self.prefix).collect();
-        for branch in &self.branches {
-            positions.extend(follow(self.past + self.prefix, branch.len));
-        }
-        positions
-    }
-
-    /// `[tokens, past + tokens]`, 0 where a token may look and -inf where not; `None` where all may look at all.
-    fn mask(&self) -> Option<Vec<f32>> {
-        let tokens = self.tokens();
-        let keys = self.past + tokens;
-        let window = self.sliding_window.unwrap_or(usize::MAX);
-        if tokens == 1 && keys <= window {
-            return None;
-        }
-        let positions = self.positions();
-        let branch_of =
-            |token: usize| self.branches.iter().position(|b| (b.start..b.start + b.len).contains(&token));
-        let branch: Vec<_> = (0..tokens).map(branch_of).collect();
-        let mut mask = vec![f32::NEG_INFINITY; tokens * keys];
-        for query in 0..tokens {
-            for key in 0..keys {
-                let (position, visible) = if key < self.past {
-                    (key, true)
-                } else {
-                    let key = key - self.past;
-                    (
-                        positions[key] as usize,
-                        key <= query && (branch[key].is_none() || branch[key] == branch[query]),
-                    )
-                };
-                if visible && (positions[query] as usize) - position < window {
-                    mask[query * keys + key] = 0.0;
-                }
-            }
-        }
-        Some(mask)
-    }
-}
-
-/// cos and sin of every position, `[positions, head_dim / 2]`, and how to take rows of them.
+/// The angles of positions.
 pub(super) struct Rope {
     inverse_frequencies: Vec<f32>,
     factor: f32,
@@ -113,10 +18,14 @@ pub(super) struct Rope {
 
 /// What every layer of one pass shares.
 pub(super) struct Context {
+    /// `[tokens, head_dim / 2]`.
     cos: Tensor,
     sin: Tensor,
-    /// `[tokens, keys]` in the activations' type.
-    pub(super) mask: Option<Tensor>,
+    /// Who looks at whom.
+    pub(super) spans: Vec<Span>,
+    /// How far back a token looks, itself included.
+    pub(super) sliding_window: Option<usize>,
+    mask: OnceLock<Option<Tensor>>,
 }
 
 impl Rope {
@@ -131,25 +40,20 @@ impl Rope {
     }
 
     pub(super) fn context(&self, layout: &Layout, device: &Device) -> TensorResult<Context> {
-        let positions = layout.positions();
+        let spans = layout.spans();
         let half = self.inverse_frequencies.len();
-        let angles: Vec<f32> = positions
+        let angles: Vec<f32> = spans
             .iter()
-            .flat_map(|p| self.inverse_frequencies.iter().map(move |f| *p as f32 * (f / self.factor)))
+            .flat_map(|span| span.position..span.position + span.len)
+            .flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * (f / self.factor)))
             .collect();
-        let angles = Tensor::from_vec(angles, (positions.len(), half), &Device::Cpu)?;
-        let mask = match layout.mask() {
-            Some(mask) => {
-                let tokens = positions.len();
-                let keys = mask.len() / tokens;
-                Some(Tensor::from_vec(mask, (tokens, keys), device)?.to_dtype(self.dtype)?)
-            }
-            None => None,
-        };
+        let angles = Tensor::from_vec(angles, (layout.tokens(), half), &Device::Cpu)?;
         Ok(Context {
             cos: angles.cos()?.to_dtype(self.dtype)?.to_device(device)?,
             sin: angles.sin()?.to_dtype(self.dtype)?.to_device(device)?,
-            mask,
+            spans,
+            sliding_window: layout.sliding_window(),
+            mask: OnceLock::new(),
         })
     }
 }
@@ -162,32 +66,73 @@ impl Context {
             Mode::Training => candle_nn::rotary_emb::rope_slow(xs, &self.cos, &self.sin),
         }
     }
+
+    /// `[tokens, keys]` in the activations' type, 0 where a token may look and -inf where not; `None` where all may
+    /// look at all. Made when it is first asked for.
+    pub(super) fn mask(&self, keys: usize) -> TensorResult<Option<&Tensor>> {
+        if let Some(mask) = self.mask.get() {
+            return Ok(mask.as_ref());
+        }
+        let mask = dense_mask(&self.spans, keys, self.sliding_window);
+        let mask = if mask.iter().all(|share| *share == 0.0) {
+            None
+        } else {
+            let shape = (mask.len() / keys, keys);
+            Some(Tensor::from_vec(mask, shape, self.cos.device())?.to_dtype(self.cos.dtype())?)
+        };
+        Ok(self.mask.get_or_init(|| mask).as_ref())
+    }
+}
+
+/// `[tokens, keys]`, row by row.
+fn dense_mask(spans: &[Span], keys: usize, sliding_window: Option<usize>) -> Vec<f32> {
+    let window = sliding_window.unwrap_or(usize::MAX);
+    let tokens: usize = spans.iter().map(|span| span.len).sum();
+    let mut mask = vec![f32::NEG_INFINITY; tokens * keys];
+    for span in spans {
+        let row_of = |query: usize| (span.start + query) * keys;
+        for query in 0..span.len {
+            let row = &mut mask[row_of(query)..row_of(query + 1)];
+            let too_far = (span.position + query + 1).saturating_sub(window);
+            let hidden = too_far.saturating_sub(span.context_position).min(span.context.len());
+            row[span.context.start + hidden..span.context.end].fill(0.0);
+            let hidden = (query + 1).saturating_sub(window);
+            row[span.first_key + hidden..=span.first_key + query].fill(0.0);
+        }
+    }
+    mask
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn picture(layout: &Layout) -> Vec<String> {
-        let tokens = layout.tokens();
-        let mask = layout.mask().expect("more than one token");
-        let keys = mask.len() / tokens;
+    fn picture(layout: &Layout, keys: usize) -> Vec<String> {
+        let mask = dense_mask(&layout.spans(), keys, layout.sliding_window());
         mask.chunks(keys).map(|row| row.iter().map(|v| if *v == 0.0 { 'x' } else { '.' }).collect()).collect()
     }
 
     #[test]
     fn branches_follow_the_prefix_and_do_not_see_each_other() {
         let layout = Layout::branching(2, &[2, 1], None);
-        assert_eq!(layout.positions(), [0, 1, 2, 3, 2]);
-        assert_eq!(picture(&layout), ["x....", "xx...", "xxx..", "xxxx.", "xx..x"]);
+        assert_eq!(picture(&layout, 5), ["x....", "xx...", "xxx..", "xxxx.", "xx..x"]);
+    }
+
+    #[test]
+    fn trees_do_not_see_each_other() {
+        let layout = Layout::packed([(1, vec![1]), (2, vec![1, 1])], None);
+        assert_eq!(picture(&layout, 6), ["x.....", "xx....", "..x...", "..xx..", "..xxx.", "..xx.x"]);
     }
 
     #[test]
     fn a_window_counts_positions_of_the_branch() {
         let layout = Layout::branching(2, &[2, 1], Some(2));
-        assert_eq!(picture(&layout), ["x....", "xx...", ".xx..", "..xx.", ".x..x"]);
-        assert_eq!(picture(&Layout::continuation(2, 2, Some(3))), ["xxx.", ".xxx"]);
-        assert!(Layout::continuation(5, 1, None).mask().is_none());
-        assert_eq!(picture(&Layout::continuation(3, 1, Some(2))), ["..xx"]);
+        assert_eq!(picture(&layout, 5), ["x....", "xx...", ".xx..", "..xx.", ".x..x"]);
+        let layout = Layout::packed([(1, vec![]), (2, vec![1, 2])], Some(2));
+        let expected = ["x.....", ".x....", ".xx...", "..xx..", "..x.x.", "....xx"];
+        assert_eq!(picture(&layout, 6), expected);
+        assert_eq!(picture(&Layout::continuation(2, 2, Some(3)), 4), ["xxx.", ".xxx"]);
+        assert_eq!(picture(&Layout::continuation(3, 1, Some(2)), 4), ["..xx"]);
+        assert_eq!(picture(&Layout::continuation(5, 1, None), 6), ["xxxxxx"]);
     }
 }
