@@ -10,9 +10,11 @@ mod rope;
 use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::kv_cache::KvCache;
-pub use self::layout::{Layout, Segment, Span, Tree};
+pub use self::layout::{Layout, Segment, Tree};
 
+use self::attention::Past;
 use self::decoder_layer::DecoderLayer;
+use self::kv_cache::Slot;
 use self::norm::RmsNorm;
 use self::rope::{Context, Rope};
 use super::config::TextConfig;
@@ -105,8 +107,9 @@ impl LanguageModel {
         let layout = Layout::continuation(cache.len(), tokens, self.config.sliding_window);
         let context = self.rope.context(&layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
-        for (layer, slot) in self.layers.iter().zip(cache.layers_mut()) {
-            state = layer.forward(&state, &context, Some(slot), adapter, Mode::Inference)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut past = Past::Sequence(cache.slot(index));
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }
         cache.advance(tokens);
         Ok(state.squeeze(0)?)
@@ -123,12 +126,17 @@ impl LanguageModel {
         caches: &mut [&mut KvCache],
         adapter: Option<Adapted<'_>>,
     ) -> Result<Tensor> {
-        let rows = caches
-            .iter_mut()
-            .enumerate()
-            .map(|(row, cache)| self.forward_cached(&embeddings.narrow(0, row, 1)?, cache, adapter))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&rows, 0)?)
+        let positions = caches.iter().map(|cache| cache.len());
+        let context =
+            self.rope.context_of_rows(positions, self.config.sliding_window, embeddings.device())?;
+        let mut state = embeddings.unsqueeze(0)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut slots: Vec<Slot<'_>> = caches.iter_mut().map(|cache| cache.slot(index)).collect();
+            let mut past = Past::Rows(&mut slots);
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
+        }
+        caches.iter_mut().for_each(|cache| cache.advance(1));
+        Ok(state.squeeze(0)?)
     }
 
     /// Embeddings `[tokens, hidden]` laid out as `layout` says, to the last hidden states before the final norm,
@@ -147,7 +155,7 @@ impl LanguageModel {
         let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             inputs.push(state.clone());
-            state = layer.forward(&state, &context, None, adapter, Mode::Inference)?.detach();
+            state = layer.forward(&state, &context, &mut Past::Nothing, adapter, Mode::Inference)?.detach();
         }
         Ok((state.squeeze(0)?, Checkpoints { inputs, context }))
     }
@@ -170,7 +178,7 @@ impl LanguageModel {
             let output = layer.forward(
                 input.as_tensor(),
                 &checkpoints.context,
-                None,
+                &mut Past::Nothing,
                 Some(adapter),
                 Mode::Training,
             )?;
