@@ -4,5 +4,6 @@
 //! together not on which others there are.
 
 pub mod attention;
+pub(crate) mod buffer;
 pub(crate) mod numbers;
 pub(crate) mod simd;
