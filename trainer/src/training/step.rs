@@ -52,7 +52,7 @@ impl Sequence {
         let mut fed_ids = Vec::new();
         let mut rows = Vec::new();
         let mut targets = Vec::new();
-        for (response, segment) in branches.responses.iter().zip(layout.branches()) {
+        for (response, segment) in branches.responses.iter().zip(&layout.trees()[0].branches) {
             fed_ids.extend(&response[..segment.len]);
             rows.push(branches.prompt.len() as u32 - 1);
             rows.extend((segment.start..segment.start + segment.len).map(|row| row as u32));
@@ -157,8 +157,7 @@ pub fn response_log_probs(
     adapter: Option<Adapted<'_>>,
 ) -> Result<Vec<Vec<f32>>> {
     let sequence = Sequence::of_branches(model, branches)?;
-    let (hidden, _) =
-        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), adapter)?;
+    let (hidden, _) = model.language.forward_checkpointed(&sequence.embeddings, &sequence.layout, adapter)?;
     let values = sequence.values(&model.language, &hidden, Mode::Inference)?.to_vec1::<f32>()?;
     let mut rest = values.as_slice();
     Ok(sequence
@@ -224,7 +223,7 @@ pub fn preference_step(
     for (part, sequence) in sequences.iter().enumerate() {
         let (hidden, _) = model.language.forward_checkpointed(
             &sequence.embeddings,
-            sequence.layout.clone(),
+            &sequence.layout,
             policies.reference.map(Adapted::from),
         )?;
         reference.extend(sequence.sums(&values(part, &hidden, Mode::Inference)?.to_vec1::<f32>()?));
@@ -240,7 +239,7 @@ pub fn preference_step(
     for (part, sequence) in sequences.iter().enumerate() {
         let (hidden, checkpoints) = model.language.forward_checkpointed(
             &sequence.embeddings,
-            sequence.layout.clone(),
+            &sequence.layout,
             Some(adapted(part)),
         )?;
         let hidden = Var::from_tensor(&hidden)?;
@@ -287,7 +286,7 @@ pub fn supervised_step(
     let sequence = Sequence::of_supervised(model, example)?;
     let adapted = Adapted { adapter, dropout, merged: false };
     let (hidden, checkpoints) =
-        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), Some(adapted))?;
+        model.language.forward_checkpointed(&sequence.embeddings, &sequence.layout, Some(adapted))?;
     let hidden = Var::from_tensor(&hidden)?;
     let found = sequence.values(&model.language, hidden.as_tensor(), Mode::Training)?;
     let sum = sequence.sums(&found.to_vec1::<f32>()?)[0];
