@@ -15,5 +15,6 @@ mod disk;
 mod evaluation;
 mod images;
 mod model;
+mod references;
 mod scoring;
 mod tensors;
