@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::kernels::attention::Span;
+
 /// A run of tokens in a packed sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
@@ -18,26 +20,6 @@ pub struct Tree {
     pub prefix: Segment,
     /// In the order in which they lie after the prefix.
     pub branches: Vec<Segment>,
-}
-
-/// Query tokens in a row and the keys that they see, which is all that attention needs to know of a sequence.
-///
-/// Keys are indexed over the cached tokens and then those of the pass. Of what is listed here a query sees only the
-/// keys within the sliding window, where there is one: those whose position is less than a window before its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span {
-    /// The first query's place among the tokens of the pass.
-    pub start: usize,
-    /// How many queries.
-    pub len: usize,
-    /// The first query's position; the others follow it.
-    pub position: usize,
-    /// The keys before the span, which all of its queries see.
-    pub context: Range<usize>,
-    /// The first context key's position; the others follow it.
-    pub context_position: usize,
-    /// The key of the first query: query `i` also sees the keys `first_key..=first_key + i`.
-    pub first_key: usize,
 }
 
 /// The tokens of one pass: trees that are blind to each other, the positions of each counted from its own start.
@@ -162,5 +144,38 @@ mod tests {
         let [span] = &Layout::continuation(5, 2, None).spans()[..] else { panic!("one span") };
         assert_eq!((span.start, span.position, span.first_key), (0, 5, 5));
         assert_eq!((span.context.clone(), span.context_position), (0..5, 0));
+    }
+
+    /// A row a query: which keys it sees.
+    fn picture(layout: &Layout, keys: usize) -> Vec<String> {
+        let spans = layout.spans();
+        let rows = spans.iter().flat_map(|span| {
+            (0..span.len).map(|row| span.keys_of(row, layout.sliding_window())).collect::<Vec<_>>()
+        });
+        rows.map(|seen| (0..keys).map(|key| if seen.contains(&key) { 'x' } else { '.' }).collect()).collect()
+    }
+
+    #[test]
+    fn branches_follow_the_prefix_and_do_not_see_each_other() {
+        let layout = Layout::branching(2, &[2, 1], None);
+        assert_eq!(picture(&layout, 5), ["x....", "xx...", "xxx..", "xxxx.", "xx..x"]);
+    }
+
+    #[test]
+    fn trees_do_not_see_each_other() {
+        let layout = Layout::packed([(1, vec![1]), (2, vec![1, 1])], None);
+        assert_eq!(picture(&layout, 6), ["x.....", "xx....", "..x...", "..xx..", "..xxx.", "..xx.x"]);
+    }
+
+    #[test]
+    fn a_window_counts_positions_of_the_branch() {
+        let layout = Layout::branching(2, &[2, 1], Some(2));
+        assert_eq!(picture(&layout, 5), ["x....", "xx...", ".xx..", "..xx.", ".x..x"]);
+        let layout = Layout::packed([(1, vec![]), (2, vec![1, 2])], Some(2));
+        let expected = ["x.....", ".x....", ".xx...", "..xx..", "..x.x.", "....xx"];
+        assert_eq!(picture(&layout, 6), expected);
+        assert_eq!(picture(&Layout::continuation(2, 2, Some(3)), 4), ["xxx.", ".xxx"]);
+        assert_eq!(picture(&Layout::continuation(3, 1, Some(2)), 4), ["..xx"]);
+        assert_eq!(picture(&Layout::continuation(5, 1, None), 6), ["xxxxxx"]);
     }
 }

@@ -11,10 +11,12 @@ mod rope;
 use candle_core::{DType, Device, Tensor};
 
 pub use self::kv_cache::KvCache;
-pub use self::layout::{Layout, Segment, Span, Tree};
+pub use self::layout::{Layout, Segment, Tree};
 pub use self::passes::{Checkpoints, Limits};
 
+use self::attention::Past;
 use self::decoder_layer::DecoderLayer;
+use self::kv_cache::Slot;
 use self::norm::RmsNorm;
 use self::rope::Rope;
 use super::Mode;
@@ -101,8 +103,9 @@ impl LanguageModel {
         let layout = Layout::continuation(cache.len(), tokens, self.config.sliding_window);
         let context = self.rope.context(&layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
-        for (layer, slot) in self.layers.iter().zip(cache.layers_mut()) {
-            state = layer.forward(&state, &context, Some(slot), adapter, Mode::Inference)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut past = Past::Sequence(cache.slot(index));
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }
         cache.advance(tokens);
         Ok(state.squeeze(0)?)
@@ -119,12 +122,17 @@ impl LanguageModel {
         caches: &mut [&mut KvCache],
         adapter: Option<Adapted<'_>>,
     ) -> Result<Tensor> {
-        let rows = caches
-            .iter_mut()
-            .enumerate()
-            .map(|(row, cache)| self.forward_cached(&embeddings.narrow(0, row, 1)?, cache, adapter))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&rows, 0)?)
+        let positions = caches.iter().map(|cache| cache.len());
+        let context =
+            self.rope.context_of_rows(positions, self.config.sliding_window, embeddings.device())?;
+        let mut state = embeddings.unsqueeze(0)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut slots: Vec<Slot<'_>> = caches.iter_mut().map(|cache| cache.slot(index)).collect();
+            let mut past = Past::Rows(&mut slots);
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
+        }
+        caches.iter_mut().for_each(|cache| cache.advance(1));
+        Ok(state.squeeze(0)?)
     }
 
     /// Hidden states `[n, hidden]` before the final norm to logits `[n, vocab]` in f32.

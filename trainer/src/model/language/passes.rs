@@ -6,6 +6,7 @@ use candle_core::{Tensor, Var};
 
 use super::super::lora::Adapted;
 use super::super::{Gradients, Mode};
+use super::attention::Past;
 use super::rope::Context;
 use super::{LanguageModel, Layout};
 use crate::error::Result;
@@ -53,9 +54,9 @@ impl LanguageModel {
     ) -> Result<Tensor> {
         let context = self.rope.context(layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
-        for layer in &self.layers {
+        for index in 0..self.layers.len() {
             stop.check()?;
-            state = layer.forward(&state, &context, None, adapter, Mode::Inference)?;
+            state = self.infer_layer(index, &state, &context, adapter)?;
         }
         Ok(state.squeeze(0)?)
     }
@@ -84,8 +85,7 @@ impl LanguageModel {
                 layers.push(if fits { Checkpoint::Graph(graph) } else { Checkpoint::Input(state) });
                 state = output;
             } else {
-                let layer = &self.layers[index];
-                let output = layer.forward(&state, &context, None, Some(adapter), Mode::Inference)?.detach();
+                let output = self.infer_layer(index, &state, &context, Some(adapter))?;
                 layers.push(Checkpoint::Input(state));
                 state = output;
             }
@@ -127,6 +127,17 @@ impl LanguageModel {
         Ok(())
     }
 
+    fn infer_layer(
+        &self,
+        index: usize,
+        input: &Tensor,
+        context: &Context,
+        adapter: Option<Adapted<'_>>,
+    ) -> Result<Tensor> {
+        let layer = &self.layers[index];
+        Ok(layer.forward(input, context, &mut Past::Nothing, adapter, Mode::Inference)?)
+    }
+
     fn run_layer(
         &self,
         index: usize,
@@ -134,9 +145,10 @@ impl LanguageModel {
         context: &Context,
         adapter: Adapted<'_>,
     ) -> Result<LayerGraph> {
+        let (layer, adapter) = (&self.layers[index], Some(adapter));
         let input = Var::from_tensor(input)?;
-        let layer = &self.layers[index];
-        let output = layer.forward(input.as_tensor(), context, None, Some(adapter), Mode::Training)?;
+        let output =
+            layer.forward(input.as_tensor(), context, &mut Past::Nothing, adapter, Mode::Training)?;
         Ok(LayerGraph { input, output })
     }
 }

@@ -46,7 +46,7 @@ impl<'t> Batches<'t, '_> {
         let mut order: Vec<_> = examples
             .iter()
             .map(|example| {
-                let id = self.id(example);
+                let id = example.id.as_str();
                 (Draw::new(*seed, id, &format!("order {epoch}")).uniform(), id, example)
             })
             .collect();
@@ -125,11 +125,9 @@ impl<'t> Batches<'t, '_> {
     ) -> Result<Vec<Vec<(&'static str, f64)>>> {
         let Training { vlm, start, seed, recipe, .. } = self.training;
         let dropout = match pack {
-            [(example, _)] if self.adapter.dropout() > 0.0 => Some(DropoutKey {
-                seed: *seed,
-                item: self.id(example).to_owned(),
-                pass: format!("epoch {epoch}"),
-            }),
+            [(example, _)] if self.adapter.dropout() > 0.0 => {
+                Some(DropoutKey { seed: *seed, item: example.id.clone(), pass: format!("epoch {epoch}") })
+            }
             _ => None,
         };
         let adapted = Adapted { adapter: self.adapter, dropout: dropout.as_ref(), merged: false };
@@ -140,7 +138,7 @@ impl<'t> Batches<'t, '_> {
                 let mut pairs = Vec::with_capacity(pack.len());
                 for (example, images) in pack {
                     let pair = example.pair(images)?;
-                    let known = references.of(self.id(example), || {
+                    let known = references.of(&example.id, || {
                         reference_log_probs(model, &pair, reference, dpo.rejected_term, self.limits.stop)
                     })?;
                     pairs.push((pair, known));
@@ -157,10 +155,6 @@ impl<'t> Batches<'t, '_> {
                 Ok(sums.iter().map(|sum| vec![("loss", -sum.sum)]).collect())
             }
         }
-    }
-
-    fn id(&self, example: &Example) -> &'t str {
-        &self.training.prepared.items[example.item].id
     }
 }
 
