@@ -51,6 +51,32 @@ pub(crate) struct StepArgs {
     /// Serve progress there over HTTP while the step runs: /progress and /metrics.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub serve: Option<SocketAddr>,
+    /// What training keeps in memory of the forward pass. Changes no result.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub activation_checkpointing: ActivationCheckpointing,
+}
+
+/// What is kept of the forward pass for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationCheckpointing {
+    /// All: the fastest, and the largest.
+    None,
+    /// The input of every layer: each is computed twice.
+    EveryLayer,
+    /// As much as there is memory for.
+    Auto,
+}
+
+impl From<ActivationCheckpointing>
+    for stic_trainer::training::activation_checkpointing::ActivationCheckpointing
+{
+    fn from(policy: ActivationCheckpointing) -> Self {
+        match policy {
+            ActivationCheckpointing::None => Self::None,
+            ActivationCheckpointing::EveryLayer => Self::EveryLayer,
+            ActivationCheckpointing::Auto => Self::Auto,
+        }
+    }
 }
 
 /// How the model's prompts are wrapped.

@@ -74,6 +74,7 @@ fn step(args: &StepArgs) -> Result<()> {
         responses_at_once: args.responses_at_once,
         stop,
         board,
+        activation_checkpointing: args.activation_checkpointing.into(),
     };
     let ended = stages::run(&config, &context);
     let result = match &ended {

@@ -36,6 +36,7 @@ use crate::io::progress::Reporter;
 use crate::io::serve::Board;
 use crate::io::stop::Stop;
 use crate::io::volumes::Volumes;
+use crate::training::activation_checkpointing::ActivationCheckpointing;
 
 /// What a step is given beside its config.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub struct StepContext {
     pub stop: Stop,
     /// Where its progress is shown.
     pub board: Board,
+    /// What training keeps in memory.
+    pub activation_checkpointing: ActivationCheckpointing,
 }
 
 /// Reads a run config.

@@ -16,5 +16,6 @@ mod disk;
 mod evaluation;
 mod images;
 mod model;
+mod references;
 mod scoring;
 mod tensors;
