@@ -71,9 +71,8 @@ impl Attention {
         let split = |ys: Tensor, heads: usize| -> TensorResult<Tensor> {
             ys.reshape((1, tokens, heads, self.head_dim))?.transpose(1, 2)?.contiguous()
         };
-        let q = context.rotate(&split(self.q.forward(xs, adapter, mode)?, self.heads)?, mode)?;
-        let k =
-            context.rotate(&split(self.k.forward(xs, adapter, mode)?, self.kv_heads)?, mode)?.squeeze(0)?;
+        let q = context.rotate(&split(self.q.forward(xs, adapter, mode)?, self.heads)?)?;
+        let k = context.rotate(&split(self.k.forward(xs, adapter, mode)?, self.kv_heads)?)?.squeeze(0)?;
         let v = split(self.v.forward(xs, adapter, mode)?, self.kv_heads)?.squeeze(0)?;
         let (k, v) = match cache {
             Some(cache) => cache.append(&k, &v)?,
@@ -91,7 +90,7 @@ impl Attention {
         // transformers' softmax is in f32 whatever the scores are in.
         let wide = scores.to_dtype(candle_core::DType::F32)?;
         let shares = match mode {
-            Mode::Inference => candle_nn::ops::softmax_last_dim(&wide)?,
+            Mode::Inference | Mode::Decoding => candle_nn::ops::softmax_last_dim(&wide)?,
             Mode::Training => candle_nn::ops::softmax(&wide, D::Minus1)?,
         };
         let shares = shares.to_dtype(scores.dtype())?.reshape((self.kv_heads, group * tokens, keys))?;

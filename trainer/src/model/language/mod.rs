@@ -20,6 +20,7 @@ use super::lora::Adapted;
 use super::weights::Weights;
 use super::{Gradients, Mode};
 use crate::error::Result;
+use crate::kernels::head::log_probs;
 
 /// Embeddings, decoder layers, final norm and head.
 pub struct LanguageModel {
@@ -166,7 +167,20 @@ impl LanguageModel {
     /// # Errors
     /// Those of the tensor library.
     pub fn logits(&self, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
-        let normed = self.norm.forward(&hidden.unsqueeze(0)?, mode)?.squeeze(0)?;
-        Ok(self.lm_head.forward(&normed)?.to_dtype(DType::F32)?)
+        let normed = self.norm.forward(hidden)?;
+        let logits = match mode {
+            Mode::Inference | Mode::Training => self.lm_head.forward(&normed)?,
+            Mode::Decoding => self.lm_head.forward_rows(&normed)?,
+        };
+        Ok(logits.to_dtype(DType::F32)?)
+    }
+
+    /// log p of each of `targets`, `[n]` in f32, from hidden states `[n, hidden]` before the final norm. On a CPU the
+    /// logits of a few rows are in memory at a time.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Tensor> {
+        Ok(log_probs(&self.norm.forward(hidden)?, self.lm_head.weight(), targets)?)
     }
 }

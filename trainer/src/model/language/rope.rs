@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 
-use super::super::Mode;
 use super::super::config::TextConfig;
 use crate::error::Result;
+use crate::kernels::rope::rotate;
 
 /// A run of tokens in a sequence that branches: each segment follows the prefix and knows nothing of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,11 +156,8 @@ impl Rope {
 
 impl Context {
     /// Rotates `[1, heads, tokens, head_dim]`.
-    pub(super) fn rotate(&self, xs: &Tensor, mode: Mode) -> TensorResult<Tensor> {
-        match mode {
-            Mode::Inference => candle_nn::rotary_emb::rope(&xs.contiguous()?, &self.cos, &self.sin),
-            Mode::Training => candle_nn::rotary_emb::rope_slow(xs, &self.cos, &self.sin),
-        }
+    pub(super) fn rotate(&self, xs: &Tensor) -> TensorResult<Tensor> {
+        rotate(xs, 2, &self.cos, &self.sin)
     }
 }
 

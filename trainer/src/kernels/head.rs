@@ -1,0 +1,179 @@
+//! Log-probabilities of given tokens, without the logits of a whole response in memory.
+
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::linear::linear;
+use super::products::{Matrix, Onto, product};
+use super::{Floats, elements, lanes, suits};
+
+/// Rows whose logits are in memory at once.
+const CHUNK: usize = 64;
+
+/// log p of each of `targets`, `[n]` in f32, from normed hidden states `[n, hidden]` and the frozen head
+/// `[vocab, hidden]`.
+///
+/// # Errors
+/// Where there are not n targets within the vocabulary; those of the tensor library.
+pub(crate) fn log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let (rows, _) = hidden.dims2()?;
+    let (vocab, _) = weight.dims2()?;
+    if rows != targets.len() || targets.iter().any(|target| *target as usize >= vocab) {
+        candle_core::bail!("{} targets for {rows} rows of a vocabulary of {vocab}", targets.len());
+    }
+    if rows == 0 {
+        return Tensor::zeros(0, DType::F32, hidden.device());
+    }
+    if !suits(hidden) {
+        return composed(hidden, weight, targets);
+    }
+    hidden.contiguous()?.apply_op1(LogProbs { weight: weight.clone(), targets: targets.to_vec() })
+}
+
+fn composed(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let logits = linear(hidden, weight, None)?.to_dtype(DType::F32)?;
+    let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
+    candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)
+}
+
+struct LogProbs {
+    weight: Tensor,
+    targets: Vec<u32>,
+}
+
+/// Turns a row of logits into shares that sum to 1, and returns the log of the sum that they were divided by.
+#[inline(always)]
+fn softmax(logits: &mut [f32]) -> f32 {
+    let largest = lanes::max(logits);
+    let sum = lanes::exp_all(logits, largest);
+    let inverse = sum.recip();
+    logits.iter_mut().for_each(|value| *value *= inverse);
+    largest + sum.ln()
+}
+
+impl CustomOp1 for LogProbs {
+    fn name(&self) -> &'static str {
+        "log-probs"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (vocab, width) = self.weight.dims2()?;
+        let weight = Floats::of(&self.weight);
+        let weight = Matrix::new(weight.get()?, width).t();
+        let arch = pulp::Arch::new();
+        let mut found = vec![0f32; self.targets.len()];
+        let mut logits = vec![0f32; CHUNK.min(found.len()) * vocab];
+        let chunks = elements(storage, layout)?.chunks(CHUNK * width).zip(self.targets.chunks(CHUNK));
+        for ((hidden, targets), found) in chunks.zip(found.chunks_mut(CHUNK)) {
+            let logits = &mut logits[..targets.len() * vocab];
+            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), weight)?;
+            let rows = logits.par_chunks_mut(vocab).zip(targets).zip(found);
+            rows.for_each(|((row, target), found)| {
+                let logit = row[*target as usize];
+                *found = logit
+                    - arch.dispatch(
+                        #[inline(always)]
+                        || softmax(row),
+                    );
+            });
+        }
+        Ok((CpuStorage::F32(found), Shape::from(self.targets.len())))
+    }
+
+    /// Of logits: dy (onehot - softmax); of hidden states: that times the head.
+    fn bwd(&self, hidden: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (vocab, width) = self.weight.dims2()?;
+        let grad = grad.contiguous()?;
+        let (hidden_held, grad_held, weight) =
+            (Floats::of(hidden), Floats::of(&grad), Floats::of(&self.weight));
+        let weight = Matrix::new(weight.get()?, width);
+        let arch = pulp::Arch::new();
+        let mut found = vec![0f32; hidden.elem_count()];
+        let mut logits = vec![0f32; CHUNK.min(self.targets.len()) * vocab];
+        let chunks = hidden_held.get()?.chunks(CHUNK * width).zip(self.targets.chunks(CHUNK));
+        let chunks = chunks.zip(grad_held.get()?.chunks(CHUNK));
+        for (((hidden, targets), dys), found) in chunks.zip(found.chunks_mut(CHUNK * width)) {
+            let logits = &mut logits[..targets.len() * vocab];
+            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), weight.t())?;
+            let rows = logits.par_chunks_mut(vocab).zip(targets).zip(dys);
+            rows.for_each(|((row, target), dy)| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        softmax(row);
+                        row.iter_mut().for_each(|share| *share *= -dy);
+                    },
+                );
+                row[*target as usize] += dy;
+            });
+            product(found, Onto::Nothing, 1.0, Matrix::new(logits, vocab), weight)?;
+        }
+        Ok(Some(Tensor::from_vec(found, hidden.shape(), hidden.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, close, gradients, numbers, on_threads, tensor, values};
+    use super::*;
+
+    fn targets(rows: usize) -> Vec<u32> {
+        (0..rows as u32).map(|i| i * 37 % 515).collect()
+    }
+
+    #[test]
+    fn equals_the_definition_in_f64() -> Result<()> {
+        let (hidden, weight, targets) = (numbers(70 * 40, 1), numbers(515 * 40, 2), targets(70));
+        let expected: Vec<f64> = hidden
+            .chunks(40)
+            .zip(&targets)
+            .map(|(hidden, target)| {
+                let logit = |o: usize| -> f64 {
+                    let row = &weight[o * 40..][..40];
+                    row.iter().zip(hidden).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum()
+                };
+                logit(*target as usize) - (0..515).map(|o| logit(o).exp()).sum::<f64>().ln()
+            })
+            .collect();
+        let found = log_probs(&tensor((70, 40), 1)?, &tensor((515, 40), 2)?, &targets)?;
+        close(&values(&found)?, &expected, 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn equals_what_candle_composes_in_value_and_gradient_over_several_chunks() -> Result<()> {
+        let weight = tensor((515, 40), 2)?;
+        for rows in [1, CHUNK, 2 * CHUNK + 5] {
+            let targets = targets(rows);
+            agree(
+                &[tensor((rows, 40), 1)?],
+                |t| log_probs(&t[0], &weight, &targets),
+                |t| composed(&t[0], &weight, &targets),
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn has_the_same_bits_for_every_number_of_threads() -> Result<()> {
+        let (weight, targets) = (tensor((515, 40), 2)?, targets(70));
+        let hidden = [tensor((70, 40), 1)?];
+        let of = |threads: usize| {
+            on_threads(threads, || gradients(&hidden, 3, |t| log_probs(&t[0], &weight, &targets)))
+        };
+        let one = of(1)?;
+        assert!(of(2)? == one && of(3)? == one);
+        Ok(())
+    }
+
+    #[test]
+    fn takes_no_rows_and_refuses_targets_that_do_not_exist() -> Result<()> {
+        let (hidden, weight) = (tensor((2, 40), 1)?, tensor((515, 40), 2)?);
+        assert_eq!(log_probs(&hidden.narrow(0, 0, 0)?, &weight, &[])?.dims(), [0]);
+        for wrong in [[0, 515].as_slice(), &[0]] {
+            let error = log_probs(&hidden, &weight, wrong).unwrap_err().to_string();
+            assert!(error.contains("vocabulary of 515"), "{error}");
+        }
+        Ok(())
+    }
+}
