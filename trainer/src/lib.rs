@@ -7,7 +7,7 @@ pub mod error;
 pub mod evaluation;
 pub mod generation;
 pub mod io;
-mod kernels;
+pub mod kernels;
 pub mod memory;
 pub mod model;
 pub mod scoring;

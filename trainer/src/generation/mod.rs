@@ -3,6 +3,8 @@
 //! All prompts on one image share the cache of what they have in common up to the image's end. The split is made
 //! even for a single prompt: a response has the same bits whichever of its siblings were computed with it.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use stic_contract::recipe::Sampling;
 
@@ -34,7 +36,7 @@ pub struct Generator<'a> {
 /// What the prompts on one image have in common, computed.
 pub struct SharedPrefix {
     ids: Vec<u32>,
-    cache: KvCache,
+    cache: Arc<KvCache>,
 }
 
 impl<'a> Generator<'a> {
@@ -58,7 +60,7 @@ impl<'a> Generator<'a> {
         let ids = prompt[..=last].to_vec();
         let mut cache = self.model.language.new_cache(ids.len());
         self.model.language.forward_cached(&self.model.embed(&ids, features)?, &mut cache, self.adapted())?;
-        Ok(Some(SharedPrefix { ids, cache }))
+        Ok(Some(SharedPrefix { ids, cache: Arc::new(cache) }))
     }
 
     /// A response to `prompt`, going on from `shared` where the prompt starts with it.
@@ -84,7 +86,7 @@ impl<'a> Generator<'a> {
         }
         let (mut cache, rest) = match shared {
             Some(shared) if prompt.len() > shared.ids.len() && prompt.starts_with(&shared.ids) => {
-                (shared.cache.fork(capacity)?, &prompt[shared.ids.len()..])
+                (KvCache::follow(&shared.cache, capacity), &prompt[shared.ids.len()..])
             }
             Some(_) => {
                 return Err(Error::Data("the prompt does not start as the image's other prompts do".into()));

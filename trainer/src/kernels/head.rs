@@ -3,9 +3,10 @@
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::lanes;
 use super::linear::linear;
+use super::numbers::{numbers, takes, with_numbers};
 use super::products::{Matrix, Onto, product};
-use super::{Floats, elements, lanes, suits};
 
 /// Rows whose logits are in memory at once.
 const CHUNK: usize = 64;
@@ -24,7 +25,7 @@ pub(crate) fn log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Re
     if rows == 0 {
         return Tensor::zeros(0, DType::F32, hidden.device());
     }
-    if !suits(hidden) {
+    if !takes(hidden) {
         return composed(hidden, weight, targets);
     }
     hidden.contiguous()?.apply_op1(LogProbs { weight: weight.clone(), targets: targets.to_vec() })
@@ -41,14 +42,30 @@ struct LogProbs {
     targets: Vec<u32>,
 }
 
-/// Turns a row of logits into shares that sum to 1, and returns the log of the sum that they were divided by.
+impl LogProbs {
+    /// Calls `work` with the first row and the logits `[rows, vocab]` of one chunk after another.
+    fn by_chunks(
+        &self,
+        hidden: &[f32],
+        head: Matrix<'_>,
+        mut work: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (vocab, width) = self.weight.dims2()?;
+        let mut logits = vec![0.0; CHUNK.min(self.targets.len()) * vocab];
+        for (i, hidden) in hidden.chunks(CHUNK * width).enumerate() {
+            let logits = &mut logits[..hidden.len() / width * vocab];
+            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), head.t())?;
+            work(i * CHUNK, logits)?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns a row of logits into e^(logit - largest), and returns the largest and the sum.
 #[inline(always)]
-fn softmax(logits: &mut [f32]) -> f32 {
+fn exponentiate(logits: &mut [f32]) -> (f32, f32) {
     let largest = lanes::max(logits);
-    let sum = lanes::exp_all(logits, largest);
-    let inverse = sum.recip();
-    logits.iter_mut().for_each(|value| *value *= inverse);
-    largest + sum.ln()
+    (largest, lanes::exp_all(logits, largest))
 }
 
 impl CustomOp1 for LogProbs {
@@ -58,25 +75,23 @@ impl CustomOp1 for LogProbs {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (vocab, width) = self.weight.dims2()?;
-        let weight = Floats::of(&self.weight);
-        let weight = Matrix::new(weight.get()?, width).t();
+        let hidden = numbers(storage, layout)?;
         let arch = pulp::Arch::new();
         let mut found = vec![0f32; self.targets.len()];
-        let mut logits = vec![0f32; CHUNK.min(found.len()) * vocab];
-        let chunks = elements(storage, layout)?.chunks(CHUNK * width).zip(self.targets.chunks(CHUNK));
-        for ((hidden, targets), found) in chunks.zip(found.chunks_mut(CHUNK)) {
-            let logits = &mut logits[..targets.len() * vocab];
-            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), weight)?;
-            let rows = logits.par_chunks_mut(vocab).zip(targets).zip(found);
-            rows.for_each(|((row, target), found)| {
-                let logit = row[*target as usize];
-                *found = logit
-                    - arch.dispatch(
+        with_numbers([&self.weight], |[head]| {
+            self.by_chunks(hidden, Matrix::new(head, width), |first, logits| {
+                let rows = logits.par_chunks_mut(vocab).zip(&self.targets[first..]).zip(&mut found[first..]);
+                rows.for_each(|((row, target), found)| {
+                    let logit = row[*target as usize];
+                    let (largest, sum) = arch.dispatch(
                         #[inline(always)]
-                        || softmax(row),
+                        || exponentiate(row),
                     );
-            });
-        }
+                    *found = logit - largest - sum.ln();
+                });
+                Ok(())
+            })
+        })?;
         Ok((CpuStorage::F32(found), Shape::from(self.targets.len())))
     }
 
@@ -84,30 +99,27 @@ impl CustomOp1 for LogProbs {
     fn bwd(&self, hidden: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (vocab, width) = self.weight.dims2()?;
         let grad = grad.contiguous()?;
-        let (hidden_held, grad_held, weight) =
-            (Floats::of(hidden), Floats::of(&grad), Floats::of(&self.weight));
-        let weight = Matrix::new(weight.get()?, width);
         let arch = pulp::Arch::new();
         let mut found = vec![0f32; hidden.elem_count()];
-        let mut logits = vec![0f32; CHUNK.min(self.targets.len()) * vocab];
-        let chunks = hidden_held.get()?.chunks(CHUNK * width).zip(self.targets.chunks(CHUNK));
-        let chunks = chunks.zip(grad_held.get()?.chunks(CHUNK));
-        for (((hidden, targets), dys), found) in chunks.zip(found.chunks_mut(CHUNK * width)) {
-            let logits = &mut logits[..targets.len() * vocab];
-            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), weight.t())?;
-            let rows = logits.par_chunks_mut(vocab).zip(targets).zip(dys);
-            rows.for_each(|((row, target), dy)| {
-                arch.dispatch(
-                    #[inline(always)]
-                    || {
-                        softmax(row);
-                        row.iter_mut().for_each(|share| *share *= -dy);
-                    },
-                );
-                row[*target as usize] += dy;
-            });
-            product(found, Onto::Nothing, 1.0, Matrix::new(logits, vocab), weight)?;
-        }
+        with_numbers([hidden, &grad, &self.weight], |[hidden, dys, head]| {
+            let head = Matrix::new(head, width);
+            self.by_chunks(hidden, head, |first, logits| {
+                let rows = logits.par_chunks_mut(vocab).zip(&self.targets[first..]).zip(&dys[first..]);
+                rows.for_each(|((row, target), dy)| {
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            let (_, sum) = exponentiate(row);
+                            let factor = -dy / sum;
+                            row.iter_mut().for_each(|share| *share *= factor);
+                        },
+                    );
+                    row[*target as usize] += dy;
+                });
+                let found = &mut found[first * width..][..logits.len() / vocab * width];
+                product(found, Onto::Nothing, 1.0, Matrix::new(logits, vocab), head)
+            })
+        })?;
         Ok(Some(Tensor::from_vec(found, hidden.shape(), hidden.device())?))
     }
 }

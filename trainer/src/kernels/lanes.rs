@@ -1,6 +1,33 @@
-//! Loops that compile to the SIMD of the function they are inlined into.
+//! Loops over numbers that compile to the vector instructions of what they are inlined into.
+
+use rayon::prelude::*;
 
 const LANES: usize = 16;
+
+/// So many numbers are worth a thread's waking.
+const PIECE: usize = 16 * 1024;
+
+/// Runs `work` over all of `to` in pieces of whole rows of `width`, on all threads where that is worth it. `work` is
+/// given the first row of its piece and the piece, and must be `#[inline(always)]`.
+#[inline(always)]
+pub(super) fn by_rows(to: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    let arch = pulp::Arch::new();
+    let rows = PIECE.div_ceil(width);
+    let pieces = to.par_chunks_mut(rows * width).enumerate();
+    if pieces.len() > 1 {
+        pieces.for_each(|(i, piece)| {
+            arch.dispatch(
+                #[inline(always)]
+                || work(i * rows, piece),
+            );
+        });
+    } else {
+        arch.dispatch(
+            #[inline(always)]
+            || work(0, to),
+        );
+    }
+}
 
 /// Σ a b in [`LANES`] running sums.
 #[inline(always)]

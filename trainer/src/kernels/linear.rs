@@ -4,8 +4,9 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor};
 
+use super::numbers::{numbers, takes, with_numbers};
 use super::products::{Matrix, Onto, product};
-use super::{Floats, elements, rows, suits};
+use super::rows::add_rows;
 
 /// `xs` `[.., in]` to `xs weightᵀ + bias` `[.., out]`, of `weight` `[out, in]` and `bias` `[out]`.
 ///
@@ -15,7 +16,7 @@ pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
     let op = |bias: Option<&Tensor>| Product { weight: weight.clone(), bias: bias.cloned(), back: false };
     let xs = xs.contiguous()?;
     match bias {
-        Some(bias) if !suits(&xs) => xs.apply_op1(op(None))?.broadcast_add(bias),
+        Some(bias) if !takes(&xs) => xs.apply_op1(op(None))?.broadcast_add(bias),
         _ => xs.apply_op1(op(bias)),
     }
 }
@@ -25,21 +26,24 @@ pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
 /// # Errors
 /// Those of [`linear`].
 pub(crate) fn linear_rows(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if !suits(xs) {
+    if !takes(xs) {
         return linear(xs, weight, bias);
     }
     let xs = xs.contiguous()?;
     let (out, width) = weight.dims2()?;
     let shape = with_last(xs.dims(), width, out)?;
     let mut ys = started(bias, shape.elem_count() / out, out)?;
-    rows::add_rows(&mut ys, 1.0, Floats::of(&xs).get()?, Floats::of(weight).get()?, width);
+    with_numbers([&xs, weight], |[xs, weight]| {
+        add_rows(&mut ys, 1.0, xs, weight, width);
+        Ok(())
+    })?;
     Tensor::from_vec(ys, shape, xs.device())
 }
 
 /// `[rows, out]` of the bias in every row, or of zeros.
 pub(super) fn started(bias: Option<&Tensor>, rows: usize, out: usize) -> Result<Vec<f32>> {
     match bias {
-        Some(bias) => Ok(Floats::of(bias).get()?.repeat(rows)),
+        Some(bias) => with_numbers([bias], |[bias]| Ok(bias.repeat(rows))),
         None => Ok(vec![0.0; rows * out]),
     }
 }
@@ -55,7 +59,7 @@ pub(super) fn with_last(dims: &[usize], width: usize, out: usize) -> Result<Shap
 /// The product with `weight`ᵀ, or `back` with `weight` itself.
 struct Product {
     weight: Tensor,
-    /// Only for kernels, see [`suits`].
+    /// Only for kernels, see [`takes`].
     bias: Option<Tensor>,
     back: bool,
 }
@@ -99,12 +103,14 @@ impl CustomOp1 for Product {
             };
         }
         let (shape, rows, n, k) = self.plan(layout)?;
-        let weight = Floats::of(&self.weight);
-        let matrix = Matrix::new(weight.get()?, self.weight.dim(1)?);
-        let matrix = if self.back { matrix } else { matrix.t() };
+        let xs = Matrix::new(numbers(storage, layout)?, k);
+        let columns = self.weight.dim(1)?;
         let mut ys = started(self.bias.as_ref(), rows, n)?;
         let onto = if self.bias.is_some() { Onto::Itself } else { Onto::Nothing };
-        product(&mut ys, onto, 1.0, Matrix::new(elements(storage, layout)?, k), matrix)?;
+        with_numbers([&self.weight], |[weight]| {
+            let weight = Matrix::new(weight, columns);
+            product(&mut ys, onto, 1.0, xs, if self.back { weight } else { weight.t() })
+        })?;
         Ok((CpuStorage::F32(ys), shape))
     }
 

@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 
 use super::linear::{linear, started, with_last};
+use super::numbers::{numbers, takes, with_numbers};
 use super::products::{Matrix, Onto, product};
-use super::{Floats, elements, rows, suits};
+use super::rows::add_rows;
 
 /// What an adapter adds to a product: `scale b a xs`.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ impl Delta {
 /// # Errors
 /// Where the shapes do not fit; those of the tensor library.
 pub(crate) fn adapted(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, delta: &Delta) -> Result<Tensor> {
-    if !suits(xs) {
+    if !takes(xs) {
         return composed(xs, weight, bias, delta);
     }
     let op = Adapted {
@@ -60,7 +61,7 @@ pub(crate) fn adapted_rows(
     bias: Option<&Tensor>,
     delta: &Delta,
 ) -> Result<Tensor> {
-    if !suits(xs) {
+    if !takes(xs) {
         return composed(xs, weight, bias, delta);
     }
     let xs = xs.contiguous()?;
@@ -68,12 +69,14 @@ pub(crate) fn adapted_rows(
     let rank = delta.a.dim(0)?;
     let shape = with_last(xs.dims(), width, out)?;
     let count = shape.elem_count() / out;
-    let (xs_held, a, b) = (Floats::of(&xs), Floats::of(&delta.a), Floats::of(&delta.b));
     let mut inner = vec![0.0; count * rank];
-    rows::add_rows(&mut inner, 1.0, xs_held.get()?, a.get()?, width);
     let mut ys = started(bias, count, out)?;
-    rows::add_rows(&mut ys, 1.0, xs_held.get()?, Floats::of(weight).get()?, width);
-    rows::add_rows(&mut ys, delta.scale as f32, &inner, b.get()?, rank);
+    with_numbers([&xs, weight, &delta.a, &delta.b], |[xs, weight, a, b]| {
+        add_rows(&mut inner, 1.0, xs, a, width);
+        add_rows(&mut ys, 1.0, xs, weight, width);
+        add_rows(&mut ys, delta.scale as f32, &inner, b, rank);
+        Ok(())
+    })?;
     Tensor::from_vec(ys, shape, xs.device())
 }
 
@@ -103,14 +106,16 @@ impl CustomOp3 for Adapted {
         let (rank, _) = a_layout.shape().dims2()?;
         let shape = with_last(xs_layout.dims(), width, out)?;
         let count = shape.elem_count() / out;
-        let xs = Matrix::new(elements(xs, xs_layout)?, width);
+        let xs = Matrix::new(numbers(xs, xs_layout)?, width);
+        let a = Matrix::new(numbers(a, a_layout)?, width);
+        let b = Matrix::new(numbers(b, b_layout)?, rank);
         let mut inner = vec![0.0; count * rank];
-        product(&mut inner, Onto::Nothing, 1.0, xs, Matrix::new(elements(a, a_layout)?, width).t())?;
+        product(&mut inner, Onto::Nothing, 1.0, xs, a.t())?;
         let mut ys = started(self.bias.as_ref(), count, out)?;
         let onto = if self.bias.is_some() { Onto::Itself } else { Onto::Nothing };
-        let weight = Floats::of(&self.weight);
-        product(&mut ys, onto, 1.0, xs, Matrix::new(weight.get()?, width).t())?;
-        let b = Matrix::new(elements(b, b_layout)?, rank);
+        with_numbers([&self.weight], |[weight]| {
+            product(&mut ys, onto, 1.0, xs, Matrix::new(weight, width).t())
+        })?;
         product(&mut ys, Onto::Itself, self.scale, Matrix::new(&inner, rank), b.t())?;
         // An op is applied once.
         let _ = self.inner.set(inner);
@@ -130,30 +135,27 @@ impl CustomOp3 for Adapted {
         };
         let (out, width) = self.weight.dims2()?;
         let rank = a.dim(0)?;
-        let (device, grad) = (xs.device(), grad.contiguous()?);
-        let (xs_held, a_held, b_held) = (Floats::of(xs), Floats::of(a), Floats::of(b));
-        let (grad_held, weight) = (Floats::of(&grad), Floats::of(&self.weight));
-        let dy = Matrix::new(grad_held.get()?, out);
-
-        let mut d_inner = vec![0.0; inner.len()];
-        product(&mut d_inner, Onto::Nothing, self.scale, dy, Matrix::new(b_held.get()?, rank))?;
-        let d_inner = Matrix::new(&d_inner, rank);
-        let mut db = vec![0.0; out * rank];
-        product(&mut db, Onto::Nothing, self.scale, dy.t(), Matrix::new(inner, rank))?;
-        let mut da = vec![0.0; rank * width];
-        product(&mut da, Onto::Nothing, 1.0, d_inner.t(), Matrix::new(xs_held.get()?, width))?;
-        let dx = if xs.track_op() {
-            let mut dx = vec![0.0; xs.elem_count()];
-            product(&mut dx, Onto::Nothing, 1.0, dy, Matrix::new(weight.get()?, width))?;
-            product(&mut dx, Onto::Itself, 1.0, d_inner, Matrix::new(a_held.get()?, width))?;
-            Some(Tensor::from_vec(dx, xs.shape(), device)?)
-        } else {
-            None
-        };
+        let grad = grad.contiguous()?;
+        let wanted = if xs.track_op() { xs.elem_count() } else { 0 };
+        let (mut dx, mut da, mut db) = (vec![0.0; wanted], vec![0.0; rank * width], vec![0.0; out * rank]);
+        with_numbers([&grad, xs, a, b, &self.weight], |[dy, xs, a, b, weight]| {
+            let (dy, inner) = (Matrix::new(dy, out), Matrix::new(inner, rank));
+            let mut d_inner = vec![0.0; xs.len() / width * rank];
+            product(&mut d_inner, Onto::Nothing, self.scale, dy, Matrix::new(b, rank))?;
+            let d_inner = Matrix::new(&d_inner, rank);
+            product(&mut db, Onto::Nothing, self.scale, dy.t(), inner)?;
+            product(&mut da, Onto::Nothing, 1.0, d_inner.t(), Matrix::new(xs, width))?;
+            if wanted > 0 {
+                product(&mut dx, Onto::Nothing, 1.0, dy, Matrix::new(weight, width))?;
+                product(&mut dx, Onto::Itself, 1.0, d_inner, Matrix::new(a, width))?;
+            }
+            Ok(())
+        })?;
+        let tensor = |values: Vec<f32>, shape: &Shape| Tensor::from_vec(values, shape, xs.device());
         Ok((
-            dx,
-            Some(Tensor::from_vec(da, (rank, width), device)?),
-            Some(Tensor::from_vec(db, (out, rank), device)?),
+            if wanted > 0 { Some(tensor(dx, xs.shape())?) } else { None },
+            Some(tensor(da, a.shape())?),
+            Some(tensor(db, b.shape())?),
         ))
     }
 }

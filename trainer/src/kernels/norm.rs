@@ -2,7 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
-use super::{Floats, by_rows, elements, lanes, suits};
+use super::lanes::{by_rows, dot};
+use super::numbers::{numbers, takes, with_numbers};
 
 /// `xs` `[.., width]` over the root of its mean square, times a frozen `weight` `[width]`.
 ///
@@ -10,7 +11,7 @@ use super::{Floats, by_rows, elements, lanes, suits};
 /// Those of the tensor library.
 pub(crate) fn rms_norm(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let xs = xs.contiguous()?;
-    if !suits(&xs) {
+    if !takes(&xs) {
         return composed(&xs, weight, eps);
     }
     xs.apply_op1(RmsNorm { weight: weight.clone(), eps: eps as f32 })
@@ -34,7 +35,7 @@ struct RmsNorm {
 
 #[inline(always)]
 fn inverse_root(row: &[f32], eps: f32) -> f32 {
-    (lanes::dot(row, row) / row.len() as f32 + eps).sqrt().recip()
+    (dot(row, row) / row.len() as f32 + eps).sqrt().recip()
 }
 
 impl CustomOp1 for RmsNorm {
@@ -43,53 +44,55 @@ impl CustomOp1 for RmsNorm {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (xs, weight) = (elements(storage, layout)?, Floats::of(&self.weight));
-        let (weight, eps) = (weight.get()?, self.eps);
-        let width = weight.len();
+        let (xs, width, eps) = (numbers(storage, layout)?, self.weight.elem_count(), self.eps);
         let mut ys = vec![0.0; xs.len()];
-        by_rows(
-            &mut ys,
-            width,
-            #[inline(always)]
-            |first, ys| {
-                let xs = &xs[first * width..][..ys.len()];
-                for (ys, xs) in ys.chunks_exact_mut(width).zip(xs.chunks_exact(width)) {
-                    let inverse = inverse_root(xs, eps);
-                    for ((y, x), weight) in ys.iter_mut().zip(xs).zip(weight) {
-                        *y = x * inverse * weight;
+        with_numbers([&self.weight], |[weight]| {
+            by_rows(
+                &mut ys,
+                width,
+                #[inline(always)]
+                |first, ys| {
+                    let xs = &xs[first * width..][..ys.len()];
+                    for (ys, xs) in ys.chunks_exact_mut(width).zip(xs.chunks_exact(width)) {
+                        let inverse = inverse_root(xs, eps);
+                        for ((y, x), weight) in ys.iter_mut().zip(xs).zip(weight) {
+                            *y = x * inverse * weight;
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+            Ok(())
+        })?;
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
     /// With s = 1/sqrt(mean x² + eps): dx = s w dy - x s³ mean(w x dy).
     fn bwd(&self, xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
-        let (xs_held, grad_held, weight) = (Floats::of(xs), Floats::of(&grad), Floats::of(&self.weight));
-        let (all, grads, weight, eps) = (xs_held.get()?, grad_held.get()?, weight.get()?, self.eps);
-        let width = weight.len();
-        let mut dx = vec![0.0; all.len()];
-        by_rows(
-            &mut dx,
-            width,
-            #[inline(always)]
-            |first, dx| {
-                let part = first * width..first * width + dx.len();
-                let rows = all[part.clone()].chunks_exact(width).zip(grads[part].chunks_exact(width));
-                for (dx, (xs, dy)) in dx.chunks_exact_mut(width).zip(rows) {
-                    for ((dx, dy), weight) in dx.iter_mut().zip(dy).zip(weight) {
-                        *dx = dy * weight;
+        let (width, eps) = (self.weight.elem_count(), self.eps);
+        let mut dx = vec![0.0; xs.elem_count()];
+        with_numbers([xs, &grad, &self.weight], |[all, grads, weight]| {
+            by_rows(
+                &mut dx,
+                width,
+                #[inline(always)]
+                |first, dx| {
+                    let part = first * width..first * width + dx.len();
+                    let rows = all[part.clone()].chunks_exact(width).zip(grads[part].chunks_exact(width));
+                    for (dx, (xs, dy)) in dx.chunks_exact_mut(width).zip(rows) {
+                        for ((dx, dy), weight) in dx.iter_mut().zip(dy).zip(weight) {
+                            *dx = dy * weight;
+                        }
+                        let inverse = inverse_root(xs, eps);
+                        let along = inverse * inverse * inverse * dot(dx, xs) / width as f32;
+                        for (dx, x) in dx.iter_mut().zip(xs) {
+                            *dx = *dx * inverse - x * along;
+                        }
                     }
-                    let inverse = inverse_root(xs, eps);
-                    let along = inverse * inverse * inverse * lanes::dot(dx, xs) / width as f32;
-                    for (dx, x) in dx.iter_mut().zip(xs) {
-                        *dx = *dx * inverse - x * along;
-                    }
-                }
-            },
-        );
+                },
+            );
+            Ok(())
+        })?;
         Ok(Some(Tensor::from_vec(dx, xs.shape(), xs.device())?))
     }
 }

@@ -2,7 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
-use super::{Floats, by_rows, elements, suits};
+use super::lanes::by_rows;
+use super::numbers::{numbers, takes, with_numbers};
 
 /// Rotates the pairs (x[i], x[i + dim/2]) of `xs` `[.., dim]` by the angles of each token, whose cosines and sines are
 /// `[tokens, dim / 2]`; the tokens lie along `axis` of `xs`.
@@ -15,7 +16,7 @@ pub(crate) fn rotate(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Re
         candle_core::bail!("angles {:?} do not fit {:?} along axis {axis}", cos.shape(), xs.shape());
     }
     let xs = xs.contiguous()?;
-    if !suits(&xs) {
+    if !takes(&xs) {
         return composed(&xs, axis, cos, sin);
     }
     let repeats = xs.dims()[axis + 1..xs.rank() - 1].iter().product();
@@ -53,31 +54,32 @@ impl CustomOp1 for Rotation {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (tokens, half) = self.cos.dims2()?;
-        let (cos, sin) = (Floats::of(&self.cos), Floats::of(&self.sin));
-        let (xs, cos, sin) = (elements(storage, layout)?, cos.get()?, sin.get()?);
+        let (xs, width) = (numbers(storage, layout)?, 2 * half);
         let (repeats, sign) = (self.repeats, if self.back { -1.0 } else { 1.0 });
-        let width = 2 * half;
         let mut ys = vec![0.0; xs.len()];
-        by_rows(
-            &mut ys,
-            width,
-            #[inline(always)]
-            |first, ys| {
-                let xs = &xs[first * width..][..ys.len()];
-                for (i, (ys, xs)) in ys.chunks_exact_mut(width).zip(xs.chunks_exact(width)).enumerate() {
-                    let token = (first + i) / repeats % tokens;
-                    let angles = cos[token * half..][..half].iter().zip(&sin[token * half..][..half]);
-                    let (low, high) = xs.split_at(half);
-                    let (to_low, to_high) = ys.split_at_mut(half);
-                    let pairs = low.iter().zip(high).zip(to_low.iter_mut().zip(to_high));
-                    for ((cos, sin), ((low, high), (to_low, to_high))) in angles.zip(pairs) {
-                        let sin = sign * sin;
-                        *to_low = low * cos - high * sin;
-                        *to_high = high * cos + low * sin;
+        with_numbers([&self.cos, &self.sin], |[cos, sin]| {
+            by_rows(
+                &mut ys,
+                width,
+                #[inline(always)]
+                |first, ys| {
+                    let xs = &xs[first * width..][..ys.len()];
+                    for (i, (ys, xs)) in ys.chunks_exact_mut(width).zip(xs.chunks_exact(width)).enumerate() {
+                        let token = (first + i) / repeats % tokens;
+                        let angles = cos[token * half..][..half].iter().zip(&sin[token * half..][..half]);
+                        let (low, high) = xs.split_at(half);
+                        let (to_low, to_high) = ys.split_at_mut(half);
+                        let pairs = low.iter().zip(high).zip(to_low.iter_mut().zip(to_high));
+                        for ((cos, sin), ((low, high), (to_low, to_high))) in angles.zip(pairs) {
+                            let sin = sign * sin;
+                            *to_low = low * cos - high * sin;
+                            *to_high = high * cos + low * sin;
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+            Ok(())
+        })?;
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 

@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::lanes::sigmoid;
-use super::{Floats, by_rows, elements, suits};
+use super::lanes::{by_rows, sigmoid};
+use super::numbers::{numbers, takes, with_numbers};
 
 /// x sigmoid(beta x) of each element: SiLU for beta 1, CLIP's QuickGELU for 1.702. The kernel has no gradient and says
 /// so when it is asked for one.
@@ -11,7 +11,7 @@ use super::{Floats, by_rows, elements, suits};
 /// # Errors
 /// Those of the tensor library.
 pub(crate) fn swish(xs: &Tensor, beta: f64) -> Result<Tensor> {
-    if !suits(xs) {
+    if !takes(xs) {
         return xs * candle_nn::ops::sigmoid(&(xs * beta)?)?;
     }
     xs.contiguous()?.apply_op1(Swish { beta: beta as f32 })
@@ -25,7 +25,7 @@ pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         candle_core::bail!("a gate of {:?} for {:?}", gate.shape(), up.shape());
     }
-    if !suits(gate) {
+    if !takes(gate) {
         return composed(gate, up);
     }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
@@ -45,7 +45,7 @@ impl CustomOp1 for Swish {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (xs, beta) = (elements(storage, layout)?, self.beta);
+        let (xs, beta) = (numbers(storage, layout)?, self.beta);
         let mut ys = vec![0.0; xs.len()];
         by_rows(
             &mut ys,
@@ -75,7 +75,7 @@ impl CustomOp2 for SwiGlu {
         up: &CpuStorage,
         up_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (gate, up) = (elements(gate, gate_layout)?, elements(up, up_layout)?);
+        let (gate, up) = (numbers(gate, gate_layout)?, numbers(up, up_layout)?);
         let mut ys = vec![0.0; gate.len()];
         by_rows(
             &mut ys,
@@ -98,32 +98,32 @@ impl CustomOp2 for SwiGlu {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let (gate_held, up_held, grad_held) = (Floats::of(gate), Floats::of(up), Floats::of(&grad));
-        let (gates, ups, dys) = (gate_held.get()?, up_held.get()?, grad_held.get()?);
-        let mut d_gate = vec![0.0; gates.len()];
-        by_rows(
-            &mut d_gate,
-            1,
-            #[inline(always)]
-            |first, to| {
-                let given = gates[first..].iter().zip(&ups[first..]).zip(&dys[first..]);
-                for (to, ((gate, up), dy)) in to.iter_mut().zip(given) {
-                    let share = sigmoid(*gate);
-                    *to = dy * up * share * (1.0 + gate * (1.0 - share));
-                }
-            },
-        );
-        let mut d_up = vec![0.0; ups.len()];
-        by_rows(
-            &mut d_up,
-            1,
-            #[inline(always)]
-            |first, to| {
-                for ((to, gate), dy) in to.iter_mut().zip(&gates[first..]).zip(&dys[first..]) {
-                    *to = dy * gate * sigmoid(*gate);
-                }
-            },
-        );
+        let (mut d_gate, mut d_up) = (vec![0.0; gate.elem_count()], vec![0.0; up.elem_count()]);
+        with_numbers([gate, up, &grad], |[gates, ups, dys]| {
+            by_rows(
+                &mut d_gate,
+                1,
+                #[inline(always)]
+                |first, to| {
+                    let given = gates[first..].iter().zip(&ups[first..]).zip(&dys[first..]);
+                    for (to, ((gate, up), dy)) in to.iter_mut().zip(given) {
+                        let share = sigmoid(*gate);
+                        *to = dy * up * share * (1.0 + gate * (1.0 - share));
+                    }
+                },
+            );
+            by_rows(
+                &mut d_up,
+                1,
+                #[inline(always)]
+                |first, to| {
+                    for ((to, gate), dy) in to.iter_mut().zip(&gates[first..]).zip(&dys[first..]) {
+                        *to = dy * gate * sigmoid(*gate);
+                    }
+                },
+            );
+            Ok(())
+        })?;
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, gate.shape(), gate.device());
         Ok((Some(tensor(d_gate)?), Some(tensor(d_up)?)))
     }

@@ -1,6 +1,6 @@
 //! The forward and backward pass of one example.
 
-use candle_core::{Tensor, Var};
+use candle_core::{D, DType, Tensor, Var};
 use stic_contract::recipe::{Dpo, RejectedTerm};
 
 use crate::algorithm::losses::{LogProb, PairLogProbs, PairLoss, dpo};
@@ -52,7 +52,7 @@ impl Sequence {
         let mut fed_ids = Vec::new();
         let mut rows = Vec::new();
         let mut targets = Vec::new();
-        for (response, segment) in branches.responses.iter().zip(layout.branches()) {
+        for (response, segment) in branches.responses.iter().zip(&layout.trees()[0].branches) {
             fed_ids.extend(&response[..segment.len]);
             rows.push(branches.prompt.len() as u32 - 1);
             rows.extend((segment.start..segment.start + segment.len).map(|row| row as u32));
@@ -86,9 +86,10 @@ impl Sequence {
     }
 
     /// The log-probability of each target, `[targets]`, from hidden states `[tokens, hidden]`.
-    fn values(&self, language: &LanguageModel, hidden: &Tensor) -> Result<Tensor> {
+    fn values(&self, language: &LanguageModel, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
         let rows = Tensor::new(self.rows.as_slice(), hidden.device())?;
-        language.log_probs(&hidden.index_select(&rows, 0)?, &self.targets)
+        let logits = language.logits(&hidden.index_select(&rows, 0)?, mode)?;
+        log_probs(&logits, &self.targets)
     }
 
     /// As [`Sequence::values`], with the tokens of response `noisy` replaced by the top logit of each row.
@@ -100,12 +101,11 @@ impl Sequence {
         noisy: usize,
     ) -> Result<Tensor> {
         let rows = Tensor::new(self.rows.as_slice(), hidden.device())?;
-        let hidden = hidden.index_select(&rows, 0)?;
+        let logits = language.logits(&hidden.index_select(&rows, 0)?, mode)?;
         let start: usize = self.lengths[..noisy].iter().sum();
         let len = self.lengths[noisy];
-        let clean = language.log_probs(&hidden.narrow(0, 0, start)?, &self.targets[..start])?;
-        let logits = language.logits(&hidden.narrow(0, start, len)?, mode)?;
-        let noise = top_logits(&logits, &self.targets[start..start + len])?;
+        let clean = log_probs(&logits.narrow(0, 0, start)?, &self.targets[..start])?;
+        let noise = top_logits(&logits.narrow(0, start, len)?, &self.targets[start..start + len])?;
         Ok(Tensor::cat(&[clean, noise], 0)?)
     }
 
@@ -120,6 +120,15 @@ impl Sequence {
             })
             .collect()
     }
+}
+
+/// log p of each target, `[n]`, from logits `[n, vocab]` in f32.
+fn log_probs(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    if targets.is_empty() {
+        return Ok(Tensor::zeros(0, DType::F32, logits.device())?);
+    }
+    let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
+    Ok(candle_nn::ops::log_softmax(logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)?)
 }
 
 /// The released code's stand-in for log p of a rejected token: the top logit of its row, or the second where the
@@ -148,9 +157,8 @@ pub fn response_log_probs(
     adapter: Option<Adapted<'_>>,
 ) -> Result<Vec<Vec<f32>>> {
     let sequence = Sequence::of_branches(model, branches)?;
-    let (hidden, _) =
-        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), adapter)?;
-    let values = sequence.values(&model.language, &hidden)?.to_vec1::<f32>()?;
+    let (hidden, _) = model.language.forward_checkpointed(&sequence.embeddings, &sequence.layout, adapter)?;
+    let values = sequence.values(&model.language, &hidden, Mode::Inference)?.to_vec1::<f32>()?;
     let mut rest = values.as_slice();
     Ok(sequence
         .lengths
@@ -208,14 +216,14 @@ pub fn preference_step(
         |part: usize| (noisy && part + 1 == sequences.len()).then(|| sequences[part].lengths.len() - 1);
     let values = |part: usize, hidden: &Tensor, mode: Mode| match noisy_in(part) {
         Some(response) => sequences[part].values_with_noise(&model.language, hidden, mode, response),
-        None => sequences[part].values(&model.language, hidden),
+        None => sequences[part].values(&model.language, hidden, mode),
     };
 
     let mut reference = Vec::with_capacity(2);
     for (part, sequence) in sequences.iter().enumerate() {
         let (hidden, _) = model.language.forward_checkpointed(
             &sequence.embeddings,
-            sequence.layout.clone(),
+            &sequence.layout,
             policies.reference.map(Adapted::from),
         )?;
         reference.extend(sequence.sums(&values(part, &hidden, Mode::Inference)?.to_vec1::<f32>()?));
@@ -231,7 +239,7 @@ pub fn preference_step(
     for (part, sequence) in sequences.iter().enumerate() {
         let (hidden, checkpoints) = model.language.forward_checkpointed(
             &sequence.embeddings,
-            sequence.layout.clone(),
+            &sequence.layout,
             Some(adapted(part)),
         )?;
         let hidden = Var::from_tensor(&hidden)?;
@@ -278,9 +286,9 @@ pub fn supervised_step(
     let sequence = Sequence::of_supervised(model, example)?;
     let adapted = Adapted { adapter, dropout, merged: false };
     let (hidden, checkpoints) =
-        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), Some(adapted))?;
+        model.language.forward_checkpointed(&sequence.embeddings, &sequence.layout, Some(adapted))?;
     let hidden = Var::from_tensor(&hidden)?;
-    let found = sequence.values(&model.language, hidden.as_tensor())?;
+    let found = sequence.values(&model.language, hidden.as_tensor(), Mode::Training)?;
     let sum = sequence.sums(&found.to_vec1::<f32>()?)[0];
     let slopes = vec![-weight as f32; sequence.targets.len()];
     let mut gradients = Gradients::default();

@@ -197,7 +197,7 @@ fn training_and_inference_compute_the_same_layer() {
         let embeddings = fixture.model.embed(&fixture.prompt, Some(&fixture.features)).unwrap();
         let forward = |adapter: &LoraAdapter| {
             let layout = stic_trainer::model::language::Layout::branching(fixture.prompt.len(), &[], None);
-            language.forward_checkpointed(&embeddings, layout, Some(adapter.into())).unwrap()
+            language.forward_checkpointed(&embeddings, &layout, Some(adapter.into())).unwrap()
         };
         let (with, checkpoints) = forward(&on);
         let (without, _) = forward(&off);

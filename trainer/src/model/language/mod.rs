@@ -3,17 +3,20 @@
 mod attention;
 mod decoder_layer;
 mod kv_cache;
+mod layout;
 mod norm;
 mod rope;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::kv_cache::KvCache;
-pub use self::rope::{Layout, Segment};
+pub use self::layout::{Layout, Segment, Tree};
 
+use self::attention::Past;
 use self::decoder_layer::DecoderLayer;
+use self::kv_cache::Slot;
 use self::norm::RmsNorm;
-use self::rope::Rope;
+use self::rope::{Context, Rope};
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
 use super::lora::Adapted;
@@ -35,7 +38,7 @@ pub struct LanguageModel {
 /// What a training pass keeps: the input of every layer, from which the backward pass runs it again.
 pub struct Checkpoints {
     inputs: Vec<Tensor>,
-    layout: Layout,
+    context: Context,
 }
 
 impl LanguageModel {
@@ -105,10 +108,35 @@ impl LanguageModel {
         let layout = Layout::continuation(cache.len(), tokens, self.config.sliding_window);
         let context = self.rope.context(&layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
-        for (layer, slot) in self.layers.iter().zip(cache.layers_mut()) {
-            state = layer.forward(&state, &context, Some(slot), adapter, Mode::Inference)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut past = Past::Sequence(cache.slot(index));
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }
         cache.advance(tokens);
+        Ok(state.squeeze(0)?)
+    }
+
+    /// One more token of several sequences: row i of `embeddings` `[rows, hidden]` follows what `caches[i]` holds. To
+    /// the last hidden states `[rows, hidden]` before the final norm; a row has the same bits whatever the others are.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn decode(
+        &self,
+        embeddings: &Tensor,
+        caches: &mut [&mut KvCache],
+        adapter: Option<Adapted<'_>>,
+    ) -> Result<Tensor> {
+        let positions = caches.iter().map(|cache| cache.len());
+        let context =
+            self.rope.context_of_rows(positions, self.config.sliding_window, embeddings.device())?;
+        let mut state = embeddings.unsqueeze(0)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut slots: Vec<Slot<'_>> = caches.iter_mut().map(|cache| cache.slot(index)).collect();
+            let mut past = Past::Rows(&mut slots);
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Decoding)?;
+        }
+        caches.iter_mut().for_each(|cache| cache.advance(1));
         Ok(state.squeeze(0)?)
     }
 
@@ -120,17 +148,17 @@ impl LanguageModel {
     pub fn forward_checkpointed(
         &self,
         embeddings: &Tensor,
-        layout: Layout,
+        layout: &Layout,
         adapter: Option<Adapted<'_>>,
     ) -> Result<(Tensor, Checkpoints)> {
-        let context = self.rope.context(&layout, embeddings.device())?;
+        let context = self.rope.context(layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?.detach();
         let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             inputs.push(state.clone());
-            state = layer.forward(&state, &context, None, adapter, Mode::Inference)?.detach();
+            state = layer.forward(&state, &context, &mut Past::Nothing, adapter, Mode::Inference)?.detach();
         }
-        Ok((state.squeeze(0)?, Checkpoints { inputs, layout }))
+        Ok((state.squeeze(0)?, Checkpoints { inputs, context }))
     }
 
     /// Runs the layers again, last first, and adds to `gradients` what `gradient` `[tokens, hidden]` (of the last
@@ -145,11 +173,16 @@ impl LanguageModel {
         adapter: Adapted<'_>,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let context = self.rope.context(&checkpoints.layout, gradient.device())?;
         let mut gradient = gradient.unsqueeze(0)?;
         for (index, (layer, input)) in self.layers.iter().zip(&checkpoints.inputs).enumerate().rev() {
             let input = Var::from_tensor(input)?;
-            let output = layer.forward(input.as_tensor(), &context, None, Some(adapter), Mode::Training)?;
+            let output = layer.forward(
+                input.as_tensor(),
+                &checkpoints.context,
+                &mut Past::Nothing,
+                Some(adapter),
+                Mode::Training,
+            )?;
             // d(sum(output * gradient))/dx is the product of the Jacobian with the gradient.
             let mut found = (output * &gradient)?.sum_all()?.backward()?;
             gradients.take_layer(adapter.adapter, index, &mut found)?;
