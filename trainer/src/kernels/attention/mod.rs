@@ -11,12 +11,12 @@ mod spans;
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use self::block::BLOCK;
 use super::buffer::Buffer;
-use super::numbers::{numbers, with_numbers};
+use super::numbers::{numbers, takes, with_numbers};
 
 pub(crate) use self::cache::{Panels, Row, decode, extend};
 pub use self::spans::Span;
@@ -39,11 +39,6 @@ impl Heads {
     pub(crate) fn scale(self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }
-}
-
-/// Whether the kernels take a tensor like `xs`.
-pub(crate) fn takes(xs: &Tensor) -> bool {
-    xs.device().is_cpu() && xs.dtype() == DType::F32
 }
 
 /// Queries `[tokens, heads * dim]` over keys and values `[tokens, kv_heads * dim]` to `[tokens, heads * dim]`, with
