@@ -82,7 +82,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_both_versions() {
         let old = refusal(Some(12080));
-        assert!(old.contains("compiled with CUDA 13.0") && old.contains("driver of this machine is for CUDA 12.8"));
+        assert!(
+            old.contains("compiled with CUDA 13.0")
+                && old.contains("driver of this machine is for CUDA 12.8")
+        );
         assert!(refusal(None).contains("no NVIDIA driver"));
     }
 }
