@@ -237,7 +237,7 @@ fn every_step_keeps_what_it_did_and_goes_on_to_the_same_bytes() {
     let (mut refused, mut resumed) = (0, 0);
     for (config, disk, inodes, files) in [
         (&run.train, &[0, adapter, 8 * adapter][..], &[10, 13, 16][..], &[adapter / 2][..]),
-        (&seldom, &[24], &[12], &[adapter / 2]),
+        (&seldom, &[24], &[10], &[adapter / 2]),
     ] {
         let inodes = if namespace().is_some() { inodes } else { &[] };
         let inodes = inodes.iter().map(|files| Space::Inodes(*files));
