@@ -26,7 +26,7 @@ fn gradients_are_the_same_however_many_graphs_are_kept() {
         };
         let expected = steps(0);
         // From too little for one layer to enough for all, with what is enough for some in between.
-        for graph_bytes in (12..30).map(|bits| 1 << bits).chain([u64::MAX]) {
+        for graph_bytes in (12..30).step_by(3).map(|bits| 1 << bits).chain([u64::MAX]) {
             for ((value, gradients), (expected_value, expected)) in steps(graph_bytes).iter().zip(&expected) {
                 let what = format!("{} {graph_bytes}", fixture.name);
                 assert!((value - expected_value).abs() <= RELATIVE * expected_value.abs(), "{what}");
@@ -46,7 +46,7 @@ fn a_pass_ends_between_two_layers_once_it_is_asked_to() {
     let adapter = fixture.random(83, Shape::plain(24.0), 0.02);
     let embeddings = fixture.model.embed(&fixture.prompt, Some(&fixture.features)).unwrap();
     let layout = Layout::branching(fixture.prompt.len(), &[], None);
-    let (stop, asked) = (Stop::default(), Stop::default());
+    let (going, asked) = (Stop::default(), Stop::default());
     asked.ask();
     let forward = |stop| {
         let limits = Limits { stop, graph_bytes: 0 };
@@ -55,10 +55,10 @@ fn a_pass_ends_between_two_layers_once_it_is_asked_to() {
     assert!(matches!(forward(&asked), Err(Error::Interrupted)));
     assert!(matches!(language.forward(&embeddings, &layout, None, &asked), Err(Error::Interrupted)));
     let back = |stop| {
-        let (hidden, checkpoints) = forward(&Stop::default()).unwrap();
+        let (hidden, checkpoints) = forward(&going).unwrap();
         let gradient = Tensor::ones_like(&hidden).unwrap();
         language.backward(checkpoints, &gradient, (&adapter).into(), &mut Gradients::default(), stop)
     };
     assert!(matches!(back(&asked), Err(Error::Interrupted)));
-    assert!(back(&stop).is_ok());
+    assert!(back(&going).is_ok());
 }
