@@ -14,7 +14,8 @@ use stic_contract::recipe::{Dpo, DpoLoss, Reference, RejectedTerm, Sampling};
 use stic_trainer::algorithm::draw::Draw;
 use stic_trainer::data::anyres::Geometry;
 use stic_trainer::data::processor::PixelValues;
-use stic_trainer::generation::Generator;
+use stic_trainer::error::Result;
+use stic_trainer::generation::{Generated, Generator, Request, Requests};
 use stic_trainer::io::adapter;
 use stic_trainer::io::stop::Stop;
 use stic_trainer::model::language::Limits;
@@ -147,6 +148,22 @@ fn logits_equal_transformers() {
     }
 }
 
+/// One request, and its response.
+struct Single(Option<Request<()>>, Option<Generated>);
+
+impl Requests for Single {
+    type Ticket = ();
+
+    fn next(&mut self) -> Result<Option<Request<()>>> {
+        Ok(self.0.take())
+    }
+
+    fn answered(&mut self, (): (), response: Generated) -> Result<()> {
+        self.1 = Some(response);
+        Ok(())
+    }
+}
+
 #[test]
 fn greedy_tokens_equal_transformers() {
     for fixture in Fixture::all() {
@@ -155,9 +172,11 @@ fn greedy_tokens_equal_transformers() {
         let generator = Generator::new(&fixture.model, None, &[2], Stop::default());
         let sampling =
             Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens: expected.len() as u32 };
-        let shared = generator.read_image(&prompt, Some(&fixture.features())).unwrap();
-        let mut draw = Draw::new(0, "item", "test");
-        let found = generator.respond(&prompt, shared.as_ref(), &sampling, &mut draw).unwrap();
+        let prefix = generator.read_image(&prompt, Some(&fixture.features())).unwrap();
+        let draw = Draw::new(0, "item", "test");
+        let mut single = Single(Some(Request { ticket: (), prompt, prefix, sampling, draw }), None);
+        generator.write(1, &mut single).unwrap();
+        let found = single.1.unwrap();
         assert_eq!(found.tokens, expected, "{}", fixture.name);
     }
 }

@@ -42,6 +42,9 @@ pub(crate) struct StepArgs {
     /// The index of a sharded step.
     #[arg(long, value_name = "N", default_value_t = 0, env = "JOB_COMPLETION_INDEX")]
     pub shard_index: u32,
+    /// Write this many responses at once; 0 for as many as memory holds. It changes no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub responses_at_once: usize,
     /// Write the result there: the termination message of a pod.
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,

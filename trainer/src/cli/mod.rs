@@ -71,6 +71,7 @@ fn step(args: &StepArgs) -> Result<()> {
     let context = StepContext {
         volumes: Volumes::new(args.volumes.clone()),
         shard: args.shard_index,
+        responses_at_once: args.responses_at_once,
         stop,
         board,
         activation_checkpointing: args.activation_checkpointing.into(),

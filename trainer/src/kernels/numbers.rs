@@ -1,6 +1,11 @@
 //! From tensors to what kernels work on, and back.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
+
+/// Whether kernels take a tensor like `xs`.
+pub(crate) fn takes(xs: &Tensor) -> bool {
+    xs.device().is_cpu() && xs.dtype() == DType::F32
+}
 
 /// Calls `work` with the numbers of contiguous f32 tensors on a CPU.
 pub(crate) fn with_numbers<const N: usize, R>(

@@ -62,11 +62,17 @@ pub(crate) fn product<S: Simd>(
     );
     assert!((k - 1) * b.stride + n <= b.data.len(), "the right matrix is too small");
     assert!((m - 1) * c.stride + n <= c.data.len(), "the result is too small");
-    let wide = 2 * S::F32_LANES;
     let mut column = 0;
-    while column + wide <= n {
+    // Sums of a tile stay in registers, of which AVX-512 has twice as many.
+    if S::REGISTER_COUNT >= 32 {
+        while column + 4 * S::F32_LANES <= n {
+            columns::<S, 4>(simd, m, k, a, b, &c, column, into);
+            column += 4 * S::F32_LANES;
+        }
+    }
+    while column + 2 * S::F32_LANES <= n {
         columns::<S, 2>(simd, m, k, a, b, &c, column, into);
-        column += wide;
+        column += 2 * S::F32_LANES;
     }
     while column + S::F32_LANES <= n {
         columns::<S, 1>(simd, m, k, a, b, &c, column, into);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::data::anyres::{DEFAULT_PINPOINTS, parse_pinpoints};
 use crate::data::files::read_json;
 use crate::error::{Error, Result};
+use crate::kernels::swish::swish;
 
 /// The file read.
 pub const CONFIG_FILE: &str = "config.json";
@@ -115,10 +116,10 @@ impl Activation {
     /// Those of the tensor library.
     pub fn forward(self, xs: &candle_core::Tensor) -> candle_core::Result<candle_core::Tensor> {
         match self {
-            Self::QuickGelu => xs * candle_nn::ops::sigmoid(&(xs * 1.702)?)?,
+            Self::QuickGelu => swish(xs, 1.702),
             Self::Gelu => xs.gelu_erf(),
             Self::GeluTanh => xs.gelu(),
-            Self::Silu => xs.silu(),
+            Self::Silu => swish(xs, 1.0),
             Self::Relu => xs.relu(),
         }
     }

@@ -12,6 +12,7 @@ use super::config::TextConfig;
 use super::linear::FrozenLinear;
 use crate::algorithm::draw::Draw;
 use crate::error::{Error, Result};
+use crate::kernels::lora::Delta;
 
 /// A and B of one projection, in f32 whatever the base is in.
 #[derive(Debug, Clone)]
@@ -247,22 +248,30 @@ impl AdaptableLinear {
     ) -> candle_core::Result<Tensor> {
         let pair =
             adapted.and_then(|adapted| Some((adapted, adapted.adapter.pair(self.layer, self.target)?)));
-        let Some((adapted, pair)) = pair else { return self.base.forward(xs) };
+        let Some((adapted, pair)) = pair else {
+            return match mode {
+                Mode::Inference | Mode::Training => self.base.forward(xs),
+                Mode::Decoding => self.base.forward_rows(xs),
+            };
+        };
         if adapted.merged {
             let merged = self.base.plus(&pair.delta(adapted.adapter.scale)?)?;
             return merged.forward(&xs.to_dtype(DType::F32)?)?.to_dtype(xs.dtype());
         }
-        let ys = self.base.forward(xs)?;
         let (a, b) = match mode {
             Mode::Training => (pair.a.as_tensor().clone(), pair.b.as_tensor().clone()),
-            Mode::Inference => (pair.a.as_detached_tensor(), pair.b.as_detached_tensor()),
+            Mode::Inference | Mode::Decoding => (pair.a.as_detached_tensor(), pair.b.as_detached_tensor()),
         };
-        let mut inner = xs.to_dtype(a.dtype())?;
-        if let Some(key) = adapted.dropout {
-            inner = (inner * self.dropout_mask(xs, key, adapted.adapter.dropout)?)?;
+        let delta = Delta { a, b, scale: adapted.adapter.scale };
+        let p = adapted.adapter.dropout;
+        match (adapted.dropout.filter(|_| p > 0.0), mode) {
+            (Some(key), _) => {
+                let kept = (xs.to_dtype(DType::F32)? * self.dropout_mask(xs, key, p)?)?;
+                self.base.forward(xs)? + delta.of(&kept)?.to_dtype(xs.dtype())?
+            }
+            (None, Mode::Inference | Mode::Training) => self.base.adapted(xs, &delta),
+            (None, Mode::Decoding) => self.base.adapted_rows(xs, &delta),
         }
-        let delta = (inner.broadcast_matmul(&a.t()?)?.broadcast_matmul(&b.t()?)? * adapted.adapter.scale)?;
-        ys + delta.to_dtype(xs.dtype())?
     }
 
     /// 0 with probability p, else 1/(1-p); the same in the forward pass and when it is run again in the backward.

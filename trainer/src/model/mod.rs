@@ -1,8 +1,6 @@
 //! LLaVA-1.5 and LLaVA-1.6: CLIP vision tower, projector, and a Llama or Mistral language model with LoRA.
 //!
 //! Everything but the LoRA weights is frozen: a frozen weight is a plain tensor that no gradient ever reaches.
-//! The forms that candle fuses return no gradient and no error, so [`Mode`] picks differentiable forms for the
-//! backward pass and fused ones elsewhere.
 
 pub mod config;
 pub mod digest;
@@ -20,11 +18,14 @@ pub use gradients::Gradients;
 pub use llava::Llava;
 pub use lora::LoraAdapter;
 
-/// Whether an operation must carry a gradient.
+/// What a forward pass is for. On a CPU in f32, [`Mode::Inference`] and [`Mode::Training`] compute the same bits: a layer
+/// that is run again in the backward pass is the layer that was run forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Fused operations, no gradient.
+    /// Many tokens at once, without a graph.
     Inference,
-    /// Differentiable operations.
+    /// The same with the graph that gradients are taken from.
     Training,
+    /// One token of each of a few sequences: a row's bits do not depend on the other rows, nor on their number.
+    Decoding,
 }

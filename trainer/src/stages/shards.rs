@@ -8,11 +8,10 @@ use stic_contract::recipe::{ChatTemplate, Precision, Sampling};
 use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, StepResult, VolumePath};
 
+use super::desk::{Desk, Maker};
 use super::items::{Item, PreparedItems};
 use super::vlm::{Vlm, adapter_dir};
-use super::writer::Writer;
-use super::{StepContext, keys, pool};
-use crate::data::encode::Encoder;
+use super::{StepContext, keys};
 use crate::error::Result;
 use crate::io::artifact::Output;
 use crate::io::journal::{Journal, Row};
@@ -33,21 +32,14 @@ pub(super) struct WritingTask<'a> {
     pub shards: u32,
 }
 
-/// What a row is made with.
-pub(super) struct Desk<'a> {
-    pub vlm: &'a Vlm,
-    pub writer: &'a Writer<'a>,
-    pub encoder: &'a Encoder,
-}
-
-/// Makes a row of every item of the shard that no earlier attempt made.
-pub(super) fn write_shard<R: Row + Send>(
+/// Has a row made of every item of the shard that no earlier attempt made.
+pub(super) fn write_shard<M: Maker<Item = Item, Row: Row>>(
     task: &WritingTask<'_>,
     config: &RunConfig,
     context: &StepContext,
     output: &Output,
     reporter: &mut Reporter,
-    make: impl Fn(&Desk<'_>, &Item, &::image::RgbImage) -> Result<R> + Sync,
+    maker: &M,
 ) -> Result<StepResult> {
     let prepared = PreparedItems::open(&context.volumes, task.items, task.images)?;
     let key = keys::data(
@@ -59,7 +51,7 @@ pub(super) fn write_shard<R: Row + Send>(
         task.precision,
     );
     let draft = output.begin_shards(task.kind, key)?;
-    let (mut journal, done) = Journal::open::<R>(&shard_path(&draft.dir, context.shard))?;
+    let (mut journal, done) = Journal::open::<M::Row>(&shard_path(&draft.dir, context.shard))?;
     let done: HashSet<String> = done.into_iter().collect();
     let share = share_of(&prepared.items, context.shard, task.shards);
     let total = share.len() as u64;
@@ -73,21 +65,19 @@ pub(super) fn write_shard<R: Row + Send>(
             .map(|reference| vlm.load_adapter(&adapter_dir(&context.volumes, reference)?))
             .transpose()?;
         let encoder = vlm.checked.encoder(task.chat_template)?;
-        let stop = &context.stop;
-        let writer = Writer::new(&vlm, adapter.as_ref(), &encoder, task.sampling, config.seed, stop.clone());
-        let desk = Desk { vlm: &vlm, writer: &writer, encoder: &encoder };
-        pool::for_each(
-            &todo,
-            pool::workers(vlm.device()),
-            |item| {
-                stop.check()?;
-                make(&desk, item, &prepared.open_image(item)?)
-            },
-            |_, row| {
-                journal.append(&row)?;
-                reporter.advance(1)
-            },
-        )?;
+        let desk = Desk {
+            vlm: &vlm,
+            adapter: adapter.as_ref(),
+            encoder: &encoder,
+            seed: config.seed,
+            at_once: vlm.responses_at_once(context.responses_at_once, task.sampling.max_new_tokens),
+            stop: &context.stop,
+        };
+        let items = todo.into_iter().map(|item| Ok((item.clone(), prepared.open_image(item)?)));
+        desk.write(maker, items, |row| {
+            journal.append(&row)?;
+            reporter.advance(1)
+        })?;
     }
     Ok(StepResult {
         shards: Some(ShardSet { folder: draft.name().to_owned(), shards: task.shards }),

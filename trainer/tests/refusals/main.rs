@@ -8,6 +8,7 @@
 )]
 
 mod adapter;
+mod at_once;
 mod bench;
 mod config;
 mod data;

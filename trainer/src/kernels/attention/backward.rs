@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::buffer::Buffer;
 use super::super::simd::{Into, Lhs, Rows, RowsMut, exp, product};
 use super::block::{BLOCK, scale};
 use super::forward::{Task, tasks};
@@ -46,13 +47,13 @@ struct Share<'p, 'o> {
 
 #[derive(Default)]
 struct Scratch {
-    queries: Vec<f32>,
-    slopes: Vec<f32>,
-    query_slopes: Vec<f32>,
+    queries: Buffer,
+    slopes: Buffer,
+    query_slopes: Buffer,
     log_sums: Vec<f32>,
     inner: Vec<f32>,
-    shares: Vec<f32>,
-    score_slopes: Vec<f32>,
+    shares: Buffer,
+    score_slopes: Buffer,
 }
 
 /// From the result `[tokens, heads, dim]`, the logarithms of its rows' sums `[tokens, heads]`, and its slope.
@@ -151,8 +152,8 @@ impl<'p> Pass<'p> {
         let size = group * rows;
         let s = scratch;
         s.gather(self, task, kv_head, group, simd);
-        s.shares.resize(size * BLOCK, 0.0);
-        s.score_slopes.resize(size * BLOCK, 0.0);
+        s.shares.with_len(size * BLOCK);
+        s.score_slopes.with_len(size * BLOCK);
         for part in &task.parts {
             for block in part.blocks(rows) {
                 let at = (kv_head * self.blocks + block) * dim * BLOCK;
@@ -206,22 +207,24 @@ impl Scratch {
     #[inline(always)]
     fn gather<S: Simd>(&mut self, pass: &Pass<'_>, task: &Task, kv_head: usize, group: usize, simd: S) {
         let Heads { queries: heads, dim, .. } = pass.heads;
-        for values in [&mut self.queries, &mut self.slopes, &mut self.log_sums, &mut self.inner] {
-            values.clear();
+        let rows = task.len;
+        let size = group * rows;
+        self.log_sums.clear();
+        self.inner.clear();
+        let queries = self.queries.with_len(size * dim);
+        let slopes = self.slopes.with_len(size * dim);
+        for (place, (query, slope)) in
+            queries.chunks_exact_mut(dim).zip(slopes.chunks_exact_mut(dim)).enumerate()
+        {
+            let (head, row) = (kv_head * group + place / rows, task.start + place % rows);
+            let at = (row * heads + head) * dim;
+            query.copy_from_slice(&pass.queries[at..at + dim]);
+            slope.copy_from_slice(&pass.slope[at..at + dim]);
+            self.log_sums.push(pass.log_sums[row * heads + head]);
+            self.inner.push(slope.iter().zip(&pass.out[at..at + dim]).map(|(a, b)| a * b).sum());
         }
-        for head in kv_head * group..(kv_head + 1) * group {
-            for row in task.start..task.start + task.len {
-                let at = (row * heads + head) * dim;
-                let slope = &pass.slope[at..at + dim];
-                self.queries.extend_from_slice(&pass.queries[at..at + dim]);
-                self.slopes.extend_from_slice(slope);
-                self.log_sums.push(pass.log_sums[row * heads + head]);
-                self.inner.push(slope.iter().zip(&pass.out[at..at + dim]).map(|(a, b)| a * b).sum());
-            }
-        }
-        scale(simd, &mut self.queries, pass.scale);
-        self.query_slopes.clear();
-        self.query_slopes.resize(self.queries.len(), 0.0);
+        scale(simd, queries, pass.scale);
+        self.query_slopes.filled(size * dim, 0.0);
     }
 }
 

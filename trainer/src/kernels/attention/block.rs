@@ -56,7 +56,8 @@ pub(super) fn take_in<S: Simd>(
         scores[seen.to..].fill(f32::NEG_INFINITY);
         let before = gathering.max[row];
         let max = before.max(largest(simd, scores));
-        let shrink = exp_one(simd, before - max);
+        // Most blocks hold no larger score than those before, and e^0 is 1 to the bit.
+        let shrink = if max == before { 1.0 } else { exp_one(simd, before - max) };
         gathering.sum[row] = gathering.sum[row].mul_add(shrink, exponentiate(simd, scores, max));
         gathering.max[row] = max;
         if shrink != 1.0 {

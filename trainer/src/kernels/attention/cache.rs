@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::buffer::Buffer;
 use super::Heads;
 use super::block::{BLOCK, Gathering, exp_one, scale, take_in};
 use super::forward::{Keys, QUERIES, Task, attend_to};
@@ -13,15 +14,15 @@ use super::spans::Part;
 const CHUNK: usize = 16;
 
 /// The keys and values of one layer of one sequence.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Panels {
     kv_heads: usize,
     dim: usize,
     blocks: usize,
     /// `[kv_heads, blocks, dim, BLOCK]`.
-    keys: Vec<f32>,
+    keys: Buffer,
     /// `[kv_heads, blocks * BLOCK, dim]`.
-    values: Vec<f32>,
+    values: Buffer,
     len: usize,
 }
 
@@ -30,7 +31,8 @@ impl Panels {
     pub(crate) fn new(kv_heads: usize, dim: usize, capacity: usize) -> Self {
         let blocks = capacity.div_ceil(BLOCK);
         let numbers = kv_heads * blocks * BLOCK * dim;
-        Self { kv_heads, dim, blocks, keys: vec![0.0; numbers], values: vec![0.0; numbers], len: 0 }
+        let [keys, values] = [Buffer::zeros(numbers), Buffer::zeros(numbers)];
+        Self { kv_heads, dim, blocks, keys, values, len: 0 }
     }
 
     /// Tokens held.
@@ -127,7 +129,7 @@ struct Piece<'a> {
 
 /// What the queries of a piece gathered, row by row and head by head.
 struct Gathered {
-    mixed: Vec<f32>,
+    mixed: Buffer,
     max: Vec<f32>,
     sum: Vec<f32>,
 }
@@ -199,18 +201,18 @@ impl WithSimd for Gather<'_> {
         let Self { heads: Heads { queries: heads, keys: kv_heads, dim }, piece, .. } = self;
         let group = heads / kv_heads;
         let size = piece.rows.len() * group;
-        let mut queries = Vec::with_capacity(size * dim);
-        for row in &piece.rows {
+        let mut queries = Buffer::zeros(size * dim);
+        for (row, queries) in piece.rows.iter().zip(queries.chunks_exact_mut(group * dim)) {
             let start = (row * heads + piece.kv_head * group) * dim;
-            queries.extend_from_slice(&self.queries[start..start + group * dim]);
+            queries.copy_from_slice(&self.queries[start..start + group * dim]);
         }
         scale(simd, &mut queries, self.heads.scale());
         let mut gathered = Gathered {
-            mixed: vec![0.0; size * dim],
+            mixed: Buffer::zeros(size * dim),
             max: vec![f32::NEG_INFINITY; size],
             sum: vec![0.0; size],
         };
-        let mut scores = vec![0.0; size * BLOCK];
+        let mut scores = Buffer::zeros(size * BLOCK);
         let Gathered { mixed, max, sum } = &mut gathered;
         let mut gathering = Gathering { queries: &queries, mixed, max, sum };
         for block in piece.blocks.clone() {

@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::buffer::Buffer;
 use super::super::simd::Rows;
 use super::block::{BLOCK, Gathering, Seen, scale, take_in};
 use super::spans::{Part, Span};
@@ -77,11 +78,11 @@ impl<'a> Keys<'a> {
 /// The memory that a thread works in.
 #[derive(Default)]
 struct Scratch {
-    queries: Vec<f32>,
-    mixed: Vec<f32>,
-    max: Vec<f32>,
-    sum: Vec<f32>,
-    scores: Vec<f32>,
+    queries: Buffer,
+    mixed: Buffer,
+    max: Buffer,
+    sum: Buffer,
+    scores: Buffer,
 }
 
 /// One task over all heads.
@@ -111,17 +112,16 @@ impl WithSimd for Attend<'_> {
         let size = group * rows;
         let Scratch { queries, mixed, max, sum, scores } = self.scratch;
         for kv_head in 0..kv_heads {
-            queries.clear();
-            for head in kv_head * group..(kv_head + 1) * group {
-                for row in 0..rows {
-                    queries.extend_from_slice(&self.queries[row * width + head * dim..][..dim]);
-                }
+            let queries = queries.with_len(size * dim);
+            for (place, query) in queries.chunks_exact_mut(dim).enumerate() {
+                let (head, row) = (kv_head * group + place / rows, place % rows);
+                query.copy_from_slice(&self.queries[row * width + head * dim..][..dim]);
             }
             scale(simd, queries, self.scale);
-            refill(mixed, size * dim, 0.0);
-            refill(max, size, f32::NEG_INFINITY);
-            refill(sum, size, 0.0);
-            scores.resize(size * BLOCK, 0.0);
+            let mixed = mixed.filled(size * dim, 0.0);
+            let max = max.filled(size, f32::NEG_INFINITY);
+            let sum = sum.filled(size, 0.0);
+            let scores = scores.with_len(size * BLOCK);
             let mut gathering = Gathering { queries, mixed, max, sum };
             for (part, keys) in self.parts {
                 for block in part.blocks(rows) {
@@ -148,11 +148,6 @@ impl WithSimd for Attend<'_> {
             }
         }
     }
-}
-
-fn refill(values: &mut Vec<f32>, len: usize, with: f32) {
-    values.clear();
-    values.resize(len, with);
 }
 
 /// What attention over a pass gives.

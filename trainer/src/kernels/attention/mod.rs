@@ -11,11 +11,12 @@ mod spans;
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use self::block::BLOCK;
-use super::numbers::{numbers, with_numbers};
+use super::buffer::Buffer;
+use super::numbers::{numbers, takes, with_numbers};
 
 pub(crate) use self::cache::{Panels, Row, decode, extend};
 pub use self::spans::Span;
@@ -38,11 +39,6 @@ impl Heads {
     pub(crate) fn scale(self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }
-}
-
-/// Whether the kernels take a tensor like `xs`.
-pub(crate) fn takes(xs: &Tensor) -> bool {
-    xs.device().is_cpu() && xs.dtype() == DType::F32
 }
 
 /// Queries `[tokens, heads * dim]` over keys and values `[tokens, kv_heads * dim]` to `[tokens, heads * dim]`, with
@@ -144,11 +140,11 @@ impl CustomOp3 for Attention {
 }
 
 /// `[keys, heads, dim]` to panels `[heads, blocks, dim, BLOCK]`, what is beyond the last key zero.
-fn pack_panels(rows: &[f32], heads: usize, dim: usize) -> Vec<f32> {
+fn pack_panels(rows: &[f32], heads: usize, dim: usize) -> Buffer {
     let width = heads * dim;
     let count = rows.len() / width.max(1);
     let blocks = count.div_ceil(BLOCK);
-    let mut panels = vec![0f32; heads * blocks * dim * BLOCK];
+    let mut panels = Buffer::zeros(heads * blocks * dim * BLOCK);
     panels.par_chunks_mut(dim * BLOCK).enumerate().for_each(|(index, panel)| {
         let (head, block) = (index / blocks, index % blocks);
         let first = block * BLOCK;

@@ -2,9 +2,21 @@
 
 use std::time::Instant;
 
+use pulp::{Arch, Simd, WithSimd};
+
 use super::*;
 
 const HEADS: Heads = Heads { queries: 8, keys: 2, dim: 64 };
+
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
 
 fn best(what: &str, work: f64, unit: &str, mut run: impl FnMut()) {
     let seconds = (0..7)
@@ -24,6 +36,7 @@ fn values(count: usize) -> Vec<f32> {
 #[test]
 #[ignore = "prints how fast the kernels are"]
 fn of_a_pass_and_of_decoding() {
+    println!("vectors of {} numbers", Arch::new().dispatch(Lanes));
     let tokens = 2400;
     let (q, k) = (values(tokens * HEADS.queries * HEADS.dim), values(tokens * HEADS.keys * HEADS.dim));
     let spans =

@@ -80,8 +80,8 @@ impl Attention {
     ) -> TensorResult<Tensor> {
         let project = |layer: &AdaptableLinear| layer.forward(xs, adapter, mode);
         let new = Projected {
-            queries: context.rotate(&project(&self.q)?, self.heads.queries, mode)?,
-            keys: context.rotate(&project(&self.k)?, self.heads.keys, mode)?,
+            queries: context.rotate(&project(&self.q)?, self.heads.queries)?,
+            keys: context.rotate(&project(&self.k)?, self.heads.keys)?,
             values: project(&self.v)?.contiguous()?,
         };
         let window = context.sliding_window;

@@ -11,6 +11,7 @@ use super::attention::{Attention, Past, load_projection};
 use super::norm::RmsNorm;
 use super::rope::Context;
 use crate::error::Result;
+use crate::kernels::swish::swiglu;
 
 pub(super) struct DecoderLayer {
     input_norm: RmsNorm,
@@ -47,11 +48,11 @@ impl DecoderLayer {
         adapter: Option<Adapted<'_>>,
         mode: Mode,
     ) -> TensorResult<Tensor> {
-        let normed = self.input_norm.forward(xs, mode)?;
+        let normed = self.input_norm.forward(xs)?;
         let xs = (xs + self.attention.forward(&normed, context, past, adapter, mode)?)?;
-        let normed = self.post_attention_norm.forward(&xs, mode)?;
-        let gate = self.gate.forward(&normed, adapter, mode)?.silu()?;
-        let inner = (gate * self.up.forward(&normed, adapter, mode)?)?;
+        let normed = self.post_attention_norm.forward(&xs)?;
+        let gate = self.gate.forward(&normed, adapter, mode)?;
+        let inner = swiglu(&gate, &self.up.forward(&normed, adapter, mode)?)?;
         &xs + self.down.forward(&inner, adapter, mode)?
     }
 }

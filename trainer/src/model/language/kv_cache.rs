@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Result as TensorResult, Tensor};
 
 use crate::kernels::attention::{self, Heads, Panels, Row, composed};
-use crate::kernels::numbers::with_numbers;
+use crate::kernels::numbers::{takes, with_numbers};
 
 /// The cache of one sequence.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub(super) fn extend(
     new: &Projected,
     window: Option<usize>,
 ) -> TensorResult<Tensor> {
-    if !attention::takes(&new.queries) {
+    if !takes(&new.queries) {
         let (keys, values) = slot.append_tensors(heads, &new.keys, &new.values)?;
         return composed::extend(heads, &new.queries, (&keys, &values), window);
     }
@@ -111,7 +111,7 @@ pub(super) fn decode(
     new: &Projected,
     window: Option<usize>,
 ) -> TensorResult<Tensor> {
-    if !attention::takes(&new.queries) {
+    if !takes(&new.queries) {
         let row_of = |tensor: &Tensor, row: usize| tensor.narrow(1, row, 1);
         let rows = slots
             .iter_mut()

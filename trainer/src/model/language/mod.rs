@@ -25,6 +25,7 @@ use super::linear::FrozenLinear;
 use super::lora::Adapted;
 use super::weights::Weights;
 use crate::error::Result;
+use crate::kernels::head::log_probs;
 
 /// Embeddings, decoder layers, final norm and head.
 pub struct LanguageModel {
@@ -129,7 +130,7 @@ impl LanguageModel {
         for (index, layer) in self.layers.iter().enumerate() {
             let mut slots: Vec<Slot<'_>> = caches.iter_mut().map(|cache| cache.slot(index)).collect();
             let mut past = Past::Rows(&mut slots);
-            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Decoding)?;
         }
         caches.iter_mut().for_each(|cache| cache.advance(1));
         Ok(state.squeeze(0)?)
@@ -140,7 +141,20 @@ impl LanguageModel {
     /// # Errors
     /// Those of the tensor library.
     pub fn logits(&self, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
-        let normed = self.norm.forward(&hidden.unsqueeze(0)?, mode)?.squeeze(0)?;
-        Ok(self.lm_head.forward(&normed)?.to_dtype(DType::F32)?)
+        let normed = self.norm.forward(hidden)?;
+        let logits = match mode {
+            Mode::Inference | Mode::Training => self.lm_head.forward(&normed)?,
+            Mode::Decoding => self.lm_head.forward_rows(&normed)?,
+        };
+        Ok(logits.to_dtype(DType::F32)?)
+    }
+
+    /// log p of each of `targets`, `[n]` in f32, from hidden states `[n, hidden]` before the final norm. On a CPU the
+    /// logits of a few rows are in memory at a time.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Tensor> {
+        Ok(log_probs(&self.norm.forward(hidden)?, self.lm_head.weight(), targets)?)
     }
 }

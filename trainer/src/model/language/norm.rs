@@ -1,11 +1,11 @@
 //! RMS normalisation (transformers `MistralRMSNorm`).
 
-use candle_core::{D, DType, Result as TensorResult, Tensor};
+use candle_core::{Result as TensorResult, Tensor};
 
-use super::super::Mode;
 use super::super::config::TextConfig;
 use super::super::weights::Weights;
 use crate::error::Result;
+use crate::kernels::norm::rms_norm;
 
 pub(super) struct RmsNorm {
     weight: Tensor,
@@ -17,16 +17,8 @@ impl RmsNorm {
         Ok(Self { weight: weights.get(config.hidden_size, name)?, eps: config.rms_norm_eps })
     }
 
-    /// `[1, tokens, hidden]` to the same.
-    pub(super) fn forward(&self, xs: &Tensor, mode: Mode) -> TensorResult<Tensor> {
-        match mode {
-            Mode::Inference => candle_nn::ops::rms_norm(&xs.contiguous()?, &self.weight, self.eps as f32),
-            Mode::Training => {
-                let wide = xs.to_dtype(DType::F32)?;
-                let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
-                let normed = wide.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-                normed.to_dtype(xs.dtype())?.broadcast_mul(&self.weight)
-            }
-        }
+    /// `[.., hidden]` to the same.
+    pub(super) fn forward(&self, xs: &Tensor) -> TensorResult<Tensor> {
+        rms_norm(xs, &self.weight, self.eps)
     }
 }

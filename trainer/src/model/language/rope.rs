@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 
-use super::super::Mode;
 use super::super::config::TextConfig;
 use super::layout::Layout;
 use crate::error::Result;
 use crate::kernels::attention::Span;
+use crate::kernels::rope::rotate;
 
 /// The angles of positions.
 pub(super) struct Rope {
@@ -74,13 +74,9 @@ impl Rope {
 
 impl Context {
     /// Rotates `[1, tokens, heads * head_dim]`.
-    pub(super) fn rotate(&self, xs: &Tensor, heads: usize, mode: Mode) -> TensorResult<Tensor> {
+    pub(super) fn rotate(&self, xs: &Tensor, heads: usize) -> TensorResult<Tensor> {
         let (_, tokens, width) = xs.dims3()?;
-        let by_head = xs.reshape((1, tokens, heads, width / heads))?.transpose(1, 2)?;
-        let rotated = match mode {
-            Mode::Inference => candle_nn::rotary_emb::rope(&by_head.contiguous()?, &self.cos, &self.sin)?,
-            Mode::Training => candle_nn::rotary_emb::rope_slow(&by_head, &self.cos, &self.sin)?,
-        };
-        rotated.transpose(1, 2)?.contiguous()?.reshape((1, tokens, width))
+        let by_head = xs.reshape((1, tokens, heads, width / heads))?;
+        rotate(&by_head, 1, &self.cos, &self.sin)?.reshape((1, tokens, width))
     }
 }

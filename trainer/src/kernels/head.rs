@@ -1,0 +1,191 @@
+//! Log-probabilities of given tokens, without the logits of a whole response in memory.
+
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::lanes;
+use super::linear::linear;
+use super::numbers::{numbers, takes, with_numbers};
+use super::products::{Matrix, Onto, product};
+
+/// Rows whose logits are in memory at once.
+const CHUNK: usize = 64;
+
+/// log p of each of `targets`, `[n]` in f32, from normed hidden states `[n, hidden]` and the frozen head
+/// `[vocab, hidden]`.
+///
+/// # Errors
+/// Where there are not n targets within the vocabulary; those of the tensor library.
+pub(crate) fn log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let (rows, _) = hidden.dims2()?;
+    let (vocab, _) = weight.dims2()?;
+    if rows != targets.len() || targets.iter().any(|target| *target as usize >= vocab) {
+        candle_core::bail!("{} targets for {rows} rows of a vocabulary of {vocab}", targets.len());
+    }
+    if rows == 0 {
+        return Tensor::zeros(0, DType::F32, hidden.device());
+    }
+    if !takes(hidden) {
+        return composed(hidden, weight, targets);
+    }
+    hidden.contiguous()?.apply_op1(LogProbs { weight: weight.clone(), targets: targets.to_vec() })
+}
+
+fn composed(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let logits = linear(hidden, weight, None)?.to_dtype(DType::F32)?;
+    let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
+    candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)
+}
+
+struct LogProbs {
+    weight: Tensor,
+    targets: Vec<u32>,
+}
+
+impl LogProbs {
+    /// Calls `work` with the first row and the logits `[rows, vocab]` of one chunk after another.
+    fn by_chunks(
+        &self,
+        hidden: &[f32],
+        head: Matrix<'_>,
+        mut work: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (vocab, width) = self.weight.dims2()?;
+        let mut logits = vec![0.0; CHUNK.min(self.targets.len()) * vocab];
+        for (i, hidden) in hidden.chunks(CHUNK * width).enumerate() {
+            let logits = &mut logits[..hidden.len() / width * vocab];
+            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), head.t())?;
+            work(i * CHUNK, logits)?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns a row of logits into e^(logit - largest), and returns the largest and the sum.
+#[inline(always)]
+fn exponentiate(logits: &mut [f32]) -> (f32, f32) {
+    let largest = lanes::max(logits);
+    (largest, lanes::exp_all(logits, largest))
+}
+
+impl CustomOp1 for LogProbs {
+    fn name(&self) -> &'static str {
+        "log-probs"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (vocab, width) = self.weight.dims2()?;
+        let hidden = numbers(storage, layout)?;
+        let arch = pulp::Arch::new();
+        let mut found = vec![0f32; self.targets.len()];
+        with_numbers([&self.weight], |[head]| {
+            self.by_chunks(hidden, Matrix::new(head, width), |first, logits| {
+                let rows = logits.par_chunks_mut(vocab).zip(&self.targets[first..]).zip(&mut found[first..]);
+                rows.for_each(|((row, target), found)| {
+                    let logit = row[*target as usize];
+                    let (largest, sum) = arch.dispatch(
+                        #[inline(always)]
+                        || exponentiate(row),
+                    );
+                    *found = logit - largest - sum.ln();
+                });
+                Ok(())
+            })
+        })?;
+        Ok((CpuStorage::F32(found), Shape::from(self.targets.len())))
+    }
+
+    /// Of logits: dy (onehot - softmax); of hidden states: that times the head.
+    fn bwd(&self, hidden: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (vocab, width) = self.weight.dims2()?;
+        let grad = grad.contiguous()?;
+        let arch = pulp::Arch::new();
+        let mut found = vec![0f32; hidden.elem_count()];
+        with_numbers([hidden, &grad, &self.weight], |[hidden, dys, head]| {
+            let head = Matrix::new(head, width);
+            self.by_chunks(hidden, head, |first, logits| {
+                let rows = logits.par_chunks_mut(vocab).zip(&self.targets[first..]).zip(&dys[first..]);
+                rows.for_each(|((row, target), dy)| {
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            let (_, sum) = exponentiate(row);
+                            let factor = -dy / sum;
+                            row.iter_mut().for_each(|share| *share *= factor);
+                        },
+                    );
+                    row[*target as usize] += dy;
+                });
+                let found = &mut found[first * width..][..logits.len() / vocab * width];
+                product(found, Onto::Nothing, 1.0, Matrix::new(logits, vocab), head)
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(found, hidden.shape(), hidden.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, close, gradients, numbers, on_threads, tensor, values};
+    use super::*;
+
+    fn targets(rows: usize) -> Vec<u32> {
+        (0..rows as u32).map(|i| i * 37 % 515).collect()
+    }
+
+    #[test]
+    fn equals_the_definition_in_f64() -> Result<()> {
+        let (hidden, weight, targets) = (numbers(70 * 40, 1), numbers(515 * 40, 2), targets(70));
+        let expected: Vec<f64> = hidden
+            .chunks(40)
+            .zip(&targets)
+            .map(|(hidden, target)| {
+                let logit = |o: usize| -> f64 {
+                    let row = &weight[o * 40..][..40];
+                    row.iter().zip(hidden).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum()
+                };
+                logit(*target as usize) - (0..515).map(|o| logit(o).exp()).sum::<f64>().ln()
+            })
+            .collect();
+        let found = log_probs(&tensor((70, 40), 1)?, &tensor((515, 40), 2)?, &targets)?;
+        close(&values(&found)?, &expected, 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn equals_what_candle_composes_in_value_and_gradient_over_several_chunks() -> Result<()> {
+        let weight = tensor((515, 40), 2)?;
+        for rows in [1, CHUNK, 2 * CHUNK + 5] {
+            let targets = targets(rows);
+            agree(
+                &[tensor((rows, 40), 1)?],
+                |t| log_probs(&t[0], &weight, &targets),
+                |t| composed(&t[0], &weight, &targets),
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn has_the_same_bits_for_every_number_of_threads() -> Result<()> {
+        let (weight, targets) = (tensor((515, 40), 2)?, targets(70));
+        let hidden = [tensor((70, 40), 1)?];
+        let of = |threads: usize| {
+            on_threads(threads, || gradients(&hidden, 3, |t| log_probs(&t[0], &weight, &targets)))
+        };
+        let one = of(1)?;
+        assert!(of(2)? == one && of(3)? == one);
+        Ok(())
+    }
+
+    #[test]
+    fn takes_no_rows_and_refuses_targets_that_do_not_exist() -> Result<()> {
+        let (hidden, weight) = (tensor((2, 40), 1)?, tensor((515, 40), 2)?);
+        assert_eq!(log_probs(&hidden.narrow(0, 0, 0)?, &weight, &[])?.dims(), [0]);
+        for wrong in [[0, 515].as_slice(), &[0]] {
+            let error = log_probs(&hidden, &weight, wrong).unwrap_err().to_string();
+            assert!(error.contains("vocabulary of 515"), "{error}");
+        }
+        Ok(())
+    }
+}
