@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 pub(super) struct Example {
     /// The item's index among the prepared ones.
     pub item: usize,
+    /// The item's id.
+    pub id: String,
     pub tokens: Tokens,
 }
 
@@ -84,7 +86,7 @@ impl ExampleBuilder<'_> {
                 Tokens::Conversation { ids: [prompt, chosen].concat(), learned }
             }
         };
-        Ok(Example { item: index, tokens })
+        Ok(Example { item: index, id: item.id.clone(), tokens })
     }
 
     /// Of a conversation, its first turn infused with the description of its image.
@@ -110,7 +112,7 @@ impl ExampleBuilder<'_> {
                 item.id
             )));
         }
-        Ok(Example { item: index, tokens: Tokens::Conversation { ids, learned } })
+        Ok(Example { item: index, id: item.id.clone(), tokens: Tokens::Conversation { ids, learned } })
     }
 
     fn limit(&self) -> usize {

@@ -1,6 +1,5 @@
 //! One index of a step that writes: every n-th item, in a journal of its own.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use stic_contract::config::{DataRecipe, ModelInput, RunConfig, ShardSet};
@@ -8,6 +7,7 @@ use stic_contract::recipe::{ChatTemplate, Precision, Sampling};
 use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, StepResult, VolumePath};
 
+use super::disk::Need;
 use super::items::{Item, PreparedItems};
 use super::vlm::{Vlm, adapter_dir};
 use super::writer::Writer;
@@ -59,11 +59,15 @@ pub(super) fn write_shard<R: Row + Send>(
         task.precision,
     );
     let draft = output.begin_shards(task.kind, key)?;
-    let (mut journal, done) = Journal::open::<R>(&shard_path(&draft.dir, context.shard))?;
-    let done: HashSet<String> = done.into_iter().collect();
-    let share = share_of(&prepared.items, context.shard, task.shards);
-    let total = share.len() as u64;
-    let todo: Vec<&Item> = share.into_iter().filter(|item| !done.contains(&item.id)).collect();
+    let mut done = vec![false; prepared.len()];
+    let mut journal = Journal::open::<R>(&shard_path(&draft.dir, context.shard), |id| {
+        done[prepared.rows().index_of(id)?] = true;
+        Ok(())
+    })?;
+    let share = || prepared.indexes(context.shard, task.shards);
+    let total = share().len() as u64;
+    let todo: Vec<usize> = share().filter(|index| !done[*index]).collect();
+    Need::of_rows(&task.recipe, todo.len() as u64).require(config.step().as_str(), output.root())?;
     reporter.begin(task.activity, "items", total - todo.len() as u64, total)?;
     if !todo.is_empty() {
         let dir = context.volumes.resolve(&task.model.location)?;
@@ -79,9 +83,10 @@ pub(super) fn write_shard<R: Row + Send>(
         pool::for_each(
             &todo,
             pool::workers(vlm.device()),
-            |item| {
+            |index| {
                 stop.check()?;
-                make(&desk, item, &prepared.open_image(item)?)
+                let item = prepared.get(*index)?;
+                make(&desk, &item, &prepared.open_image(&item)?)
             },
             |_, row| {
                 journal.append(&row)?;
@@ -100,8 +105,4 @@ pub(super) fn write_shard<R: Row + Send>(
 #[must_use]
 pub(super) fn shard_path(dir: &Path, index: u32) -> PathBuf {
     dir.join(format!("shard-{index:05}.jsonl"))
-}
-
-fn share_of(items: &[Item], index: u32, count: u32) -> Vec<&Item> {
-    items.iter().skip(index as usize).step_by(count.max(1) as usize).collect()
 }

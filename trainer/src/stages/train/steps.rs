@@ -15,11 +15,10 @@ use crate::algorithm::draw::Draw;
 use crate::error::{Error, Result};
 use crate::io::metrics::{MetricsLog, StepMetrics};
 use crate::io::progress::Reporter;
-use crate::io::resume;
+use crate::io::resume::States;
 use crate::model::Gradients;
 use crate::model::lora::{DropoutKey, LoraAdapter};
 use crate::training::adamw::AdamW;
-use crate::training::checkpoint_policy::save_after;
 use crate::training::schedule::learning_rate;
 use crate::training::step::{Branches, Policies, Supervised, preference_step, supervised_step};
 
@@ -77,10 +76,7 @@ impl Training<'_> {
     ) -> Result<(LoraAdapter, BTreeMap<String, f64>)> {
         let adapter = self.initial_adapter()?;
         let mut optimizer = AdamW::new(adapter.named_vars(), self.recipe.optimizer.weight_decay)?;
-        if let Some(saved) = resume::load(state_dir)? {
-            tracing::info!(step = saved.step, "goes on from saved state");
-            optimizer.restore(saved.tensors, saved.step, self.vlm.device())?;
-        }
+        let mut states = States::open(state_dir, &mut optimizer, self.vlm.device())?;
         let total = self.total_steps(examples.len());
         let mut log = MetricsLog::open(draft_dir, optimizer.steps())?;
         reporter.begin("training", "steps", optimizer.steps(), total)?;
@@ -93,7 +89,7 @@ impl Training<'_> {
             let accumulated =
                 match self.context.stop.check().and_then(|()| self.accumulate(&batch, &adapter, epoch)) {
                     Err(Error::Interrupted) => {
-                        resume::save(state_dir, &optimizer)?;
+                        states.keep(&optimizer, total, self.recipe.save_steps, true)?;
                         return Err(Error::Interrupted);
                     }
                     other => other?,
@@ -120,9 +116,7 @@ impl Training<'_> {
             reporter.metrics(values.clone());
             reporter.advance(1)?;
             last = values;
-            if save_after(step, total, self.recipe.save_steps, false) {
-                resume::save(state_dir, &optimizer)?;
-            }
+            states.keep(&optimizer, total, self.recipe.save_steps, false)?;
         }
         // What a step took is no fact of the adapter.
         last.remove("tokens/s");
@@ -135,7 +129,7 @@ impl Training<'_> {
         let mut order: Vec<_> = examples
             .iter()
             .map(|example| {
-                let id = &self.prepared.items[example.item].id;
+                let id = &example.id;
                 (Draw::new(self.seed, id, &format!("order {epoch}")).uniform(), id, example)
             })
             .collect();
@@ -194,7 +188,7 @@ impl Training<'_> {
         weight: f64,
         epoch: u64,
     ) -> Result<Share> {
-        let item = &self.prepared.items[example.item];
+        let item = &self.prepared.get(example.item)?;
         let epoch = u32::try_from(epoch).unwrap_or(u32::MAX);
         let images = images_of(self.vlm, self.prepared, item, self.recipe, self.seed, epoch)?;
         let dropout = (adapter.dropout() > 0.0).then(|| DropoutKey {
@@ -241,7 +235,7 @@ impl Training<'_> {
             .iter()
             .take(proof::EXAMPLES)
             .map(|example| {
-                let item = &self.prepared.items[example.item];
+                let item = &self.prepared.get(example.item)?;
                 Ok((example, images_of(self.vlm, self.prepared, item, self.recipe, self.seed, 0)?))
             })
             .collect::<Result<Vec<_>>>()?;
