@@ -7,6 +7,7 @@ pub mod error;
 pub mod evaluation;
 pub mod generation;
 pub mod io;
+pub mod kernels;
 pub mod memory;
 pub mod model;
 pub mod scoring;

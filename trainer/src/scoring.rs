@@ -17,7 +17,8 @@ use crate::io::adapter::write_safetensors;
 use crate::io::atomic;
 use crate::model::lora::LoraAdapter;
 use crate::stages::Vlm;
-use crate::training::step::{Branches, response_log_probs};
+use crate::training::Branches;
+use crate::training::step::response_log_probs;
 
 /// A line of the input.
 #[derive(Debug, Clone, Deserialize)]

@@ -14,13 +14,16 @@ use stic_contract::recipe::{Dpo, DpoLoss, Reference, RejectedTerm, Sampling};
 use stic_trainer::algorithm::draw::Draw;
 use stic_trainer::data::anyres::Geometry;
 use stic_trainer::data::processor::PixelValues;
-use stic_trainer::generation::Generator;
+use stic_trainer::error::Result;
+use stic_trainer::generation::{Generated, Generator, Request, Requests};
 use stic_trainer::io::adapter;
 use stic_trainer::io::stop::Stop;
-use stic_trainer::model::Llava;
+use stic_trainer::model::language::Limits;
 use stic_trainer::model::lora::LoraAdapter;
+use stic_trainer::model::{Gradients, Llava};
 use stic_trainer::training::adamw::AdamW;
-use stic_trainer::training::step::{Branches, Policies, preference_step, response_log_probs};
+use stic_trainer::training::step::{preference_step, reference_log_probs, response_log_probs};
+use stic_trainer::training::{Branches, Pair};
 
 const FEATURES_AND_LOGITS: f32 = 1e-4;
 const LOSS: f64 = 1e-5;
@@ -145,6 +148,22 @@ fn logits_equal_transformers() {
     }
 }
 
+/// One request, and its response.
+struct Single(Option<Request<()>>, Option<Generated>);
+
+impl Requests for Single {
+    type Ticket = ();
+
+    fn next(&mut self) -> Result<Option<Request<()>>> {
+        Ok(self.0.take())
+    }
+
+    fn answered(&mut self, (): (), response: Generated) -> Result<()> {
+        self.1 = Some(response);
+        Ok(())
+    }
+}
+
 #[test]
 fn greedy_tokens_equal_transformers() {
     for fixture in Fixture::all() {
@@ -153,9 +172,11 @@ fn greedy_tokens_equal_transformers() {
         let generator = Generator::new(&fixture.model, None, &[2], Stop::default());
         let sampling =
             Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens: expected.len() as u32 };
-        let shared = generator.read_image(&prompt, Some(&fixture.features())).unwrap();
-        let mut draw = Draw::new(0, "item", "test");
-        let found = generator.respond(&prompt, shared.as_ref(), &sampling, &mut draw).unwrap();
+        let prefix = generator.read_image(&prompt, Some(&fixture.features())).unwrap();
+        let draw = Draw::new(0, "item", "test");
+        let mut single = Single(Some(Request { ticket: (), prompt, prefix, sampling, draw }), None);
+        generator.write(1, &mut single).unwrap();
+        let found = single.1.unwrap();
         assert_eq!(found.tokens, expected, "{}", fixture.name);
     }
 }
@@ -182,15 +203,27 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
     for fixture in Fixture::all() {
         let (prompt, chosen, rejected) = (fixture.ids("prompt"), fixture.ids("yw"), fixture.ids("yl"));
         let features = fixture.features();
-        let both: [&[u32]; 2] = [&chosen, &rejected];
-        let branches = Branches { prompt: &prompt, features: Some(&features), responses: &both };
         let adapter = fixture.adapter();
-        let policies = Policies { policy: &adapter, reference: None };
-        // Shared prefix, and one pass for each response: the loss is the same.
+        // Shared prefix, and a prefix for each response: the loss is the same.
         for rejected_features in [None, Some(&features)] {
-            let (loss, _, mut gradients) =
-                preference_step(&fixture.model, &branches, rejected_features, policies, &STIC, 1.0, None)
-                    .unwrap();
+            let responses: [&[u32]; 2] = [&chosen, &rejected];
+            let pair = Pair { prompt: &prompt, features: Some(&features), rejected_features, responses };
+            let stop = Stop::default();
+            let model = &fixture.model;
+            let known = reference_log_probs(model, &pair, None, STIC.rejected_term, &stop).unwrap();
+            let limits = Limits { stop: &stop, graph_bytes: 0 };
+            let mut gradients = Gradients::default();
+            let losses = preference_step(
+                model,
+                &[(pair, known)],
+                (&adapter).into(),
+                &STIC,
+                1.0,
+                limits,
+                &mut gradients,
+            )
+            .unwrap();
+            let loss = losses[0].0;
             let expected = f64::from(fixture.floats("loss")[0]);
             assert!(
                 (loss.loss - expected).abs() <= LOSS,
@@ -224,7 +257,7 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
 
 /// Adam divides a gradient by its own size: where that is near zero, its rounding decides the step, so those
 /// elements prove nothing and are left out.
-fn check_step(fixture: &Fixture, adapter: &LoraAdapter, gradients: &stic_trainer::model::Gradients) {
+fn check_step(fixture: &Fixture, adapter: &LoraAdapter, gradients: &Gradients) {
     let mut optimizer = AdamW::new(adapter.named_vars(), 0.0).unwrap();
     optimizer.step(gradients, 1e-2).unwrap();
     for (name, var) in adapter.named_vars() {

@@ -42,12 +42,41 @@ pub(crate) struct StepArgs {
     /// The index of a sharded step.
     #[arg(long, value_name = "N", default_value_t = 0, env = "JOB_COMPLETION_INDEX")]
     pub shard_index: u32,
+    /// Write this many responses at once; 0 for as many as memory holds. It changes no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub responses_at_once: usize,
     /// Write the result there: the termination message of a pod.
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
     /// Serve progress there over HTTP while the step runs: /progress and /metrics.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub serve: Option<SocketAddr>,
+    /// What training keeps in memory of the forward pass. Changes no result.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub activation_checkpointing: ActivationCheckpointing,
+}
+
+/// What is kept of the forward pass for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationCheckpointing {
+    /// All: the fastest, and the largest.
+    None,
+    /// The input of every layer: each is computed twice.
+    EveryLayer,
+    /// As much as there is memory for.
+    Auto,
+}
+
+impl From<ActivationCheckpointing>
+    for stic_trainer::training::activation_checkpointing::ActivationCheckpointing
+{
+    fn from(policy: ActivationCheckpointing) -> Self {
+        match policy {
+            ActivationCheckpointing::None => Self::None,
+            ActivationCheckpointing::EveryLayer => Self::EveryLayer,
+            ActivationCheckpointing::Auto => Self::Auto,
+        }
+    }
 }
 
 /// How the model's prompts are wrapped.

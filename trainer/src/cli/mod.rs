@@ -68,8 +68,14 @@ fn step(args: &StepArgs) -> Result<()> {
         let bound = serve(address, board.clone())?;
         tracing::info!(address = %bound, "serves progress");
     }
-    let context =
-        StepContext { volumes: Volumes::new(args.volumes.clone()), shard: args.shard_index, stop, board };
+    let context = StepContext {
+        volumes: Volumes::new(args.volumes.clone()),
+        shard: args.shard_index,
+        responses_at_once: args.responses_at_once,
+        stop,
+        board,
+        activation_checkpointing: args.activation_checkpointing.into(),
+    };
     let ended = stages::run(&config, &context);
     let result = match &ended {
         Ok(result) => result.clone(),

@@ -7,25 +7,21 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stic_contract::Digest;
-use stic_contract::prompts::{DESCRIBE_AND_RESPOND, INFUSION};
-use stic_contract::recipe::Sampling;
 
+use super::answers::{Asked, Said, Speaker, said_id};
 use super::intervals::{Estimate, mean, paired_difference};
 use super::phrases;
-use crate::algorithm::draw::Draw;
-use crate::algorithm::infusion::infuse;
 use crate::data::encode::Encoder;
 use crate::data::image::{self, Limits};
 use crate::data::images_dir;
 use crate::data::jsonl;
-use crate::data::template::Turn;
 use crate::error::{Error, Result};
-use crate::generation::Generator;
 use crate::io::atomic;
-use crate::io::journal::{self, Journal, Row};
+use crate::io::journal::{self, Journal};
 use crate::io::stop::Stop;
 use crate::model::lora::LoraAdapter;
-use crate::stages::{Vlm, pool};
+use crate::stages::Vlm;
+use crate::stages::desk::Desk;
 
 /// A line of the questions.
 #[derive(Debug, Clone, Deserialize)]
@@ -49,23 +45,6 @@ pub struct Scene {
     pub image: String,
     /// What is in it, with multiplicity.
     pub phrases: Vec<String>,
-}
-
-/// What one policy said of one image.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Said {
-    id: String,
-    policy: String,
-    image: String,
-    description: String,
-    /// By question: (id, direct answer, answer after its own description).
-    answers: Vec<(String, String, String)>,
-}
-
-impl Row for Said {
-    fn id(&self) -> &str {
-        &self.id
-    }
 }
 
 /// What every policy is evaluated under.
@@ -150,6 +129,8 @@ impl Benchmark {
             Ok(())
         })?;
         let by_image = self.by_image();
+        let Conditions { vlm, encoder, images, max_description_tokens } = conditions;
+        let at_once = vlm.responses_at_once(0, max_description_tokens);
         for (policy, adapter) in policies {
             let todo: Vec<(&str, &Vec<&Question>)> = by_image
                 .iter()
@@ -157,16 +138,14 @@ impl Benchmark {
                 .map(|(image, questions)| (*image, questions))
                 .collect();
             tracing::info!(policy, images = todo.len(), "evaluates");
-            let reader = Reader { conditions, adapter: adapter.as_ref(), stop };
-            pool::for_each(
-                &todo,
-                pool::workers(conditions.vlm.device()),
-                |(image, questions)| {
-                    stop.check()?;
-                    reader.say(policy, image, questions)
-                },
-                |_, said| log.append(&said),
-            )?;
+            let desk = Desk { vlm, adapter: adapter.as_ref(), encoder, seed: 0, at_once, stop };
+            let items = todo.into_iter().map(|(image, questions)| {
+                let path = images_dir::resolve(images, image)?;
+                let opened = image::open(&path, &Limits::default())
+                    .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
+                Ok((Asked { image, questions }, opened))
+            });
+            desk.write(&Speaker { policy, max_description_tokens }, items, |said| log.append(&said))?;
         }
         let said: BTreeMap<String, Said> = journal::read::<Said>(&path)?
             .map(|said| said.map(|said| (said.id.clone(), said)))
@@ -271,55 +250,6 @@ impl Benchmark {
         );
         text
     }
-}
-
-struct Reader<'a> {
-    conditions: Conditions<'a>,
-    adapter: Option<&'a LoraAdapter>,
-    stop: &'a Stop,
-}
-
-/// An answer of a benchmark is a word or two.
-const MAX_ANSWER_TOKENS: u32 = 16;
-
-impl Reader<'_> {
-    fn say(&self, policy: &str, relative: &str, questions: &[&Question]) -> Result<Said> {
-        let Conditions { vlm, encoder, images, max_description_tokens } = self.conditions;
-        let path = images_dir::resolve(images, relative)?;
-        let image = image::open(&path, &Limits::default())
-            .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
-        let seen = vlm.see(&image)?;
-        let generator =
-            Generator::new(&vlm.model, self.adapter, encoder.tokenizer.eos_ids(), self.stop.clone());
-        let encode = |text: &str| encoder.encode_prompt(&[Turn::user_with_image(text)], Some(seen.tokens));
-        let shared = generator.read_image(&encode(DESCRIBE_AND_RESPOND)?.ids, Some(&seen.features))?;
-        let ask = |text: &str, max_new_tokens: u32| -> Result<String> {
-            let greedy = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens };
-            let mut draw = Draw::new(0, relative, "greedy");
-            let response = generator.respond(&encode(text)?.ids, shared.as_ref(), &greedy, &mut draw)?;
-            Ok(encoder.tokenizer.decode(&response.tokens, true)?.trim().to_owned())
-        };
-        let description = ask(DESCRIBE_AND_RESPOND, max_description_tokens)?;
-        let answers = questions
-            .iter()
-            .map(|question| {
-                let infused = infuse(INFUSION, &description, &question.question);
-                let direct = ask(&question.question, MAX_ANSWER_TOKENS)?;
-                Ok((question.id.clone(), direct, ask(&infused, MAX_ANSWER_TOKENS)?))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Said {
-            id: said_id(policy, relative),
-            policy: policy.to_owned(),
-            image: relative.to_owned(),
-            description,
-            answers,
-        })
-    }
-}
-
-fn said_id(policy: &str, image: &str) -> String {
-    format!("{policy} {image}")
 }
 
 fn is_right(answer: &str, expected: &str) -> bool {

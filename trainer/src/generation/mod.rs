@@ -1,18 +1,23 @@
 //! Autoregressive generation with a key-value cache.
 //!
-//! All prompts on one image share the cache of what they have in common up to the image's end. The split is made
-//! even for a single prompt: a response has the same bits whichever of its siblings were computed with it.
+//! All prompts on one image share the cache of what they have in common up to the image's end. Each image, and what
+//! follows it in each prompt, is read by itself, even for a single prompt; only the tokens that are written are computed
+//! in batches, and there no row knows of the others. So a response has the same bits whatever was written beside it.
+
+mod at_once;
+mod batch;
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
-use stic_contract::recipe::Sampling;
 
-use crate::algorithm::draw::Draw;
-use crate::algorithm::sampling::next_token;
-use crate::error::{Error, Result};
+pub use self::at_once::{Footprint, Largest, responses_at_once};
+pub use self::batch::{Request, Requests};
+use crate::error::Result;
 use crate::io::stop::Stop;
+use crate::model::Llava;
 use crate::model::language::KvCache;
 use crate::model::lora::{Adapted, LoraAdapter};
-use crate::model::{Llava, Mode};
 
 /// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +36,16 @@ pub struct Generator<'a> {
     stop: Stop,
 }
 
-/// What the prompts on one image have in common, computed.
+/// What the prompts on one image have in common, computed. Clones share it; it lives as long as the last of them and the
+/// last response that goes on from it.
+#[derive(Debug, Clone)]
 pub struct SharedPrefix {
-    ids: Vec<u32>,
-    cache: KvCache,
+    ids: Arc<[u32]>,
+    cache: Arc<KvCache>,
 }
 
 impl<'a> Generator<'a> {
-    /// Responses end at any of `eos`; `stop` ends a response that is being written.
+    /// Responses end at any of `eos`; `stop` ends those that are being written.
     #[must_use]
     pub const fn new(model: &'a Llava, adapter: Option<&'a LoraAdapter>, eos: &'a [u32], stop: Stop) -> Self {
         Self { model, adapter, eos, stop }
@@ -55,58 +62,9 @@ impl<'a> Generator<'a> {
     pub fn read_image(&self, prompt: &[u32], features: Option<&Tensor>) -> Result<Option<SharedPrefix>> {
         let image = self.model.config().image_token_id;
         let Some(last) = prompt.iter().rposition(|id| *id == image) else { return Ok(None) };
-        let ids = prompt[..=last].to_vec();
+        let ids = &prompt[..=last];
         let mut cache = self.model.language.new_cache(ids.len());
-        self.model.language.forward_cached(&self.model.embed(&ids, features)?, &mut cache, self.adapted())?;
-        Ok(Some(SharedPrefix { ids, cache }))
-    }
-
-    /// A response to `prompt`, going on from `shared` where the prompt starts with it.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when prompt and response do not fit the model's positions, [`Error::Data`] for a prompt
-    /// that does not start as `shared` does.
-    pub fn respond(
-        &self,
-        prompt: &[u32],
-        shared: Option<&SharedPrefix>,
-        sampling: &Sampling,
-        draw: &mut Draw,
-    ) -> Result<Generated> {
-        let language = &self.model.language;
-        let limit = language.config().max_position_embeddings;
-        let capacity = (prompt.len() + sampling.max_new_tokens as usize).min(limit);
-        if prompt.len() >= limit {
-            return Err(Error::Data(format!(
-                "the prompt has {} tokens with its image and leaves no room for a response in the model's {limit}; shorten the prompt",
-                prompt.len()
-            )));
-        }
-        let (mut cache, rest) = match shared {
-            Some(shared) if prompt.len() > shared.ids.len() && prompt.starts_with(&shared.ids) => {
-                (shared.cache.fork(capacity)?, &prompt[shared.ids.len()..])
-            }
-            Some(_) => {
-                return Err(Error::Data("the prompt does not start as the image's other prompts do".into()));
-            }
-            None => (language.new_cache(capacity), prompt),
-        };
-        let mut hidden = language.forward_cached(&language.embed(rest)?, &mut cache, self.adapted())?;
-        let mut tokens = Vec::new();
-        while tokens.len() < sampling.max_new_tokens as usize && prompt.len() + tokens.len() < limit {
-            let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
-            let logits = language.logits(&last, Mode::Inference)?.squeeze(0)?.to_vec1::<f32>()?;
-            let token = next_token(&logits, sampling, draw);
-            tokens.push(token);
-            self.stop.check()?;
-            if self.eos.contains(&token) {
-                return Ok(Generated { tokens, finished: true });
-            }
-            if cache.len() == capacity {
-                break;
-            }
-            hidden = language.forward_cached(&language.embed(&[token])?, &mut cache, self.adapted())?;
-        }
-        Ok(Generated { tokens, finished: false })
+        self.model.language.forward_cached(&self.model.embed(ids, features)?, &mut cache, self.adapted())?;
+        Ok(Some(SharedPrefix { ids: ids.into(), cache: Arc::new(cache) }))
     }
 }

@@ -35,6 +35,10 @@ struct Facts {
 #[derive(Debug)]
 pub struct States {
     dir: PathBuf,
+    /// Steps in all.
+    total: u64,
+    /// Steps between two states.
+    every: u32,
     /// The steps of those that are whole, ascending.
     whole: Vec<u64>,
     /// Those that cannot be used. They stay until a newer one is whole.
@@ -42,13 +46,14 @@ pub struct States {
 }
 
 impl States {
-    /// Looks through the states in `dir` and puts `optimizer` into the newest that is whole; a state that is not is
-    /// passed over with a warning. Where none is, the optimizer stays as it is.
+    /// Looks through the states in `dir`, of a training of `total` steps that is saved every so many, and puts
+    /// `optimizer` into the newest that is whole; a state that is not is passed over with a warning. Where none is, the
+    /// optimizer stays as it is.
     ///
     /// # Errors
     /// [`Error::Storage`] where the disk cannot be read.
-    pub fn open(dir: &Path, optimizer: &mut AdamW, device: &Device) -> Result<Self> {
-        let mut states = Self { dir: dir.to_owned(), whole: Vec::new(), damaged: Vec::new() };
+    pub fn open(dir: &Path, total: u64, every: u32, optimizer: &mut AdamW, device: &Device) -> Result<Self> {
+        let mut states = Self { dir: dir.to_owned(), total, every, whole: Vec::new(), damaged: Vec::new() };
         let found = found_in(dir)?;
         for (step, place) in found.iter().rev() {
             match restore(place, *step, optimizer, device) {
@@ -74,12 +79,22 @@ impl States {
         Ok(states)
     }
 
+    /// Whether [`States::keep`] would save now.
+    #[must_use]
+    pub fn is_due(&self, optimizer: &AdamW, interrupted: bool) -> bool {
+        self.actions(optimizer, interrupted).contains(&Action::Save)
+    }
+
+    fn actions(&self, optimizer: &AdamW, interrupted: bool) -> Vec<Action> {
+        after(optimizer.steps(), self.total, self.every, interrupted, &self.whole)
+    }
+
     /// Saves and deletes as [`after`] says. A state is deleted once a newer one is on the disk.
     ///
     /// # Errors
     /// [`Error::Storage`]; the older states are then still there.
-    pub fn keep(&mut self, optimizer: &AdamW, total: u64, every: u32, interrupted: bool) -> Result<()> {
-        for action in after(optimizer.steps(), total, every, interrupted, &self.whole) {
+    pub fn keep(&mut self, optimizer: &AdamW, interrupted: bool) -> Result<()> {
+        for action in self.actions(optimizer, interrupted) {
             match action {
                 Action::Save => self.save(optimizer)?,
                 Action::Delete(step) => {
@@ -223,11 +238,11 @@ mod tests {
     /// Trains to step `to`, states every 2 steps of 20.
     fn train(dir: &Path, to: u64) -> (AdamW, u64) {
         let mut optimizer = optimizer(2);
-        let mut states = States::open(dir, &mut optimizer, &DEVICE).expect("opens");
+        let mut states = States::open(dir, 20, 2, &mut optimizer, &DEVICE).expect("opens");
         let from = optimizer.steps();
         while optimizer.steps() < to {
             step(&mut optimizer);
-            states.keep(&optimizer, 20, 2, false).expect("kept");
+            states.keep(&optimizer, false).expect("kept");
         }
         (optimizer, from)
     }
@@ -291,11 +306,11 @@ mod tests {
     fn asked_to_stop_it_saves_where_it_is() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut optimizer = optimizer(2);
-        let mut states = States::open(dir.path(), &mut optimizer, &DEVICE).expect("opens");
-        states.keep(&optimizer, 20, 2, true).expect("nothing to save");
+        let mut states = States::open(dir.path(), 20, 2, &mut optimizer, &DEVICE).expect("opens");
+        states.keep(&optimizer, true).expect("nothing to save");
         assert!(names(dir.path()).is_empty());
         step(&mut optimizer);
-        states.keep(&optimizer, 20, 2, true).expect("saved");
+        states.keep(&optimizer, true).expect("saved");
         assert_eq!(names(dir.path()), ["state-00000001"]);
     }
 }

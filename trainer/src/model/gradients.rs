@@ -28,7 +28,8 @@ impl Gradients {
         self.by_name.iter().map(|(name, gradient)| (name.as_str(), gradient))
     }
 
-    /// Adds what `found` holds for the pairs of one layer.
+    /// Adds what `found` holds for the pairs of one layer. Callers add in one order, whoever computed what, so that the
+    /// sum is one and the same.
     ///
     /// # Errors
     /// A trainable tensor without a gradient: an operation in between has none, which candle does not say.
@@ -44,15 +45,6 @@ impl Gradients {
             }
         }
         Ok(())
-    }
-
-    /// Adds another item's gradients. Callers add in the order of items, so the sum is one and the same however
-    /// many threads computed its terms.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
-    pub fn add(&mut self, other: &Self) -> Result<()> {
-        other.by_name.iter().try_for_each(|(name, gradient)| self.add_one(name.clone(), gradient))
     }
 
     fn add_one(&mut self, name: String, gradient: &Tensor) -> Result<()> {

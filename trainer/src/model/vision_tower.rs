@@ -3,12 +3,13 @@
 
 use candle_core::{D, Result as TensorResult, Tensor};
 use candle_nn::Module;
-use candle_nn::ops::{layer_norm, softmax_last_dim};
+use candle_nn::ops::layer_norm;
 
 use super::config::VisionConfig;
 use super::linear::FrozenLinear;
 use super::weights::Weights;
 use crate::error::{Error, Result};
+use crate::kernels::attention::{Heads, bidirectional};
 
 pub(super) struct VisionTower {
     patch_embedding: candle_nn::Conv2d,
@@ -160,16 +161,9 @@ impl Layer {
     }
 
     fn attention(&self, xs: &Tensor) -> TensorResult<Tensor> {
-        let (crops, tokens, hidden) = xs.dims3()?;
-        let head_dim = hidden / self.heads;
-        let split = |ys: Tensor| -> TensorResult<Tensor> {
-            ys.reshape((crops, tokens, self.heads, head_dim))?.transpose(1, 2)?.contiguous()
-        };
-        let q = split(self.q.forward(xs)?)?;
-        let k = split(self.k.forward(xs)?)?;
-        let v = split(self.v.forward(xs)?)?;
-        let scores = (q.matmul(&k.t()?)? * (head_dim as f64).powf(-0.5))?;
-        let mixed = softmax_last_dim(&scores)?.matmul(&v)?;
-        self.out.forward(&mixed.transpose(1, 2)?.reshape((crops, tokens, hidden))?)
+        let head_dim = xs.dim(D::Minus1)? / self.heads;
+        let heads = Heads { queries: self.heads, keys: self.heads, dim: head_dim };
+        let (q, k, v) = (self.q.forward(xs)?, self.k.forward(xs)?, self.v.forward(xs)?);
+        self.out.forward(&bidirectional(heads, (&q, &k, &v))?)
     }
 }

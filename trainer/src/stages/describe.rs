@@ -1,12 +1,15 @@
 //! `describe`: a description of the image of each instruction (Algorithm 2).
 
 use stic_contract::config::{DataRecipe, Describe, RunConfig};
+use stic_contract::recipe::DescriptionRecipe;
 use stic_contract::{ArtifactKind, StepResult};
 
 use super::StepContext;
-use super::rows::DescriptionRow;
+use super::desk::{Ask, Desk, Maker, Sight, required};
+use super::items::Item;
+use super::prompts::draw_prompt;
+use super::rows::{DescriptionRow, ResponseRecord};
 use super::shards::{WritingTask, write_shard};
-use super::writer::{Request, draw_prompt};
 use crate::error::Result;
 use crate::io::artifact::Output;
 use crate::io::progress::Reporter;
@@ -31,19 +34,36 @@ pub(super) fn run(
         precision: task.precision,
         shards: task.shards,
     };
-    write_shard(&writing, config, context, output, reporter, |desk, item, image| {
-        let seen = desk.vlm.see(image)?;
-        let request = Request {
-            item: &item.id,
-            prompt: draw_prompt(&task.recipe.prompts, config.seed, &item.id, "description-prompt"),
+    let maker = DescriptionMaker { recipe: &task.recipe, seed: config.seed };
+    write_shard(&writing, config, context, output, reporter, &maker)
+}
+
+struct DescriptionMaker<'a> {
+    recipe: &'a DescriptionRecipe,
+    seed: u64,
+}
+
+impl Maker for DescriptionMaker<'_> {
+    type Item = Item;
+    type Row = DescriptionRow;
+
+    fn key<'i>(&self, item: &'i Item) -> &'i str {
+        &item.id
+    }
+
+    fn plan(&self, desk: &Desk<'_>, item: &Item, image: &::image::RgbImage) -> Result<Vec<Sight>> {
+        let ask = Ask {
+            prompt: draw_prompt(&self.recipe.prompts, self.seed, &item.id, "description-prompt").to_owned(),
             purpose: "description",
-            corruption: None,
+            sampling: self.recipe.sampling,
             tokens_before_in_training: 0,
         };
-        Ok(DescriptionRow {
-            id: item.id.clone(),
-            image: item.image.clone(),
-            description: desk.writer.respond(&desk.writer.read(&seen)?, request)?,
-        })
-    })
+        let pixels = desk.vlm.checked.processor.preprocess(image)?;
+        Ok(vec![Sight { pixels, corruption: None, asks: vec![ask] }])
+    }
+
+    fn row(&self, _: &Desk<'_>, item: Item, written: Vec<ResponseRecord>) -> Result<DescriptionRow> {
+        let description = required(written.into_iter().next(), &item.id)?;
+        Ok(DescriptionRow { id: item.id, image: item.image, description })
+    }
 }

@@ -10,8 +10,10 @@ use crate::algorithm::corruption::add_noise;
 use crate::algorithm::draw::Draw;
 use crate::algorithm::infusion::infuse;
 use crate::data::encode::Encoder;
+use crate::data::processor::PixelValues;
 use crate::data::template::{Role, Turn};
 use crate::error::{Error, Result};
+use crate::training::{Pair, Supervised};
 
 /// One example as token ids.
 #[derive(Debug, Clone)]
@@ -21,6 +23,29 @@ pub(super) struct Example {
     /// The item's id.
     pub id: String,
     pub tokens: Tokens,
+}
+
+impl Example {
+    /// As preference training takes it.
+    pub(super) fn pair<'a>(&'a self, images: &'a ExampleImages) -> Result<Pair<'a>> {
+        let Tokens::Pair { prompt, chosen, rejected } = &self.tokens else { return Err(other_objective()) };
+        Ok(Pair {
+            prompt,
+            features: images.clean.as_ref(),
+            rejected_features: images.noisy.as_ref(),
+            responses: [chosen, rejected],
+        })
+    }
+
+    /// As supervised training takes it.
+    pub(super) fn supervised<'a>(&'a self, images: &'a ExampleImages) -> Result<Supervised<'a>> {
+        let Tokens::Conversation { ids, learned } = &self.tokens else { return Err(other_objective()) };
+        Ok(Supervised { ids, features: images.clean.as_ref(), learned })
+    }
+}
+
+fn other_objective() -> Error {
+    Error::Config("training.objective: is not that of the prepared examples".into())
 }
 
 #[derive(Debug, Clone)]
@@ -170,6 +195,14 @@ pub(super) fn conversation(item: &Item, infusion: Option<&str>, description: &st
         .collect()
 }
 
+/// The pixel values of an example's image; none of an example without one.
+#[derive(Debug)]
+pub(super) struct ExamplePixels {
+    clean: Option<PixelValues>,
+    /// POVID's: the image of the rejected response.
+    noisy: Option<PixelValues>,
+}
+
 /// The image features of an example.
 pub(super) struct ExampleImages {
     pub clean: Option<Tensor>,
@@ -177,32 +210,42 @@ pub(super) struct ExampleImages {
     pub noisy: Option<Tensor>,
 }
 
-/// Reads and encodes an example's image.
-pub(super) fn images_of(
-    vlm: &Vlm,
-    prepared: &PreparedItems,
-    item: &Item,
-    recipe: &TrainRecipe,
-    seed: u64,
-    epoch: u32,
-) -> Result<ExampleImages> {
-    if !recipe.with_image {
-        return Ok(ExampleImages { clean: None, noisy: None });
-    }
-    let pixels = vlm.checked.processor.preprocess(&prepared.open_image(item)?)?;
-    let clean = vlm.see_pixels(&pixels)?.features;
-    let steps = match &recipe.objective {
-        Objective::Dpo(dpo) => dpo.rejected_image_noise_steps,
-        Objective::Sft { .. } => None,
-    };
-    let noisy = match steps {
-        Some(steps) => {
-            let mut noisy = pixels;
+impl ExamplePixels {
+    /// Reads an item's image; no tensor is computed.
+    pub(super) fn read(
+        vlm: &Vlm,
+        prepared: &PreparedItems,
+        item: &Item,
+        recipe: &TrainRecipe,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<Self> {
+        if !recipe.with_image {
+            return Ok(Self { clean: None, noisy: None });
+        }
+        let clean = vlm.checked.processor.preprocess(&prepared.open_image(item)?)?;
+        let noisy = noise_steps(recipe).map(|steps| {
+            let mut noisy = clean.clone();
             let mut draw = Draw::new(seed, &item.id, &format!("training-noise {epoch}"));
             add_noise(&mut noisy, steps, &mut draw);
-            Some(vlm.see_pixels(&noisy)?.features)
-        }
-        None => None,
-    };
-    Ok(ExampleImages { clean: Some(clean), noisy })
+            noisy
+        });
+        Ok(Self { clean: Some(clean), noisy })
+    }
+
+    /// What the model sees.
+    pub(super) fn see(&self, vlm: &Vlm) -> Result<ExampleImages> {
+        let see = |pixels: &Option<PixelValues>| -> Result<Option<Tensor>> {
+            Ok(pixels.as_ref().map(|pixels| vlm.see_pixels(pixels)).transpose()?.map(|seen| seen.features))
+        };
+        Ok(ExampleImages { clean: see(&self.clean)?, noisy: see(&self.noisy)? })
+    }
+}
+
+/// How noisy the image of the rejected response is, where it is another than that of the chosen one.
+pub(super) const fn noise_steps(recipe: &TrainRecipe) -> Option<u32> {
+    match &recipe.objective {
+        Objective::Dpo(dpo) if recipe.with_image => dpo.rejected_image_noise_steps,
+        Objective::Dpo(_) | Objective::Sft { .. } => None,
+    }
 }

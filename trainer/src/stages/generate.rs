@@ -6,14 +6,15 @@ use stic_contract::recipe::{Negatives, PreferenceRecipe, PreferenceSource};
 use stic_contract::{ArtifactKind, StepResult};
 
 use super::StepContext;
-use super::items::Item;
+use super::desk::{Ask, Desk, Maker, Sight, required};
+use super::items::{GivenPair, Item};
+use super::prompts::{draw_prompt, prompt_tokens};
 use super::rows::{PreferenceRow, ResponseRecord};
-use super::shards::{Desk, WritingTask, write_shard};
-use super::vlm::SeenImage;
-use super::writer::{ReadImage, Request, draw_prompt, prompt_tokens};
+use super::shards::{WritingTask, write_shard};
 use crate::algorithm::corruption::{Applied, add_noise};
 use crate::algorithm::draw::Draw;
-use crate::data::template::{Role, Turn};
+use crate::data::processor::PixelValues;
+use crate::data::template::Turn;
 use crate::error::{Error, Result};
 use crate::io::artifact::Output;
 use crate::io::progress::Reporter;
@@ -38,13 +39,17 @@ pub(super) fn run(
         precision: task.precision,
         shards: task.shards,
     };
-    write_shard(&writing, config, context, output, reporter, |desk, item, image| {
-        PairMaker { desk, recipe: &task.recipe, seed: config.seed }.make(item, image)
-    })
+    write_shard(
+        &writing,
+        config,
+        context,
+        output,
+        reporter,
+        &PairMaker { recipe: &task.recipe, seed: config.seed },
+    )
 }
 
 struct PairMaker<'a> {
-    desk: &'a Desk<'a>,
     recipe: &'a PreferenceRecipe,
     seed: u64,
 }
@@ -56,64 +61,94 @@ enum Negative {
     Corrupted,
 }
 
-impl PairMaker<'_> {
-    fn make(&self, item: &Item, image: &::image::RgbImage) -> Result<PreferenceRow> {
-        let row = |prompt: &str, chosen, rejected| PreferenceRow {
-            id: item.id.clone(),
-            image: item.image.clone(),
-            prompt: prompt.to_owned(),
-            chosen,
-            rejected,
+impl Maker for PairMaker<'_> {
+    type Item = Item;
+    type Row = PreferenceRow;
+
+    fn key<'i>(&self, item: &'i Item) -> &'i str {
+        &item.id
+    }
+
+    fn plan(&self, desk: &Desk<'_>, item: &Item, image: &::image::RgbImage) -> Result<Vec<Sight>> {
+        let trained_under = match self.recipe.source {
+            PreferenceSource::Generate => self.caption_prompt(item),
+            PreferenceSource::Instructions => exchange(item)?.0,
+            PreferenceSource::File => return Ok(Vec::new()),
         };
-        match self.recipe.source {
-            PreferenceSource::Generate => {
-                let prompt = draw_prompt(&self.recipe.caption_prompts, self.seed, &item.id, "caption-prompt");
-                let seen = self.desk.vlm.see(image)?;
-                let before = prompt_tokens(self.desk.encoder, prompt, Some(seen.tokens))?;
-                let read = self.desk.writer.read(&seen)?;
-                let chosen = self.desk.writer.respond(
-                    &read,
-                    Request {
-                        item: &item.id,
-                        prompt: &self.recipe.well_curated_prompt,
-                        purpose: "chosen",
-                        corruption: None,
-                        tokens_before_in_training: before,
-                    },
-                )?;
-                Ok(row(prompt, chosen, self.rejected(item, image, &read, prompt, before)?))
+        let pixels = desk.vlm.checked.processor.preprocess(image)?;
+        let image_tokens = desk.vlm.checked.processor.image_tokens(pixels.original);
+        let tokens_before_in_training = prompt_tokens(desk.encoder, trained_under, Some(image_tokens))?;
+        let ask = |prompt: &str, purpose| Ask {
+            prompt: prompt.to_owned(),
+            purpose,
+            sampling: self.recipe.sampling,
+            tokens_before_in_training,
+        };
+        let mut clean = Sight { pixels, corruption: None, asks: Vec::new() };
+        if self.recipe.source == PreferenceSource::Instructions {
+            clean.asks.push(ask(trained_under, "own-answer"));
+            return Ok(vec![clean]);
+        }
+        clean.asks.push(ask(&self.recipe.well_curated_prompt, "chosen"));
+        match self.negative(&item.id) {
+            Negative::None => {}
+            Negative::Hallucination => {
+                let prompts = &self.recipe.hallucination_prompts;
+                let prompt = draw_prompt(prompts, self.seed, &item.id, "hallucination-prompt");
+                clean.asks.push(ask(prompt, "rejected"));
             }
-            PreferenceSource::File => {
-                let pair = item.pair.as_ref().ok_or_else(|| {
-                    Error::Data(format!(
-                        "item {:?} was prepared without its pair; run prepare again",
-                        item.id
-                    ))
-                })?;
-                let chosen = self.given(&pair.prompt, &pair.chosen)?;
-                let rejected = self.given(&pair.prompt, &pair.rejected)?;
-                Ok(row(&pair.prompt, chosen, Some(rejected)))
+            // The released code never corrupts: its profile lists no corruption, and the rejected response is a
+            // plain one.
+            Negative::Corrupted if self.recipe.corruptions.is_empty() => {
+                clean.asks.push(ask(trained_under, "rejected"));
             }
-            PreferenceSource::Instructions => {
-                let [question, answer, ..] = item.conversation.as_slice() else {
-                    return Err(Error::Data(format!("item {:?} has no question and answer", item.id)));
-                };
-                let chosen = self.given(question.text(), answer.text())?;
-                let seen = self.desk.vlm.see(image)?;
-                let before = prompt_tokens(self.desk.encoder, question.text(), Some(seen.tokens))?;
-                let own = self.desk.writer.respond(
-                    &self.desk.writer.read(&seen)?,
-                    Request {
-                        item: &item.id,
-                        prompt: question.text(),
-                        purpose: "own-answer",
-                        corruption: None,
-                        tokens_before_in_training: before,
-                    },
-                )?;
-                Ok(row(question.text(), chosen, Some(own)))
+            Negative::Corrupted => {
+                let (pixels, applied) = self.corrupt(desk, item, image)?;
+                let asks = vec![ask(trained_under, "rejected")];
+                return Ok(vec![clean, Sight { pixels, corruption: Some(applied), asks }]);
             }
         }
+        Ok(vec![clean])
+    }
+
+    fn row(&self, desk: &Desk<'_>, item: Item, written: Vec<ResponseRecord>) -> Result<PreferenceRow> {
+        let mut written = written.into_iter();
+        let (prompt, chosen, rejected) = match self.recipe.source {
+            PreferenceSource::Generate => {
+                (self.caption_prompt(&item).to_owned(), required(written.next(), &item.id)?, written.next())
+            }
+            PreferenceSource::Instructions => {
+                let (question, answer) = exchange(&item)?;
+                (question.to_owned(), self.given(desk, question, answer)?, written.next())
+            }
+            PreferenceSource::File => {
+                let GivenPair { prompt, chosen, rejected } = pair(&item)?;
+                let given = |response| self.given(desk, prompt, response);
+                (prompt.clone(), given(chosen)?, Some(given(rejected)?))
+            }
+        };
+        Ok(PreferenceRow { id: item.id, image: item.image, prompt, chosen, rejected })
+    }
+}
+
+fn pair(item: &Item) -> Result<&GivenPair> {
+    item.pair.as_ref().ok_or_else(|| {
+        Error::Data(format!("item {:?} was prepared without its pair; run prepare again", item.id))
+    })
+}
+
+/// The item's question and its answer.
+fn exchange(item: &Item) -> Result<(&str, &str)> {
+    match item.conversation.as_slice() {
+        [question, answer, ..] => Ok((question.text(), answer.text())),
+        _ => Err(Error::Data(format!("item {:?} has no question and answer", item.id))),
+    }
+}
+
+impl PairMaker<'_> {
+    /// The prompt that the pair is trained under.
+    fn caption_prompt(&self, item: &Item) -> &str {
+        draw_prompt(&self.recipe.caption_prompts, self.seed, &item.id, "caption-prompt")
     }
 
     fn negative(&self, item: &str) -> Negative {
@@ -131,43 +166,13 @@ impl PairMaker<'_> {
         }
     }
 
-    fn rejected(
+    /// The image after a corruption drawn for the item, and what was done.
+    fn corrupt(
         &self,
+        desk: &Desk<'_>,
         item: &Item,
         image: &::image::RgbImage,
-        clean: &ReadImage,
-        prompt: &str,
-        before: usize,
-    ) -> Result<Option<ResponseRecord>> {
-        let request = |prompt, corruption| Request {
-            item: &item.id,
-            prompt,
-            purpose: "rejected",
-            corruption,
-            tokens_before_in_training: before,
-        };
-        match self.negative(&item.id) {
-            Negative::None => Ok(None),
-            Negative::Hallucination => {
-                let prompts = &self.recipe.hallucination_prompts;
-                let prompt = draw_prompt(prompts, self.seed, &item.id, "hallucination-prompt");
-                self.desk.writer.respond(clean, request(prompt, None)).map(Some)
-            }
-            // The released code never corrupts: its profile lists no corruption, and the rejected response is a
-            // plain one.
-            Negative::Corrupted if self.recipe.corruptions.is_empty() => {
-                self.desk.writer.respond(clean, request(prompt, None)).map(Some)
-            }
-            Negative::Corrupted => {
-                let (seen, applied) = self.corrupt(item, image)?;
-                let read = self.desk.writer.read(&seen)?;
-                self.desk.writer.respond(&read, request(prompt, Some(applied))).map(Some)
-            }
-        }
-    }
-
-    /// The image after a corruption drawn for the item, and what was done.
-    fn corrupt(&self, item: &Item, image: &::image::RgbImage) -> Result<(SeenImage, Value)> {
+    ) -> Result<(PixelValues, Value)> {
         let weights: Vec<u32> = self.recipe.corruptions.iter().map(|c| c.weight).collect();
         let kind = Draw::new(self.seed, &item.id, "corruption").weighted(&weights).ok_or_else(|| {
             Error::Config(
@@ -176,21 +181,18 @@ impl PairMaker<'_> {
         })?;
         let mut draw = Draw::new(self.seed, &item.id, "corruption-parameters");
         let applied = Applied::draw(&self.recipe.corruptions[kind].corruption, image.dimensions(), &mut draw);
-        let mut pixels = self.desk.vlm.checked.processor.preprocess(&applied.apply(image))?;
+        let mut pixels = desk.vlm.checked.processor.preprocess(&applied.apply(image))?;
         if let Some(steps) = applied.noise_steps() {
             add_noise(&mut pixels, steps, &mut draw);
         }
         let record = serde_json::to_value(applied).map_err(|e| Error::Data(e.to_string()))?;
-        Ok((self.desk.vlm.see_pixels(&pixels)?, record))
+        Ok((pixels, record))
     }
 
     /// A response that somebody else wrote, tokenised together with its prompt.
-    fn given(&self, prompt: &str, response: &str) -> Result<ResponseRecord> {
-        let turns = [
-            Turn::user_with_image(prompt),
-            Turn { role: Role::Assistant, text: response.to_owned(), image: false },
-        ];
-        let encoded = self.desk.encoder.encode_supervised(&turns, Some(1))?;
+    fn given(&self, desk: &Desk<'_>, prompt: &str, response: &str) -> Result<ResponseRecord> {
+        let turns = [Turn::user_with_image(prompt), Turn::assistant(response)];
+        let encoded = desk.encoder.encode_supervised(&turns, Some(1))?;
         let tokens = encoded.ids.iter().zip(&encoded.labels).filter_map(|(id, label)| label.then_some(*id));
         Ok(ResponseRecord {
             prompt: prompt.to_owned(),

@@ -127,16 +127,8 @@ impl PreparedItems {
         self.items.get(index)
     }
 
-    /// The items of shard `index` of `count`, every `count`-th one, and their indexes.
-    ///
-    /// # Errors
-    /// Each item may be an error of [`PreparedItems::get`].
-    pub fn share(&self, index: u32, count: u32) -> impl Iterator<Item = Result<(usize, Item)>> + '_ {
-        self.indexes(index, count).map(|index| Ok((index, self.get(index)?)))
-    }
-
-    /// The indexes of [`PreparedItems::share`].
-    pub fn indexes(&self, index: u32, count: u32) -> impl ExactSizeIterator<Item = usize> + use<> {
+    /// The indexes of the items of shard `index` of `count`: every `count`-th one.
+    pub fn share(&self, index: u32, count: u32) -> impl ExactSizeIterator<Item = usize> + use<> {
         (index as usize..self.len()).step_by(count.max(1) as usize)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stic_contract::Digest;
-use stic_contract::config::{DataRecipe, ModelInput};
+use stic_contract::config::{DataRecipe, ModelInput, Train};
 use stic_contract::recipe::{Precision, TrainRecipe};
 
 const TRAINER: &str = env!("CARGO_PKG_VERSION");
@@ -56,5 +56,23 @@ pub(super) fn adapter(
         "seed": seed,
         "precision": precision,
         "worldSize": 1,
+    })
+}
+
+/// Of the reference policy's log-probabilities.
+pub(super) fn references(task: &Train, data: &Digest) -> Value {
+    let TrainRecipe { objective, max_length, with_image, chat_template, .. } = &task.recipe;
+    json!({
+        "trainer": TRAINER,
+        "objective": objective,
+        "maxLength": max_length,
+        "withImage": with_image,
+        "chatTemplate": chat_template,
+        "model": task.model.digest,
+        "imageLayout": task.model.image_layout,
+        "adapter": task.adapter.as_ref().map(|adapter| &adapter.digest),
+        "data": data,
+        "items": task.items.digest,
+        "precision": task.precision,
     })
 }

@@ -2,20 +2,21 @@
 
 mod candidates;
 mod describe;
+pub(crate) mod desk;
 mod disk;
 mod examples;
 mod generate;
 mod items;
 mod keys;
 mod model_card;
-pub(crate) mod pool;
+mod pool;
 mod prepare;
+mod prompts;
 mod proof;
 mod rows;
 mod shards;
 mod train;
 mod vlm;
-mod writer;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ use crate::io::progress::Reporter;
 use crate::io::serve::Board;
 use crate::io::stop::Stop;
 use crate::io::volumes::Volumes;
+use crate::training::activation_checkpointing::ActivationCheckpointing;
 
 /// What a step is given beside its config.
 #[derive(Debug, Clone)]
@@ -43,10 +45,14 @@ pub struct StepContext {
     pub volumes: Volumes,
     /// Which shard of a sharded step.
     pub shard: u32,
+    /// How many responses are written at once; 0 for as many as memory holds. No result depends on it.
+    pub responses_at_once: usize,
     /// Whether it was asked to stop.
     pub stop: Stop,
     /// Where its progress is shown.
     pub board: Board,
+    /// What training keeps in memory.
+    pub activation_checkpointing: ActivationCheckpointing,
 }
 
 /// Reads a run config.

@@ -7,7 +7,8 @@ use super::examples::{Example, ExampleImages, Tokens};
 use crate::error::{Error, Result};
 use crate::model::Llava;
 use crate::model::lora::{Adapted, LoraAdapter};
-use crate::training::step::{Branches, response_log_probs};
+use crate::training::Branches;
+use crate::training::step::response_log_probs;
 
 /// How many examples are compared.
 pub(super) const EXAMPLES: usize = 4;

@@ -7,12 +7,11 @@ use stic_contract::recipe::{ChatTemplate, Precision, Sampling};
 use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, StepResult, VolumePath};
 
+use super::desk::{Desk, Maker};
 use super::disk::Need;
 use super::items::{Item, PreparedItems};
 use super::vlm::{Vlm, adapter_dir};
-use super::writer::Writer;
-use super::{StepContext, keys, pool};
-use crate::data::encode::Encoder;
+use super::{StepContext, keys};
 use crate::error::Result;
 use crate::io::artifact::Output;
 use crate::io::journal::{Journal, Row};
@@ -33,21 +32,14 @@ pub(super) struct WritingTask<'a> {
     pub shards: u32,
 }
 
-/// What a row is made with.
-pub(super) struct Desk<'a> {
-    pub vlm: &'a Vlm,
-    pub writer: &'a Writer<'a>,
-    pub encoder: &'a Encoder,
-}
-
-/// Makes a row of every item of the shard that no earlier attempt made.
-pub(super) fn write_shard<R: Row + Send>(
+/// Has a row made of every item of the shard that no earlier attempt made.
+pub(super) fn write_shard<M: Maker<Item = Item, Row: Row>>(
     task: &WritingTask<'_>,
     config: &RunConfig,
     context: &StepContext,
     output: &Output,
     reporter: &mut Reporter,
-    make: impl Fn(&Desk<'_>, &Item, &::image::RgbImage) -> Result<R> + Sync,
+    maker: &M,
 ) -> Result<StepResult> {
     let prepared = PreparedItems::open(&context.volumes, task.items, task.images)?;
     let key = keys::data(
@@ -60,16 +52,16 @@ pub(super) fn write_shard<R: Row + Send>(
     );
     let draft = output.begin_shards(task.kind, key)?;
     let mut done = vec![false; prepared.len()];
-    let mut journal = Journal::open::<R>(&shard_path(&draft.dir, context.shard), |id| {
+    let mut journal = Journal::open::<M::Row>(&shard_path(&draft.dir, context.shard), |id| {
         done[prepared.rows().index_of(id)?] = true;
         Ok(())
     })?;
-    let share = || prepared.indexes(context.shard, task.shards);
-    let total = share().len() as u64;
-    let todo: Vec<usize> = share().filter(|index| !done[*index]).collect();
-    Need::of_rows(&task.recipe, todo.len() as u64).require(config.step().as_str(), output.root())?;
-    reporter.begin(task.activity, "items", total - todo.len() as u64, total)?;
-    if !todo.is_empty() {
+    let share = || prepared.share(context.shard, task.shards);
+    let left = || share().filter(|index| !done[*index]);
+    let (total, todo) = (share().len() as u64, left().count() as u64);
+    Need::of_rows(&task.recipe, todo).require(config.step().as_str(), output.root())?;
+    reporter.begin(task.activity, "items", total - todo, total)?;
+    if todo > 0 {
         let dir = context.volumes.resolve(&task.model.location)?;
         let vlm = Vlm::load(&dir, task.model.image_layout, task.precision)?;
         let adapter = task
@@ -77,22 +69,23 @@ pub(super) fn write_shard<R: Row + Send>(
             .map(|reference| vlm.load_adapter(&adapter_dir(&context.volumes, reference)?))
             .transpose()?;
         let encoder = vlm.checked.encoder(task.chat_template)?;
-        let stop = &context.stop;
-        let writer = Writer::new(&vlm, adapter.as_ref(), &encoder, task.sampling, config.seed, stop.clone());
-        let desk = Desk { vlm: &vlm, writer: &writer, encoder: &encoder };
-        pool::for_each(
-            &todo,
-            pool::workers(vlm.device()),
-            |index| {
-                stop.check()?;
-                let item = prepared.get(*index)?;
-                make(&desk, &item, &prepared.open_image(&item)?)
-            },
-            |_, row| {
-                journal.append(&row)?;
-                reporter.advance(1)
-            },
-        )?;
+        let desk = Desk {
+            vlm: &vlm,
+            adapter: adapter.as_ref(),
+            encoder: &encoder,
+            seed: config.seed,
+            at_once: vlm.responses_at_once(context.responses_at_once, task.sampling.max_new_tokens),
+            stop: &context.stop,
+        };
+        let items = left().map(|index| {
+            let item = prepared.get(index)?;
+            let image = prepared.open_image(&item)?;
+            Ok((item, image))
+        });
+        desk.write(maker, items, |row| {
+            journal.append(&row)?;
+            reporter.advance(1)
+        })?;
     }
     Ok(StepResult {
         shards: Some(ShardSet { folder: draft.name().to_owned(), shards: task.shards }),

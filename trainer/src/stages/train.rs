@@ -1,5 +1,9 @@
 //! `train`: seals the data, trains a LoRA adapter on it, proves and publishes the adapter.
 
+mod batch;
+mod packs;
+mod read_ahead;
+mod references;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -9,11 +13,12 @@ use serde_json::json;
 use stic_contract::config::{RunConfig, RunKind, Train, TrainData};
 use stic_contract::recipe::Objective;
 use stic_contract::result::ItemCounts;
-use stic_contract::{Artifact, ArtifactKind, StepName, StepResult};
+use stic_contract::{Artifact, ArtifactKind, Digest, StepName, StepResult};
 
-use self::steps::Training;
+use self::references::References;
+use self::steps::{Places, Training};
 use super::disk::{self, Need};
-use super::examples::{Example, ExampleBuilder};
+use super::examples::{Example, ExampleBuilder, noise_steps};
 use super::items::{Item, PreparedItems};
 use super::model_card::{self, Card};
 use super::rows::{DescriptionRow, PreferenceRow};
@@ -84,16 +89,23 @@ pub(super) fn run(
     let training = Training {
         vlm: &vlm,
         prepared: &prepared,
+        examples: &examples,
         recipe: &task.recipe,
         seed: config.seed,
         start: start.as_ref(),
         context,
     };
-    let (trained, last) = training.run(&examples, &state_dir, &draft.dir, reporter)?;
+    let places = Places {
+        state: &state_dir,
+        draft: &draft.dir,
+        references: references(task, &data.digest, &state_dir),
+        reporter,
+    };
+    let (trained, last) = training.run(places)?;
 
     let base = task.model.location.path.rsplit('/').next().filter(|s| !s.is_empty()).unwrap_or("base");
     adapter::save(&trained, &draft.dir, base)?;
-    let proof = training.prove(&examples, &trained, &draft.dir)?;
+    let proof = training.prove(&trained, &draft.dir)?;
     let card = Card {
         config,
         task,
@@ -106,8 +118,7 @@ pub(super) fn run(
         last: &last,
     };
     atomic::write(&draft.dir.join("README.md"), model_card::render(&card).as_bytes())?;
-    let facts =
-        json!({"examples": examples.len(), "steps": training.total_steps(examples.len()), "proof": proof});
+    let facts = json!({"examples": examples.len(), "steps": training.total_steps(), "proof": proof});
     let artifact = output.finish(draft, StepName::Train, facts)?;
     discard(&state_dir)?;
     let metrics = last.into_iter().map(|(name, value)| (name, format!("{value:.6}"))).collect();
@@ -185,6 +196,16 @@ fn seal<R: Row>(
     let artifact = output.finish(draft, step, json!({"rows": prepared.len()}))?;
     discard(&shards_dir)?;
     Ok((artifact, output.root().join(&set.folder)))
+}
+
+/// Kept where a pair is met more than once under the same image.
+fn references(task: &Train, data: &Digest, state_dir: &Path) -> References {
+    let same = matches!(task.recipe.objective, Objective::Dpo(_)) && noise_steps(&task.recipe).is_none();
+    if task.recipe.epochs > 1 && same {
+        References::open(state_dir, Digest::of_json(&keys::references(task, data)))
+    } else {
+        References::forgotten()
+    }
 }
 
 /// Removes a folder of unfinished work, if it is there.

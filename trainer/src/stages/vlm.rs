@@ -11,8 +11,8 @@ use crate::data::encode::Encoder;
 use crate::data::processor::{Family, ImageProcessor, PixelValues};
 use crate::data::template::Template;
 use crate::data::tokenizer::Tokenizer;
-use crate::device;
 use crate::error::{Error, Result};
+use crate::generation::{Footprint, Largest, responses_at_once};
 use crate::io::adapter;
 use crate::io::artifact::open_input;
 use crate::io::file_digest;
@@ -21,6 +21,10 @@ use crate::model::config::{CONFIG_FILE, Flavour};
 use crate::model::lora::LoraAdapter;
 use crate::model::weights::checkpoint_files;
 use crate::model::{Llava, LlavaConfig};
+use crate::{device, memory};
+
+/// What is counted for a prompt beside its image.
+const PROMPT_TOKENS: usize = 512;
 
 /// All of a model but its weights.
 #[derive(Debug)]
@@ -171,6 +175,34 @@ impl Vlm {
             );
         }
         Ok(imported.adapter)
+    }
+
+    /// How many responses of at most `new_tokens` tokens are written at once: `asked`; where that is 0, as many as memory
+    /// holds.
+    #[must_use]
+    pub fn responses_at_once(&self, asked: usize, new_tokens: u32) -> usize {
+        let processor = &self.checked.processor;
+        // An image of a grid's own size fills it; without grids all images are alike.
+        let sizes = processor.geometry().map_or_else(|| vec![(1, 1)], |geometry| geometry.pinpoints.clone());
+        let most = |of: &dyn Fn((u32, u32)) -> usize| sizes.iter().map(|size| of(*size)).max().unwrap_or(1);
+        let image_tokens = most(&|size| processor.image_tokens(size));
+        let largest = Largest {
+            crops: most(&|size| processor.packing(size).map_or(1, |packing| packing.tiles() + 1)),
+            image_tokens,
+            tokens: (image_tokens + PROMPT_TOKENS + new_tokens as usize).min(self.checked.max_tokens()),
+        };
+        let footprint =
+            Footprint::of(self.model.config(), self.model.language.dtype().size_in_bytes(), largest);
+        let budget = memory::budget_bytes_on(self.device());
+        let at_once = responses_at_once(asked, budget, footprint, self.device());
+        tracing::info!(
+            at_once,
+            budget,
+            image = footprint.image,
+            response = footprint.response,
+            "writes responses"
+        );
+        at_once
     }
 
     /// Where its weights are.

@@ -1,6 +1,10 @@
 //! The optimizer, the schedule, and one step of training.
 
+pub mod activation_checkpointing;
 pub mod adamw;
 pub mod checkpoint_policy;
 pub mod schedule;
+mod sequence;
 pub mod step;
+
+pub use sequence::{Branches, Pair, Supervised};

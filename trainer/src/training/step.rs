@@ -1,151 +1,18 @@
-//! The forward and backward pass of one example.
+//! The forward and backward pass of a few examples at once.
+//!
+//! Everything is a function of the examples and the weights: how much is kept in memory changes no bit, and an example
+//! has the loss and the gradient that it has by itself, but for the order in which floats are added.
 
-use candle_core::{D, DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use stic_contract::recipe::{Dpo, RejectedTerm};
 
+use super::sequence::{Branches, Pair, Sequence, Supervised};
 use crate::algorithm::losses::{LogProb, PairLogProbs, PairLoss, dpo};
 use crate::error::Result;
-use crate::model::language::{LanguageModel, Layout};
-use crate::model::lora::{Adapted, DropoutKey, LoraAdapter};
+use crate::io::stop::Stop;
+use crate::model::language::Limits;
+use crate::model::lora::{Adapted, LoraAdapter};
 use crate::model::{Gradients, Llava, Mode};
-
-/// A prompt with its image, and the responses that follow it.
-#[derive(Debug, Clone)]
-pub struct Branches<'a> {
-    /// The prompt's token ids.
-    pub prompt: &'a [u32],
-    /// The image's features, `[n, hidden]`, for the n image tokens of the prompt.
-    pub features: Option<&'a Tensor>,
-    /// The token ids of each response, at least one each.
-    pub responses: &'a [&'a [u32]],
-}
-
-/// A conversation with its image, and which of its tokens are learned.
-#[derive(Debug, Clone)]
-pub struct Supervised<'a> {
-    /// The token ids of the whole conversation.
-    pub ids: &'a [u32],
-    /// The image's features, `[n, hidden]`.
-    pub features: Option<&'a Tensor>,
-    /// For each token whether it is learned; the first token cannot be.
-    pub learned: &'a [bool],
-}
-
-/// Tokens laid out for one pass, and where each learned token is predicted from.
-struct Sequence {
-    /// `[tokens, hidden]`.
-    embeddings: Tensor,
-    layout: Layout,
-    /// The row that predicts each target.
-    rows: Vec<u32>,
-    targets: Vec<u32>,
-    /// How many targets each response has.
-    lengths: Vec<usize>,
-}
-
-impl Sequence {
-    /// The prefix is computed once for all responses. A response's last token predicts nothing and is left out.
-    fn of_branches(model: &Llava, branches: &Branches<'_>) -> Result<Self> {
-        let fed: Vec<usize> = branches.responses.iter().map(|r| r.len() - 1).collect();
-        let window = model.config().text.sliding_window;
-        let layout = Layout::branching(branches.prompt.len(), &fed, window);
-        let mut fed_ids = Vec::new();
-        let mut rows = Vec::new();
-        let mut targets = Vec::new();
-        for (response, segment) in branches.responses.iter().zip(layout.branches()) {
-            fed_ids.extend(&response[..segment.len]);
-            rows.push(branches.prompt.len() as u32 - 1);
-            rows.extend((segment.start..segment.start + segment.len).map(|row| row as u32));
-            targets.extend(*response);
-        }
-        // A response is text whatever its ids are: only the prompt has a place for the image.
-        let mut parts = vec![model.embed(branches.prompt, branches.features)?];
-        if !fed_ids.is_empty() {
-            parts.push(model.language.embed(&fed_ids)?);
-        }
-        Ok(Self {
-            embeddings: Tensor::cat(&parts, 0)?,
-            layout,
-            rows,
-            targets,
-            lengths: branches.responses.iter().map(|r| r.len()).collect(),
-        })
-    }
-
-    fn of_supervised(model: &Llava, example: &Supervised<'_>) -> Result<Self> {
-        let learned: Vec<usize> = (1..example.ids.len()).filter(|i| example.learned[*i]).collect();
-        let used = learned.last().map_or(0, |last| *last);
-        let ids = &example.ids[..used.max(1)];
-        Ok(Self {
-            embeddings: model.embed(ids, example.features)?,
-            layout: Layout::branching(ids.len(), &[], model.config().text.sliding_window),
-            rows: learned.iter().map(|i| *i as u32 - 1).collect(),
-            targets: learned.iter().map(|i| example.ids[*i]).collect(),
-            lengths: vec![learned.len()],
-        })
-    }
-
-    /// The log-probability of each target, `[targets]`, from hidden states `[tokens, hidden]`.
-    fn values(&self, language: &LanguageModel, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
-        let rows = Tensor::new(self.rows.as_slice(), hidden.device())?;
-        let logits = language.logits(&hidden.index_select(&rows, 0)?, mode)?;
-        log_probs(&logits, &self.targets)
-    }
-
-    /// As [`Sequence::values`], with the tokens of response `noisy` replaced by the top logit of each row.
-    fn values_with_noise(
-        &self,
-        language: &LanguageModel,
-        hidden: &Tensor,
-        mode: Mode,
-        noisy: usize,
-    ) -> Result<Tensor> {
-        let rows = Tensor::new(self.rows.as_slice(), hidden.device())?;
-        let logits = language.logits(&hidden.index_select(&rows, 0)?, mode)?;
-        let start: usize = self.lengths[..noisy].iter().sum();
-        let len = self.lengths[noisy];
-        let clean = log_probs(&logits.narrow(0, 0, start)?, &self.targets[..start])?;
-        let noise = top_logits(&logits.narrow(0, start, len)?, &self.targets[start..start + len])?;
-        Ok(Tensor::cat(&[clean, noise], 0)?)
-    }
-
-    fn sums(&self, values: &[f32]) -> Vec<LogProb> {
-        let mut start = 0;
-        self.lengths
-            .iter()
-            .map(|len| {
-                let sum = values[start..start + len].iter().map(|v| f64::from(*v)).sum();
-                start += len;
-                LogProb { sum, tokens: *len }
-            })
-            .collect()
-    }
-}
-
-/// log p of each target, `[n]`, from logits `[n, vocab]` in f32.
-fn log_probs(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    if targets.is_empty() {
-        return Ok(Tensor::zeros(0, DType::F32, logits.device())?);
-    }
-    let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
-    Ok(candle_nn::ops::log_softmax(logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)?)
-}
-
-/// The released code's stand-in for log p of a rejected token: the top logit of its row, or the second where the
-/// top is the token itself. `[n]`.
-fn top_logits(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    let mut chosen = Vec::with_capacity(targets.len());
-    for (row, target) in logits.detach().to_vec2::<f32>()?.iter().zip(targets) {
-        // The best of the others is the top where the top is another token, and the second where it is not.
-        let (best, _) = row.iter().enumerate().filter(|(id, _)| *id != *target as usize).fold(
-            (0, f32::NEG_INFINITY),
-            |best, (id, value)| if *value > best.1 { (id, *value) } else { best },
-        );
-        chosen.push(best as u32);
-    }
-    let chosen = Tensor::new(chosen, logits.device())?.unsqueeze(1)?;
-    Ok(logits.gather(&chosen, 1)?.squeeze(1)?)
-}
 
 /// The log-probability of every token of every response, under one policy.
 ///
@@ -156,162 +23,119 @@ pub fn response_log_probs(
     branches: &Branches<'_>,
     adapter: Option<Adapted<'_>>,
 ) -> Result<Vec<Vec<f32>>> {
-    let sequence = Sequence::of_branches(model, branches)?;
-    let (hidden, _) =
-        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), adapter)?;
-    let values = sequence.values(&model.language, &hidden, Mode::Inference)?.to_vec1::<f32>()?;
-    let mut rest = values.as_slice();
-    Ok(sequence
-        .lengths
-        .iter()
-        .map(|len| {
-            let (own, others) = rest.split_at(*len);
-            rest = others;
-            own.to_vec()
-        })
-        .collect())
+    let sequence = Sequence::of_branches(model, std::slice::from_ref(branches))?;
+    let values = infer(model, &sequence, adapter, RejectedTerm::LogProb, &Stop::default())?;
+    Ok(sequence.split(&values).map(<[f32]>::to_vec).collect())
 }
 
-/// The policies of a preference step.
-#[derive(Clone, Copy)]
-pub struct Policies<'a> {
-    /// The adapter that is trained.
-    pub policy: &'a LoraAdapter,
-    /// The reference's adapter; `None` is the base model.
-    pub reference: Option<&'a LoraAdapter>,
-}
-
-/// One pair: its loss, and the gradients of `weight` times that loss.
-///
-/// `branches` holds the chosen response and then the rejected one. With `rejected_features` (POVID) the rejected
-/// response is read under another image; then, and with dropout, nothing is shared between the two.
+/// What the reference policy makes of a pair; no `adapter` is the base model.
 ///
 /// # Errors
-/// Those of the tensor library.
-pub fn preference_step(
+/// [`crate::error::Error::Interrupted`] once `stop` is asked; those of the tensor library.
+pub fn reference_log_probs(
     model: &Llava,
-    branches: &Branches<'_>,
-    rejected_features: Option<&Tensor>,
-    policies: Policies<'_>,
-    objective: &Dpo,
-    weight: f64,
-    dropout: Option<&DropoutKey>,
-) -> Result<(PairLoss, PairLogProbs, Gradients)> {
-    let noisy = objective.rejected_term == RejectedTerm::TopLogit;
-    let parts: Vec<Branches<'_>> = if dropout.is_some() || rejected_features.is_some() {
-        let [chosen, rejected] = [&branches.responses[..1], &branches.responses[1..]];
-        vec![
-            Branches { responses: chosen, ..branches.clone() },
-            Branches {
-                responses: rejected,
-                features: rejected_features.or(branches.features),
-                ..branches.clone()
-            },
-        ]
-    } else {
-        vec![branches.clone()]
-    };
-    let sequences: Vec<Sequence> =
-        parts.iter().map(|part| Sequence::of_branches(model, part)).collect::<Result<_>>()?;
-    let noisy_in =
-        |part: usize| (noisy && part + 1 == sequences.len()).then(|| sequences[part].lengths.len() - 1);
-    let values = |part: usize, hidden: &Tensor, mode: Mode| match noisy_in(part) {
-        Some(response) => sequences[part].values_with_noise(&model.language, hidden, mode, response),
-        None => sequences[part].values(&model.language, hidden, mode),
-    };
-
-    let mut reference = Vec::with_capacity(2);
-    for (part, sequence) in sequences.iter().enumerate() {
-        let (hidden, _) = model.language.forward_checkpointed(
-            &sequence.embeddings,
-            sequence.layout.clone(),
-            policies.reference.map(Adapted::from),
-        )?;
-        reference.extend(sequence.sums(&values(part, &hidden, Mode::Inference)?.to_vec1::<f32>()?));
-    }
-
-    let keys: Vec<Option<DropoutKey>> = (0..sequences.len())
-        .map(|part| dropout.map(|key| DropoutKey { pass: format!("{} {part}", key.pass), ..key.clone() }))
-        .collect();
-    let adapted =
-        |part: usize| Adapted { adapter: policies.policy, dropout: keys[part].as_ref(), merged: false };
-    let mut passes = Vec::with_capacity(2);
-    let mut sums = Vec::with_capacity(2);
-    for (part, sequence) in sequences.iter().enumerate() {
-        let (hidden, checkpoints) = model.language.forward_checkpointed(
-            &sequence.embeddings,
-            sequence.layout.clone(),
-            Some(adapted(part)),
-        )?;
-        let hidden = Var::from_tensor(&hidden)?;
-        let found = values(part, hidden.as_tensor(), Mode::Training)?;
-        sums.extend(sequence.sums(&found.to_vec1::<f32>()?));
-        passes.push((hidden, checkpoints, found));
-    }
-    let policy = pair_of(&sums)?;
-    let loss = dpo(policy, pair_of(&reference)?, objective);
-
-    let mut gradients = Gradients::default();
-    let mut slopes = [loss.d_chosen * weight, loss.d_rejected * weight].into_iter();
-    for (part, ((hidden, checkpoints, found), sequence)) in passes.iter().zip(&sequences).enumerate() {
-        let slopes: Vec<f32> = sequence
-            .lengths
-            .iter()
-            .zip(&mut slopes)
-            .flat_map(|(len, slope)| std::iter::repeat_n(slope as f32, *len))
-            .collect();
-        backward(model, hidden, checkpoints, found, slopes, adapted(part), &mut gradients)?;
-    }
-    Ok((loss, policy, gradients))
-}
-
-fn pair_of(sums: &[LogProb]) -> Result<PairLogProbs> {
-    match sums {
-        [chosen, rejected] => Ok(PairLogProbs { chosen: *chosen, rejected: *rejected }),
+    pair: &Pair<'_>,
+    adapter: Option<&LoraAdapter>,
+    rejected: RejectedTerm,
+    stop: &Stop,
+) -> Result<PairLogProbs> {
+    let sequence = Sequence::of_branches(model, &pair.trees(true))?;
+    let values = infer(model, &sequence, adapter.map(Adapted::from), rejected, stop)?;
+    match sequence.sums(&values)[..] {
+        [chosen, rejected] => Ok(PairLogProbs { chosen, rejected }),
         _ => Err(candle_core::Error::Msg("a pair has two responses".into()).into()),
     }
 }
 
-/// One conversation: the sum of log p over its learned tokens, their number, and the gradients of `weight` times
-/// minus that sum.
-///
-/// # Errors
-/// Those of the tensor library.
-pub fn supervised_step(
+fn infer(
     model: &Llava,
-    example: &Supervised<'_>,
-    adapter: &LoraAdapter,
-    weight: f64,
-    dropout: Option<&DropoutKey>,
-) -> Result<(LogProb, Gradients)> {
-    let sequence = Sequence::of_supervised(model, example)?;
-    let adapted = Adapted { adapter, dropout, merged: false };
-    let (hidden, checkpoints) =
-        model.language.forward_checkpointed(&sequence.embeddings, sequence.layout.clone(), Some(adapted))?;
-    let hidden = Var::from_tensor(&hidden)?;
-    let found = sequence.values(&model.language, hidden.as_tensor(), Mode::Training)?;
-    let sum = sequence.sums(&found.to_vec1::<f32>()?)[0];
-    let slopes = vec![-weight as f32; sequence.targets.len()];
-    let mut gradients = Gradients::default();
-    backward(model, &hidden, &checkpoints, &found, slopes, adapted, &mut gradients)?;
-    Ok((sum, gradients))
+    sequence: &Sequence,
+    adapter: Option<Adapted<'_>>,
+    rejected: RejectedTerm,
+    stop: &Stop,
+) -> Result<Vec<f32>> {
+    let hidden = model.language.forward(&sequence.embeddings, &sequence.layout, adapter, stop)?;
+    Ok(sequence.values(&model.language, &hidden, Mode::Inference, rejected)?.to_vec1()?)
 }
 
-/// From d loss / d value of every target, through head and norm, through the layers.
-fn backward(
+/// Pairs, each with what the reference policy makes of it, as one sequence: the loss of each and the policy's
+/// log-probabilities. Adds the gradients of `weight` times the sum of the losses to `gradients`.
+///
+/// Under dropout nothing is shared between the two responses: each has a mask of its own on the prompt.
+///
+/// # Errors
+/// [`crate::error::Error::Interrupted`] once it is asked to stop, with `gradients` of no use; those of the tensor
+/// library.
+pub fn preference_step(
     model: &Llava,
-    hidden: &Var,
-    checkpoints: &crate::model::language::Checkpoints,
-    values: &Tensor,
-    slopes: Vec<f32>,
+    pairs: &[(Pair<'_>, PairLogProbs)],
     adapted: Adapted<'_>,
+    objective: &Dpo,
+    weight: f64,
+    limits: Limits<'_>,
+    gradients: &mut Gradients,
+) -> Result<Vec<(PairLoss, PairLogProbs)>> {
+    let trees: Vec<_> = pairs.iter().flat_map(|(pair, _)| pair.trees(adapted.dropout.is_none())).collect();
+    let sequence = Sequence::of_branches(model, &trees)?;
+    let mut losses = Vec::with_capacity(pairs.len());
+    let slopes = |sums: &[LogProb]| -> Vec<f64> {
+        let (policies, _) = sums.as_chunks::<2>();
+        losses.extend(policies.iter().zip(pairs).map(|([chosen, rejected], (_, reference))| {
+            let policy = PairLogProbs { chosen: *chosen, rejected: *rejected };
+            (dpo(policy, *reference, objective), policy)
+        }));
+        losses.iter().flat_map(|(loss, _)| [loss.d_chosen * weight, loss.d_rejected * weight]).collect()
+    };
+    learn(model, &sequence, adapted, objective.rejected_term, slopes, limits, gradients)?;
+    Ok(losses)
+}
+
+/// Conversations as one sequence: of each the sum of log p over its learned tokens, and their number. Adds the
+/// gradients of `weight` times minus those sums to `gradients`.
+///
+/// # Errors
+/// As [`preference_step`].
+pub fn supervised_step(
+    model: &Llava,
+    examples: &[Supervised<'_>],
+    adapted: Adapted<'_>,
+    weight: f64,
+    limits: Limits<'_>,
+    gradients: &mut Gradients,
+) -> Result<Vec<LogProb>> {
+    let sequence = Sequence::of_supervised(model, examples)?;
+    let mut found = Vec::new();
+    let slopes = |sums: &[LogProb]| {
+        found = sums.to_vec();
+        vec![-weight; sums.len()]
+    };
+    learn(model, &sequence, adapted, RejectedTerm::LogProb, slopes, limits, gradients)?;
+    Ok(found)
+}
+
+/// One pass forward and one back. `slopes` turns the log-probabilities of the responses into d loss / d each sum.
+fn learn(
+    model: &Llava,
+    sequence: &Sequence,
+    adapted: Adapted<'_>,
+    rejected: RejectedTerm,
+    slopes: impl FnOnce(&[LogProb]) -> Vec<f64>,
+    limits: Limits<'_>,
     gradients: &mut Gradients,
 ) -> Result<()> {
-    let count = slopes.len();
-    let slopes = Tensor::from_vec(slopes, count, values.device())?;
-    let mut found = (values * slopes)?.sum_all()?.backward()?;
-    let gradient = found
-        .remove(hidden.as_tensor())
-        .ok_or_else(|| candle_core::Error::Msg("the head passes no gradient on".into()))?;
-    model.language.backward(checkpoints, &gradient, adapted, gradients)
+    let language = &model.language;
+    let (hidden, checkpoints) =
+        language.forward_checkpointed(&sequence.embeddings, &sequence.layout, adapted, limits)?;
+    // The head's graph, with the logits in it, is gone before the layers are gone through.
+    let gradient = {
+        let hidden = Var::from_tensor(&hidden)?;
+        let values = sequence.values(language, hidden.as_tensor(), Mode::Training, rejected)?;
+        let slopes = sequence.slopes(&slopes(&sequence.sums(&values.to_vec1::<f32>()?)));
+        let slopes = Tensor::new(slopes, values.device())?;
+        let mut found = (values * slopes)?.sum_all()?.backward()?;
+        found
+            .remove(hidden.as_tensor())
+            .ok_or_else(|| candle_core::Error::Msg("the head passes no gradient on".into()))?
+    };
+    language.backward(checkpoints, &gradient, adapted, gradients, limits.stop)
 }

@@ -7,10 +7,10 @@ use candle_core::{Tensor, Var};
 use stic_contract::recipe::{Dpo, DpoLoss, LoraTarget, RejectedTerm};
 use stic_trainer::algorithm::draw::Draw;
 use stic_trainer::model::Gradients;
-use stic_trainer::model::lora::{DropoutKey, LoraAdapter};
-use stic_trainer::training::step::{Policies, preference_step, supervised_step};
+use stic_trainer::model::lora::{Adapted, DropoutKey, LoraAdapter};
+use stic_trainer::training::Pair;
 
-use crate::fixture::{Fixture, STIC, Shape, values};
+use crate::fixture::{Fixture, STIC, Shape, prefer, supervise, values};
 
 /// Relative: what rounding in f32 and the fifth derivative leave of a Richardson difference.
 const TOLERANCE: f64 = 2e-3;
@@ -40,27 +40,18 @@ fn losses() -> Vec<(&'static str, Dpo, bool, bool)> {
 #[test]
 fn of_every_preference_loss_are_those_of_differences() {
     for fixture in Fixture::both() {
-        let responses = fixture.responses();
-        let branches = fixture.branches(&responses);
         let noisy = (&fixture.features * 0.7).unwrap();
         let initial = fixture.random(23, Shape::plain(4.0), 0.02);
         for (name, dpo, with_reference, povid) in losses() {
             let adapter = fixture.random(29, Shape::plain(24.0), 0.02);
-            let policies = Policies { policy: &adapter, reference: with_reference.then_some(&initial) };
-            let rejected_features = povid.then_some(&noisy);
+            let pair = Pair { rejected_features: povid.then_some(&noisy), ..fixture.pair() };
+            let reference = with_reference.then_some(&initial);
             let weight = 0.25;
             let evaluate = || {
-                let (loss, _, gradients) = preference_step(
-                    &fixture.model,
-                    &branches,
-                    rejected_features,
-                    policies,
-                    &dpo,
-                    weight,
-                    None,
-                )
-                .unwrap();
-                (weight * loss.loss, gradients)
+                let policies = ((&adapter).into(), reference);
+                let (losses, gradients) =
+                    prefer(&fixture.model, std::slice::from_ref(&pair), policies, &dpo, weight, 0);
+                (weight * losses[0].loss, gradients)
             };
             let kinks = dpo.rejected_term == RejectedTerm::TopLogit;
             check(&format!("{} {name}", fixture.name), &adapter, kinks, evaluate);
@@ -76,9 +67,10 @@ fn of_supervised_training_are_those_of_differences() {
         let adapter = fixture.random(31, Shape::plain(24.0), 0.02);
         let weight = 1.0 / fixture.chosen.len() as f64;
         let evaluate = || {
-            let (sum, gradients) = supervised_step(&fixture.model, &example, &adapter, weight, None).unwrap();
-            assert_eq!(sum.tokens, fixture.chosen.len());
-            (-weight * sum.sum, gradients)
+            let examples = std::slice::from_ref(&example);
+            let (sums, gradients) = supervise(&fixture.model, examples, (&adapter).into(), weight, 0);
+            assert_eq!(sums[0].tokens, fixture.chosen.len());
+            (-weight * sums[0].sum, gradients)
         };
         check(&format!("{} sft", fixture.name), &adapter, false, evaluate);
     }
@@ -94,19 +86,17 @@ fn under_dropout_are_those_of_differences_under_the_same_mask() {
         let adapter = fixture.random(37, shape, 0.02);
         let conversation = fixture.conversation();
         let example = fixture.supervised(&conversation);
+        let adapted = Adapted { dropout: Some(&key), ..(&adapter).into() };
         let supervised = || {
-            let (sum, gradients) =
-                supervised_step(&fixture.model, &example, &adapter, 0.1, Some(&key)).unwrap();
-            (-0.1 * sum.sum, gradients)
+            let examples = std::slice::from_ref(&example);
+            let (sums, gradients) = supervise(&fixture.model, examples, adapted, 0.1, 0);
+            (-0.1 * sums[0].sum, gradients)
         };
         check(&format!("{} sft with dropout", fixture.name), &adapter, false, supervised);
-        let responses = fixture.responses();
-        let policies = Policies { policy: &adapter, reference: None };
         let preference = || {
-            let branches = fixture.branches(&responses);
-            let (loss, _, gradients) =
-                preference_step(&fixture.model, &branches, None, policies, &STIC, 1.0, Some(&key)).unwrap();
-            (loss.loss, gradients)
+            let (losses, gradients) =
+                prefer(&fixture.model, &[fixture.pair()], (adapted, None), &STIC, 1.0, 0);
+            (losses[0].loss, gradients)
         };
         check(&format!("{} stic with dropout", fixture.name), &adapter, false, preference);
     }

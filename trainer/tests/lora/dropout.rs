@@ -1,10 +1,13 @@
 //! Which elements fall is a function of the key; that the backward pass draws the same ones is in `differences.rs`.
 
+use stic_trainer::io::stop::Stop;
 use stic_trainer::model::Gradients;
-use stic_trainer::model::lora::{DropoutKey, LoraAdapter};
-use stic_trainer::training::step::{Policies, preference_step, supervised_step};
+use stic_trainer::model::language::Limits;
+use stic_trainer::model::lora::{Adapted, DropoutKey, LoraAdapter};
+use stic_trainer::training::Pair;
+use stic_trainer::training::step::{preference_step, reference_log_probs};
 
-use crate::fixture::{Fixture, STIC, Shape, bits, values};
+use crate::fixture::{Fixture, STIC, Shape, bits, supervise, values};
 
 fn key(seed: u64, item: &str, pass: &str) -> DropoutKey {
     DropoutKey { seed, item: item.into(), pass: pass.into() }
@@ -16,9 +19,9 @@ fn all_bits(gradients: &Gradients) -> Vec<u32> {
 
 fn supervised(fixture: &Fixture, adapter: &LoraAdapter, key: Option<&DropoutKey>) -> (f64, Vec<u32>) {
     let conversation = fixture.conversation();
-    let example = fixture.supervised(&conversation);
-    let (sum, gradients) = supervised_step(&fixture.model, &example, adapter, 0.1, key).unwrap();
-    (sum.sum, all_bits(&gradients))
+    let adapted = Adapted { dropout: key, ..adapter.into() };
+    let (sums, gradients) = supervise(&fixture.model, &[fixture.supervised(&conversation)], adapted, 0.1, 0);
+    (sums[0].sum, all_bits(&gradients))
 }
 
 #[test]
@@ -27,14 +30,18 @@ fn probability_zero_is_no_dropout_to_the_bit() {
         let adapter = fixture.random(43, Shape::plain(24.0), 0.02);
         let key = key(1, "a", "epoch 0");
         assert_eq!(supervised(&fixture, &adapter, Some(&key)), supervised(&fixture, &adapter, None));
-        // With dropout each response has a pass of its own, as it has under an image of its own.
-        let responses = fixture.responses();
-        let policies = Policies { policy: &adapter, reference: None };
-        let preference = |features, key| {
-            let branches = fixture.branches(&responses);
-            let (loss, _, gradients) =
-                preference_step(&fixture.model, &branches, features, policies, &STIC, 1.0, key).unwrap();
-            (loss.loss, all_bits(&gradients))
+        // With dropout each response has a prompt of its own, as it has under an image of its own.
+        let stop = Stop::default();
+        let known = reference_log_probs(&fixture.model, &fixture.pair(), None, STIC.rejected_term, &stop);
+        let known = known.unwrap();
+        let preference = |rejected_features, dropout| {
+            let pairs = [(Pair { rejected_features, ..fixture.pair() }, known)];
+            let adapted = Adapted { dropout, ..(&adapter).into() };
+            let limits = Limits { stop: &stop, graph_bytes: 0 };
+            let mut gradients = Gradients::default();
+            let losses =
+                preference_step(&fixture.model, &pairs, adapted, &STIC, 1.0, limits, &mut gradients).unwrap();
+            (losses[0].0.loss, all_bits(&gradients))
         };
         assert_eq!(preference(None, Some(&key)), preference(Some(&fixture.features), None));
     }

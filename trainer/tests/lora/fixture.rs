@@ -6,9 +6,16 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor, Var};
 use stic_contract::recipe::{Dpo, DpoLoss, Lora, LoraTarget, Reference, RejectedTerm};
 use stic_trainer::algorithm::draw::Draw;
+use stic_trainer::algorithm::losses::{LogProb, PairLoss};
+use stic_trainer::io::stop::Stop;
+use stic_trainer::model::Gradients;
 use stic_trainer::model::Llava;
+use stic_trainer::model::language::Limits;
 use stic_trainer::model::lora::{Adapted, LoraAdapter, LoraPair, projection_shape};
-use stic_trainer::training::step::{Branches, Supervised, response_log_probs};
+use stic_trainer::training::step::{
+    preference_step, reference_log_probs, response_log_probs, supervised_step,
+};
+use stic_trainer::training::{Branches, Pair, Supervised};
 
 pub(crate) struct Fixture {
     pub(crate) name: String,
@@ -24,6 +31,19 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn both() -> [Self; 2] {
         ["llava", "next"].map(Self::load)
+    }
+
+    /// Both, and the second where each token looks back `window` tokens only. `dir` is for its files.
+    pub(crate) fn with_window(window: usize, dir: &Path) -> [Self; 3] {
+        let [llava, next] = Self::both();
+        std::fs::copy(next.dir.join("model.safetensors"), dir.join("model.safetensors")).unwrap();
+        let text = std::fs::read_to_string(next.dir.join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["text_config"]["sliding_window"] = window.into();
+        std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+        let windowed = Self { name: "next, windowed".into(), model: load_model(dir), ..Self::load("next") };
+        assert_eq!(windowed.model.config().text.sliding_window, Some(window));
+        [llava, next, windowed]
     }
 
     fn load(name: &str) -> Self {
@@ -47,6 +67,15 @@ impl Fixture {
 
     pub(crate) fn branches<'a>(&'a self, responses: &'a [&'a [u32]; 2]) -> Branches<'a> {
         Branches { prompt: &self.prompt, features: Some(&self.features), responses }
+    }
+
+    pub(crate) fn pair(&self) -> Pair<'_> {
+        Pair {
+            prompt: &self.prompt,
+            features: Some(&self.features),
+            rejected_features: None,
+            responses: self.responses(),
+        }
     }
 
     /// The prompt and its chosen response as one conversation of which the response is learned.
@@ -125,6 +154,40 @@ pub(crate) fn log_probs(model: &Llava, fixture: &Fixture, adapter: Option<Adapte
     response_log_probs(model, &fixture.branches(&responses), adapter).unwrap().concat()
 }
 
+/// One step over pairs as one sequence: the loss of each, and the gradients of `weight` times their sum. `graph_bytes`
+/// as in [`Limits`].
+pub(crate) fn prefer(
+    model: &Llava,
+    pairs: &[Pair<'_>],
+    (adapted, reference): (Adapted<'_>, Option<&LoraAdapter>),
+    dpo: &Dpo,
+    weight: f64,
+    graph_bytes: u64,
+) -> (Vec<PairLoss>, Gradients) {
+    let stop = Stop::default();
+    let known =
+        |pair: &Pair<'_>| reference_log_probs(model, pair, reference, dpo.rejected_term, &stop).unwrap();
+    let pairs: Vec<_> = pairs.iter().map(|pair| (pair.clone(), known(pair))).collect();
+    let limits = Limits { stop: &stop, graph_bytes };
+    let mut gradients = Gradients::default();
+    let losses = preference_step(model, &pairs, adapted, dpo, weight, limits, &mut gradients).unwrap();
+    (losses.into_iter().map(|(loss, _)| loss).collect(), gradients)
+}
+
+/// One step over conversations as one sequence: log p of each, and the gradients of minus `weight` times their sum.
+pub(crate) fn supervise(
+    model: &Llava,
+    examples: &[Supervised<'_>],
+    adapted: Adapted<'_>,
+    weight: f64,
+    graph_bytes: u64,
+) -> (Vec<LogProb>, Gradients) {
+    let limits = Limits { stop: &Stop::default(), graph_bytes };
+    let mut gradients = Gradients::default();
+    let sums = supervised_step(model, examples, adapted, weight, limits, &mut gradients).unwrap();
+    (sums, gradients)
+}
+
 fn ids(expected: &HashMap<String, Tensor>, key: &str) -> Vec<u32> {
     let ids: Vec<i64> = expected[key].flatten_all().unwrap().to_vec1().unwrap();
     ids.into_iter().map(|id| id as u32).collect()
@@ -152,6 +215,15 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
 pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     largest(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+}
+
+pub(crate) fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+}
+
+/// The norm of what two tensors differ by, of that of `b`.
+pub(crate) fn relative_distance(a: &Tensor, b: &Tensor) -> f64 {
+    norm(&values(&(a - b).unwrap())) / norm(&values(b))
 }
 
 /// Bit for bit: 0.0 is not -0.0, and NaN is NaN.

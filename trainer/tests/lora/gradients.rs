@@ -5,9 +5,8 @@ use stic_contract::recipe::LoraTarget;
 use stic_trainer::model::Gradients;
 use stic_trainer::model::lora::LoraAdapter;
 use stic_trainer::training::adamw::AdamW;
-use stic_trainer::training::step::{Policies, preference_step, supervised_step};
 
-use crate::fixture::{Fixture, STIC, largest, values};
+use crate::fixture::{Fixture, STIC, largest, prefer, supervise, values};
 
 /// Every non-empty set of projections.
 fn target_sets() -> Vec<Vec<LoraTarget>> {
@@ -23,18 +22,12 @@ fn target_sets() -> Vec<Vec<LoraTarget>> {
 type Step = fn(&Fixture, &LoraAdapter) -> Gradients;
 
 fn preference(fixture: &Fixture, adapter: &LoraAdapter) -> Gradients {
-    let responses = fixture.responses();
-    let policies = Policies { policy: adapter, reference: None };
-    let (.., gradients) =
-        preference_step(&fixture.model, &fixture.branches(&responses), None, policies, &STIC, 1.0, None)
-            .unwrap();
-    gradients
+    prefer(&fixture.model, &[fixture.pair()], (adapter.into(), None), &STIC, 1.0, 0).1
 }
 
 fn supervised(fixture: &Fixture, adapter: &LoraAdapter) -> Gradients {
     let conversation = fixture.conversation();
-    let example = fixture.supervised(&conversation);
-    supervised_step(&fixture.model, &example, adapter, 0.1, None).unwrap().1
+    supervise(&fixture.model, &[fixture.supervised(&conversation)], adapter.into(), 0.1, 0).1
 }
 
 /// The gradients are of the adapter's tensors, all of them and no other, in their shapes and finite.

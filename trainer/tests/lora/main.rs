@@ -10,4 +10,6 @@ mod fixture;
 mod differences;
 mod dropout;
 mod gradients;
+mod limits;
 mod merge;
+mod sharing;

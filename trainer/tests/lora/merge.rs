@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use stic_contract::recipe::LoraTarget;
+use stic_trainer::io::stop::Stop;
 use stic_trainer::io::{adapter, export};
+use stic_trainer::model::language::{Layout, Limits};
 use stic_trainer::model::lora::{Adapted, LoraAdapter};
 use stic_trainer::training::adamw::AdamW;
-use stic_trainer::training::step::{Policies, preference_step};
 
-use crate::fixture::{Fixture, STIC, Shape, bits, distance, load_model, log_probs, values};
+use crate::fixture::{Fixture, STIC, Shape, bits, distance, load_model, log_probs, prefer, values};
 
 /// In nats: what another order of sums may change, of log-probabilities that the adapter moves by whole nats.
 const TOLERANCE: f32 = 2e-5;
@@ -133,13 +134,10 @@ fn an_adapter_that_is_off_is_not_there_before_and_after_training() {
         let adapter = fixture.fresh(&LoraTarget::ALL);
         assert_eq!(bits(&fixture.log_probs(Some((&adapter).into()))), base, "{}: B is zero", fixture.name);
 
-        let responses = fixture.responses();
         let mut optimizer = AdamW::new(adapter.named_vars(), 0.0).unwrap();
         for _ in 0..4 {
-            let policies = Policies { policy: &adapter, reference: None };
-            let branches = fixture.branches(&responses);
-            let (_, _, gradients) =
-                preference_step(&fixture.model, &branches, None, policies, &STIC, 1.0, None).unwrap();
+            let policies = ((&adapter).into(), None);
+            let (_, gradients) = prefer(&fixture.model, &[fixture.pair()], policies, &STIC, 1.0, 0);
             optimizer.step(&gradients, 1e-2).unwrap();
         }
         let trained = fixture.log_probs(Some((&adapter).into()));
@@ -159,18 +157,15 @@ fn an_adapter_that_is_off_is_not_there_before_and_after_training() {
 fn the_reference_is_the_base_model_whatever_the_adapter_learned() {
     for fixture in Fixture::both() {
         let adapter = fixture.random(3, Shape::plain(24.0), 0.1);
-        let responses = fixture.responses();
-        let branches = fixture.branches(&responses);
         let sum = |adapter: Option<Adapted<'_>>| -> Vec<f64> {
             let all = fixture.log_probs(adapter);
             let (chosen, rejected) = all.split_at(fixture.chosen.len());
             [chosen, rejected].map(|part| part.iter().map(|v| f64::from(*v)).sum()).to_vec()
         };
         let (on, off) = (sum(Some((&adapter).into())), sum(None));
-        let policies = Policies { policy: &adapter, reference: None };
-        let (loss, ..) =
-            preference_step(&fixture.model, &branches, None, policies, &STIC, 1.0, None).unwrap();
-        for (found, i) in [(loss.reward_chosen, 0), (loss.reward_rejected, 1)] {
+        let policies = ((&adapter).into(), None);
+        let (losses, _) = prefer(&fixture.model, &[fixture.pair()], policies, &STIC, 1.0, 0);
+        for (found, i) in [(losses[0].reward_chosen, 0), (losses[0].reward_rejected, 1)] {
             let expected = 0.1 * (on[i] - off[i]);
             assert!(expected.abs() > 1e-2, "{}: a reward of {expected} proves nothing", fixture.name);
             assert!((found - expected).abs() <= 1e-5, "{}: {found} != {expected}", fixture.name);
@@ -195,11 +190,12 @@ fn training_and_inference_compute_the_same_layer() {
         let down = layers[last].remove(&LoraTarget::DownProj).unwrap();
         let off = LoraAdapter::from_parts(4, 24.0, 6.0, 0.0, layers);
         let embeddings = fixture.model.embed(&fixture.prompt, Some(&fixture.features)).unwrap();
+        let stop = Stop::default();
         let forward = |adapter: &LoraAdapter| {
-            let layout = stic_trainer::model::language::Layout::branching(fixture.prompt.len(), &[], None);
-            language.forward_checkpointed(&embeddings, layout, Some(adapter.into())).unwrap()
+            let layout = Layout::branching(fixture.prompt.len(), &[], None);
+            let limits = Limits { stop: &stop, graph_bytes: 0 };
+            language.forward_checkpointed(&embeddings, &layout, adapter.into(), limits).unwrap()
         };
-        let (with, checkpoints) = forward(&on);
         let (without, _) = forward(&off);
         // Each row by itself, so that errors of different tokens cannot make up for each other.
         let width = language.config().hidden_size;
@@ -209,7 +205,8 @@ fn training_and_inference_compute_the_same_layer() {
             gradient[row * width..(row + 1) * width].copy_from_slice(&direction);
             let gradient = Tensor::from_vec(gradient, (fixture.prompt.len(), width), &Device::Cpu).unwrap();
             let mut gradients = stic_trainer::model::Gradients::default();
-            language.backward(&checkpoints, &gradient, (&on).into(), &mut gradients).unwrap();
+            let (with, checkpoints) = forward(&on);
+            language.backward(checkpoints, &gradient, (&on).into(), &mut gradients, &stop).unwrap();
             let name = format!("layers.{last}.mlp.down_proj.lora_B.weight");
             let slope = gradients.get(&name).unwrap();
             let dot = |a: &[f32], b: &[f32]| -> f64 {

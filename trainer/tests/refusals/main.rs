@@ -8,6 +8,7 @@
 )]
 
 mod adapter;
+mod at_once;
 mod bench;
 mod config;
 mod data;
@@ -15,5 +16,6 @@ mod disk;
 mod evaluation;
 mod images;
 mod model;
+mod references;
 mod scoring;
 mod tensors;

@@ -1,6 +1,6 @@
 //! Grouped-query attention.
 
-use candle_core::{D, Result as TensorResult, Tensor};
+use candle_core::{Result as TensorResult, Tensor};
 use stic_contract::recipe::LoraTarget;
 
 use super::super::Mode;
@@ -8,18 +8,27 @@ use super::super::config::TextConfig;
 use super::super::linear::FrozenLinear;
 use super::super::lora::{AdaptableLinear, Adapted, projection_shape};
 use super::super::weights::Weights;
-use super::kv_cache::LayerCache;
+use super::kv_cache::{Projected, Slot, decode, extend};
 use super::rope::Context;
 use crate::error::Result;
+use crate::kernels::attention::{Heads, attention};
 
 pub(super) struct Attention {
     q: AdaptableLinear,
     k: AdaptableLinear,
     v: AdaptableLinear,
     o: AdaptableLinear,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
+    heads: Heads,
+}
+
+/// What the tokens of a pass see beside each other.
+pub(super) enum Past<'s, 'c> {
+    /// Nothing: the pass is a whole.
+    Nothing,
+    /// The sequence that they go on.
+    Sequence(Slot<'c>),
+    /// Each the sequence of its own.
+    Rows(&'s mut [Slot<'c>]),
 }
 
 /// A frozen projection of layer `index` whose tensors start with `layer_name`.
@@ -52,9 +61,11 @@ impl Attention {
             k: projection(LoraTarget::KProj)?,
             v: projection(LoraTarget::VProj)?,
             o: projection(LoraTarget::OProj)?,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
+            heads: Heads {
+                queries: config.num_attention_heads,
+                keys: config.num_key_value_heads,
+                dim: config.head_dim,
+            },
         })
     }
 
@@ -63,43 +74,25 @@ impl Attention {
         &self,
         xs: &Tensor,
         context: &Context,
-        cache: Option<&mut LayerCache>,
+        past: &mut Past<'_, '_>,
         adapter: Option<Adapted<'_>>,
         mode: Mode,
     ) -> TensorResult<Tensor> {
-        let (_, tokens, _) = xs.dims3()?;
-        let split = |ys: Tensor, heads: usize| -> TensorResult<Tensor> {
-            ys.reshape((1, tokens, heads, self.head_dim))?.transpose(1, 2)?.contiguous()
+        let project = |layer: &AdaptableLinear| layer.forward(xs, adapter, mode);
+        let new = Projected {
+            queries: context.rotate(&project(&self.q)?, self.heads.queries, mode)?,
+            keys: context.rotate(&project(&self.k)?, self.heads.keys, mode)?,
+            values: project(&self.v)?.contiguous()?,
         };
-        let q = context.rotate(&split(self.q.forward(xs, adapter, mode)?, self.heads)?, mode)?;
-        let k =
-            context.rotate(&split(self.k.forward(xs, adapter, mode)?, self.kv_heads)?, mode)?.squeeze(0)?;
-        let v = split(self.v.forward(xs, adapter, mode)?, self.kv_heads)?.squeeze(0)?;
-        let (k, v) = match cache {
-            Some(cache) => cache.append(&k, &v)?,
-            None => (k, v),
+        let window = context.sliding_window;
+        let mixed = match past {
+            Past::Nothing => {
+                let inputs = (&new.queries, &new.keys, &new.values);
+                attention(self.heads, inputs, &context.spans, window)?
+            }
+            Past::Sequence(slot) => extend(slot, self.heads, &new, window)?,
+            Past::Rows(slots) => decode(slots, self.heads, &new, window)?,
         };
-        let keys = k.dim(1)?;
-        // Heads that share a key head lie side by side, so a group is one matrix and keys are never repeated.
-        let group = self.heads / self.kv_heads;
-        let q = q.reshape((self.kv_heads, group * tokens, self.head_dim))?;
-        let scores = (q.matmul(&k.t()?)? * (self.head_dim as f64).powf(-0.5))?;
-        let scores = match &context.mask {
-            Some(mask) => scores.reshape((self.heads, tokens, keys))?.broadcast_add(mask)?,
-            None => scores.reshape((self.heads, tokens, keys))?,
-        };
-        // transformers' softmax is in f32 whatever the scores are in.
-        let wide = scores.to_dtype(candle_core::DType::F32)?;
-        let shares = match mode {
-            Mode::Inference => candle_nn::ops::softmax_last_dim(&wide)?,
-            Mode::Training => candle_nn::ops::softmax(&wide, D::Minus1)?,
-        };
-        let shares = shares.to_dtype(scores.dtype())?.reshape((self.kv_heads, group * tokens, keys))?;
-        let mixed = shares
-            .matmul(&v)?
-            .reshape((self.heads, tokens, self.head_dim))?
-            .transpose(0, 1)?
-            .reshape((1, tokens, self.heads * self.head_dim))?;
         self.o.forward(&mixed, adapter, mode)
     }
 }

@@ -7,8 +7,7 @@ use super::super::Mode;
 use super::super::config::TextConfig;
 use super::super::lora::{AdaptableLinear, Adapted};
 use super::super::weights::Weights;
-use super::attention::{Attention, load_projection};
-use super::kv_cache::LayerCache;
+use super::attention::{Attention, Past, load_projection};
 use super::norm::RmsNorm;
 use super::rope::Context;
 use crate::error::Result;
@@ -44,12 +43,12 @@ impl DecoderLayer {
         &self,
         xs: &Tensor,
         context: &Context,
-        cache: Option<&mut LayerCache>,
+        past: &mut Past<'_, '_>,
         adapter: Option<Adapted<'_>>,
         mode: Mode,
     ) -> TensorResult<Tensor> {
         let normed = self.input_norm.forward(xs, mode)?;
-        let xs = (xs + self.attention.forward(&normed, context, cache, adapter, mode)?)?;
+        let xs = (xs + self.attention.forward(&normed, context, past, adapter, mode)?)?;
         let normed = self.post_attention_norm.forward(&xs, mode)?;
         let gate = self.gate.forward(&normed, adapter, mode)?.silu()?;
         let inner = (gate * self.up.forward(&normed, adapter, mode)?)?;

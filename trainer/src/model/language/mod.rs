@@ -3,22 +3,27 @@
 mod attention;
 mod decoder_layer;
 mod kv_cache;
+mod layout;
 mod norm;
+mod passes;
 mod rope;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 
 pub use self::kv_cache::KvCache;
-pub use self::rope::{Layout, Segment};
+pub use self::layout::{Layout, Segment, Tree};
+pub use self::passes::{Checkpoints, Limits};
 
+use self::attention::Past;
 use self::decoder_layer::DecoderLayer;
+use self::kv_cache::Slot;
 use self::norm::RmsNorm;
 use self::rope::Rope;
+use super::Mode;
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
 use super::lora::Adapted;
 use super::weights::Weights;
-use super::{Gradients, Mode};
 use crate::error::Result;
 
 /// Embeddings, decoder layers, final norm and head.
@@ -29,12 +34,6 @@ pub struct LanguageModel {
     lm_head: FrozenLinear,
     rope: Rope,
     config: TextConfig,
-}
-
-/// What a training pass keeps: the input of every layer, from which the backward pass runs it again.
-pub struct Checkpoints {
-    inputs: Vec<Tensor>,
-    layout: Layout,
 }
 
 impl LanguageModel {
@@ -104,61 +103,36 @@ impl LanguageModel {
         let layout = Layout::continuation(cache.len(), tokens, self.config.sliding_window);
         let context = self.rope.context(&layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
-        for (layer, slot) in self.layers.iter().zip(cache.layers_mut()) {
-            state = layer.forward(&state, &context, Some(slot), adapter, Mode::Inference)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut past = Past::Sequence(cache.slot(index));
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }
         cache.advance(tokens);
         Ok(state.squeeze(0)?)
     }
 
-    /// Embeddings `[tokens, hidden]` laid out as `layout` says, to the last hidden states before the final norm,
-    /// and what [`LanguageModel::backward`] needs.
+    /// One more token of several sequences: row i of `embeddings` `[rows, hidden]` follows what `caches[i]` holds. To
+    /// the last hidden states `[rows, hidden]` before the final norm; a row has the same bits whatever the others are.
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn forward_checkpointed(
+    pub fn decode(
         &self,
         embeddings: &Tensor,
-        layout: Layout,
+        caches: &mut [&mut KvCache],
         adapter: Option<Adapted<'_>>,
-    ) -> Result<(Tensor, Checkpoints)> {
-        let context = self.rope.context(&layout, embeddings.device())?;
-        let mut state = embeddings.unsqueeze(0)?.detach();
-        let mut inputs = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            inputs.push(state.clone());
-            state = layer.forward(&state, &context, None, adapter, Mode::Inference)?.detach();
+    ) -> Result<Tensor> {
+        let positions = caches.iter().map(|cache| cache.len());
+        let context =
+            self.rope.context_of_rows(positions, self.config.sliding_window, embeddings.device())?;
+        let mut state = embeddings.unsqueeze(0)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut slots: Vec<Slot<'_>> = caches.iter_mut().map(|cache| cache.slot(index)).collect();
+            let mut past = Past::Rows(&mut slots);
+            state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }
-        Ok((state.squeeze(0)?, Checkpoints { inputs, layout }))
-    }
-
-    /// Runs the layers again, last first, and adds to `gradients` what `gradient` `[tokens, hidden]` (of the last
-    /// hidden states) means for every tensor of the adapter. One layer's graph is in memory at a time.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
-    pub fn backward(
-        &self,
-        checkpoints: &Checkpoints,
-        gradient: &Tensor,
-        adapter: Adapted<'_>,
-        gradients: &mut Gradients,
-    ) -> Result<()> {
-        let context = self.rope.context(&checkpoints.layout, gradient.device())?;
-        let mut gradient = gradient.unsqueeze(0)?;
-        for (index, (layer, input)) in self.layers.iter().zip(&checkpoints.inputs).enumerate().rev() {
-            let input = Var::from_tensor(input)?;
-            let output = layer.forward(input.as_tensor(), &context, None, Some(adapter), Mode::Training)?;
-            // d(sum(output * gradient))/dx is the product of the Jacobian with the gradient.
-            let mut found = (output * &gradient)?.sum_all()?.backward()?;
-            gradients.take_layer(adapter.adapter, index, &mut found)?;
-            if index > 0 {
-                gradient = found.remove(input.as_tensor()).ok_or_else(|| {
-                    candle_core::Error::Msg(format!("layer {index} passes no gradient to its input"))
-                })?;
-            }
-        }
-        Ok(())
+        caches.iter_mut().for_each(|cache| cache.advance(1));
+        Ok(state.squeeze(0)?)
     }
 
     /// Hidden states `[n, hidden]` before the final norm to logits `[n, vocab]` in f32.

@@ -1,0 +1,192 @@
+use candle_core::{Device, Result, Tensor, Var};
+
+use super::*;
+
+/// Numbers that no two kernels would get right by chance.
+fn numbers_of(count: usize, salt: u64) -> Vec<f32> {
+    let mut state = salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Softmax over what each query sees, in f64.
+fn plain(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usize) -> bool) -> Vec<f64> {
+    let Heads { queries, keys, dim } = heads;
+    let (tokens, count) = (q.len() / (queries * dim), k.len() / (keys * dim));
+    let mut out = vec![0f64; q.len()];
+    for token in 0..tokens {
+        for head in 0..queries {
+            let at = (token * queries + head) * dim;
+            let place = |key: usize| (key * keys + head / (queries / keys)) * dim;
+            let dot = |key: usize| -> f64 {
+                (0..dim).map(|d| f64::from(q[at + d]) * f64::from(k[place(key) + d])).sum()
+            };
+            let scores: Vec<(usize, f64)> = (0..count)
+                .filter(|key| sees(token, *key))
+                .map(|key| (key, dot(key) / (dim as f64).sqrt()))
+                .collect();
+            let max = scores.iter().map(|s| s.1).fold(f64::MIN, f64::max);
+            let total: f64 = scores.iter().map(|s| (s.1 - max).exp()).sum();
+            for (key, score) in scores {
+                for d in 0..dim {
+                    out[at + d] += (score - max).exp() / total * f64::from(v[place(key) + d]);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Two packed trees, a prefix with two branches each, and what they look like one by one.
+fn packed() -> (Vec<Span>, Vec<(usize, Option<usize>, usize)>) {
+    let mut spans = Vec::new();
+    let mut tokens = Vec::new();
+    for (tree, (prefix, branches)) in [(75, [70, 9]), (3, [1, 130])].into_iter().enumerate() {
+        let start = tokens.len();
+        spans.push(Span {
+            start,
+            len: prefix,
+            context: 0..0,
+            context_position: 0,
+            first_key: start,
+            position: 0,
+        });
+        tokens.extend((0..prefix).map(|position| (tree, None, position)));
+        for (branch, len) in branches.into_iter().enumerate() {
+            let first = tokens.len();
+            spans.push(Span {
+                start: first,
+                len,
+                context: start..start + prefix,
+                context_position: 0,
+                first_key: first,
+                position: prefix,
+            });
+            tokens.extend((0..len).map(|i| (tree, Some(branch), prefix + i)));
+        }
+    }
+    (spans, tokens)
+}
+
+const HEADS: [Heads; 3] = [
+    Heads { queries: 4, keys: 2, dim: 8 },
+    Heads { queries: 3, keys: 3, dim: 20 },
+    Heads { queries: 4, keys: 1, dim: 64 },
+];
+
+fn close(found: &[f32], expected: &[f64], within: f64) {
+    let size = expected.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(*found) - expected).abs() < within * size, "{i}: {found} {expected}");
+    }
+}
+
+#[test]
+fn packed_branches_equal_a_plain_softmax_over_what_each_sees() {
+    for heads in HEADS {
+        for window in [None, Some(40)] {
+            let (spans, tokens) = packed();
+            let n = tokens.len();
+            let q = numbers_of(n * heads.queries * heads.dim, 1);
+            let k = numbers_of(n * heads.keys * heads.dim, 2);
+            let v = numbers_of(n * heads.keys * heads.dim, 3);
+            let sees = |query: usize, key: usize| {
+                let (of_query, of_key) = (tokens[query], tokens[key]);
+                of_query.0 == of_key.0
+                    && key <= query
+                    && (of_key.1.is_none() || of_key.1 == of_query.1)
+                    && window.is_none_or(|w| of_query.2 - of_key.2 < w)
+            };
+            let found = forward::attend(heads, (&q, &k, &v), &forward::tasks(&spans, window), false).out;
+            close(&found, &plain(heads, &q, &k, &v, sees), 2e-6);
+        }
+    }
+}
+
+#[test]
+fn gradients_equal_those_of_the_composed_form() -> Result<()> {
+    for heads in HEADS {
+        for window in [None, Some(40)] {
+            let (spans, tokens) = packed();
+            let n = tokens.len();
+            let tensor = |width: usize, salt| {
+                Tensor::from_vec(numbers_of(n * width, salt), (1, n, width), &Device::Cpu)
+            };
+            let width = heads.keys * heads.dim;
+            let q = Var::from_tensor(&tensor(heads.queries * heads.dim, 1)?)?;
+            let (k, v) = (Var::from_tensor(&tensor(width, 2)?)?, Var::from_tensor(&tensor(width, 3)?)?);
+            let slope = tensor(heads.queries * heads.dim, 4)?;
+            let inputs = (q.as_tensor(), k.as_tensor(), v.as_tensor());
+            let ours = attention(heads, inputs, &spans, window)?;
+            let theirs = composed::attention(heads, inputs, &spans, window)?;
+            let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+            let wide = |t: &Tensor| -> Result<Vec<f64>> { Ok(flat(t)?.into_iter().map(f64::from).collect()) };
+            close(&flat(&ours)?, &wide(&theirs)?, 2e-6);
+            let ours = (ours * &slope)?.sum_all()?.backward()?;
+            let theirs = (theirs * &slope)?.sum_all()?.backward()?;
+            for var in [&q, &k, &v] {
+                let (ours, theirs) = (ours.get(var).expect("ours"), theirs.get(var).expect("theirs"));
+                close(&flat(ours)?, &wide(theirs)?, 1e-5);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sequence read in parts: 150 shared tokens, 20 more at once, then three one by one.
+#[test]
+fn a_decoded_row_equals_the_whole_sequence_and_does_not_depend_on_the_others() -> Result<()> {
+    for heads in HEADS {
+        for window in [None, Some(40)] {
+            let (width, key_width) = (heads.queries * heads.dim, heads.keys * heads.dim);
+            let shared_keys = numbers_of(150 * key_width, 5);
+            let shared_values = numbers_of(150 * key_width, 6);
+            let mut shared = Panels::new(heads.keys, heads.dim, 150);
+            shared.push(&shared_keys, &shared_values)?;
+            let mut owns = Vec::new();
+            for row in 0..5u64 {
+                let tokens = 20 + row as usize * 30;
+                let q = numbers_of(tokens * width, 10 + row);
+                let k = numbers_of(tokens * key_width, 20 + row);
+                let v = numbers_of(tokens * key_width, 30 + row);
+                let mut own = Panels::new(heads.keys, heads.dim, tokens);
+                own.push(&k[..(tokens - 1) * key_width], &v[..(tokens - 1) * key_width])?;
+                let before = extend(heads, &q[..(tokens - 1) * width], Some(&shared), &own, window);
+                own.push(&k[(tokens - 1) * key_width..], &v[(tokens - 1) * key_width..])?;
+                let sees = |query: usize, key: usize| {
+                    key <= 150 + query && window.is_none_or(|w| 150 + query - key < w)
+                };
+                let all = ([shared_keys.as_slice(), &k].concat(), [shared_values.as_slice(), &v].concat());
+                let expected = plain(heads, &q, &all.0, &all.1, sees);
+                close(&before, &expected, 2e-6);
+                let last = q[(tokens - 1) * width..].to_vec();
+                let row = Row { shared: Some(&shared), own: &own };
+                let alone = decode(heads, &last, &[row], window);
+                close(&alone, &expected[(tokens - 1) * width..], 2e-6);
+                owns.push((own, last, alone));
+            }
+            let rows: Vec<Row<'_>> =
+                owns.iter().map(|(own, ..)| Row { shared: Some(&shared), own }).collect();
+            let queries: Vec<f32> = owns.iter().flat_map(|(_, last, _)| last.clone()).collect();
+            let together = decode(heads, &queries, &rows, window);
+            let alone: Vec<f32> = owns.iter().flat_map(|(.., alone)| alone.clone()).collect();
+            assert_eq!(together, alone);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cache_that_is_full_says_so() {
+    let mut panels = Panels::new(1, 4, 60);
+    let rows = vec![0.0; 64 * 4];
+    panels.push(&rows, &rows).expect("a block has room for 64");
+    let error = panels.push(&[0.0; 4], &[0.0; 4]).expect_err("it is full").to_string();
+    assert!(error.contains("was given 65"), "{error}");
+}
