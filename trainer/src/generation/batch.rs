@@ -160,13 +160,8 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// The logits of `[rows, hidden]`, row by row.
+    /// The logits of `[rows, hidden]`, row after row.
     fn logits(&self, hidden: &Tensor) -> Result<Vec<f32>> {
-        let mut logits = Vec::new();
-        for row in 0..hidden.dim(0)? {
-            let row = self.model.language.logits(&hidden.narrow(0, row, 1)?, Mode::Inference)?;
-            logits.extend(row.flatten_all()?.to_vec1::<f32>()?);
-        }
-        Ok(logits)
+        Ok(self.model.language.logits(hidden, Mode::Decoding)?.flatten_all()?.to_vec1()?)
     }
 }
