@@ -1,8 +1,16 @@
-"""Child processes: what they took, and what the machine did beside them."""
+"""Child processes: what they took, and what the machine did beside them.
 
+    process.py CPU,CPU COMMAND...       runs the command there, and prints what it took as the last line of its log
+
+The kernel counts what a process held before it became another program as that program's memory. A benchmark holds
+libraries by the hundred megabytes, so what it measures is started by this file, a process of its own.
+"""
+
+import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,9 +36,9 @@ def run(command: list[object], threads: int, on_log: Callable[[str], None] = lam
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     begun, busy = time.time(), _busy_seconds()
+    starter = [sys.executable, "-S", __file__, ",".join(map(str, cpus))]
     child = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+        [*starter, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     logged = []
     with _GpuMemory() as gpu:
@@ -38,14 +46,23 @@ def run(command: list[object], threads: int, on_log: Callable[[str], None] = lam
             logged.append(line)
             on_log(line)
         output = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it once more
-    ended = time.time()
-    if child.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\nexit code {child.returncode}\n{''.join(logged[-30:])}")
-    others = _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
+    code, ended = child.wait(), time.time()
+    if code != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}\nexit code {code}\n{''.join(logged[-30:])}")
+    took = json.loads(logged[-1])
+    others = _busy_seconds() - busy - took["cpu_seconds"]
     available = (ended - begun) * (os.cpu_count() or 1)
-    return Ended(output, usage.ru_maxrss * 1024, gpu.peak, max(0.0, others / available), ended)
+    return Ended(output, took["peak_rss_bytes"], gpu.peak, max(0.0, others / available), ended)
+
+
+def _start(cpus: str, command: list[str]) -> int:
+    """Runs the command and says what it took; returns its exit code."""
+    os.sched_setaffinity(0, map(int, cpus.split(",")))
+    child = os.posix_spawnp(command[0], command, os.environ)
+    _, status, usage = os.wait4(child, 0)
+    took = {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_rss_bytes": usage.ru_maxrss * 1024}
+    print(json.dumps(took), file=sys.stderr)
+    return os.waitstatus_to_exitcode(status)
 
 
 class _GpuMemory:
@@ -86,3 +103,7 @@ def cpu_model() -> str:
     """As /proc/cpuinfo names it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    sys.exit(_start(sys.argv[1], sys.argv[2:]))
