@@ -14,11 +14,13 @@ BIN := target/release
 WORK ?= stic-work
 CACHE := $(HOME)/.cache/stic
 REQUIREMENTS := tests/requirements.txt
-VENV = $(CACHE)/venv-$(shell sha256sum $(REQUIREMENTS) | cut -c1-12)
+VENV = $(call venv,$(REQUIREMENTS))
+venv = $(CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
 PYTHON ?= python3
 
 .PHONY: help build quickstart test lint unit python-tests quickstart-test crds images script-test \
-	chart-test cluster-test cluster-programs controller-test cluster e2e rbac-test bench-scale audit clean
+	chart-test cluster-test cluster-programs controller-test cluster e2e rbac-test bench-scale bench-peers \
+	trainer-cuda audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,10 +57,14 @@ quickstart-test: build
 	rm -rf $(QUICKSTART_TEST)
 	examples/quickstart/run.sh $(QUICKSTART_TEST)
 
-$(CACHE)/venv-%/ready: $(REQUIREMENTS)
+PEERS := trainer/benches/peers/requirements.txt
+
+$(call venv,$(REQUIREMENTS))/ready: $(REQUIREMENTS)
+$(call venv,$(PEERS))/ready: $(PEERS)
+$(CACHE)/venv-%/ready:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 python-tests: build quickstart-test ## Against transformers and PEFT
@@ -112,6 +118,13 @@ bench-scale: ## The controller's cost for 100, 1,000 and 5,000 runs (RUNS="100 1
 	tests/cluster/build.sh --control-plane >/dev/null
 	images/compile.sh target/images/bin stic-operator
 	operator/benches/scale/bench.sh $(if $(RATE),--rate $(RATE)) $(RUNS)
+
+# ARGS are those of trainer/benches/peers/bench.py.
+bench-peers: build $(call venv,$(PEERS))/ready ## The trainer beside TRL, transformers and PEFT on CPUs (ARGS="--only dpo,sft --quick")
+	$(call venv,$(PEERS))/bin/python trainer/benches/peers/bench.py $(ARGS)
+
+trainer-cuda: ## target/cuda/stic-trainer, for GPUs; neither GPU nor CUDA is needed (CUDA_COMPUTE_CAP=90)
+	CACHE=$(CACHE) PYTHON=$(PYTHON) trainer/cuda/build.sh target/cuda
 
 audit: ## Licences, sources and advisories of dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny

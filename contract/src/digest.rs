@@ -31,7 +31,7 @@ impl Digest {
     /// Those of reading.
     pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = Hasher::default();
-        let mut buffer = vec![0u8; 1 << 20];
+        let mut buffer = vec![0u8; 64 << 10];
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok((hasher.clone().finish(), hasher.bytes)),

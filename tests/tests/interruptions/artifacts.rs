@@ -1,6 +1,6 @@
 //! Artifacts without what tells the time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -17,8 +17,8 @@ pub(crate) type Comparable = BTreeMap<String, Content>;
 pub(crate) enum Content {
     Bytes(Vec<u8>),
     Json(Vec<Value>),
-    /// (step, tag, bits of the value). A set: a killed run leaves the events of steps that are done again.
-    Events(BTreeSet<(u64, String, u32)>),
+    /// (step, tag, bits of the value), each step once.
+    Events(Vec<(u64, String, u32)>),
 }
 
 /// What is finished under `output`; unfinished work is left out.
@@ -30,11 +30,12 @@ pub(crate) fn comparable(output: &Path) -> Comparable {
             continue;
         } else if folder.ends_with("tensorboard") {
             // A resumed run has several files, whose names tell the time.
-            let events = Content::Events(BTreeSet::new());
+            let events = Content::Events(Vec::new());
             let Content::Events(all) = found.entry(folder.to_owned()).or_insert(events) else {
                 panic!("{folder} is no file");
             };
             all.extend(events_of(&bytes));
+            all.sort();
         } else if file == "metrics.jsonl" {
             let rows = String::from_utf8(bytes).unwrap();
             let rows = rows.lines().map(|line| {
@@ -55,7 +56,7 @@ pub(crate) fn comparable(output: &Path) -> Comparable {
     found
 }
 
-/// The scalars of an event file: frames of length, checksum, `Event`, checksum. A killed run's last may be cut.
+/// The scalars of an event file: frames of length, checksum, `Event`, checksum.
 fn events_of(mut bytes: &[u8]) -> Vec<(u64, String, u32)> {
     let mut found = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<8>() {

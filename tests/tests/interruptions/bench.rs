@@ -155,6 +155,15 @@ pub(crate) struct Baseline {
     output: Files,
 }
 
+impl Step {
+    /// The same step with another config.
+    pub(crate) fn with(&self, edit: impl FnOnce(&mut Value)) -> Self {
+        let mut config = serde_json::from_slice(&self.config).unwrap();
+        edit(&mut config);
+        Self { config: serde_json::to_vec(&config).unwrap(), ..self.clone() }
+    }
+}
+
 impl Baseline {
     pub(crate) fn get() -> &'static Self {
         static BASELINE: OnceLock<Baseline> = OnceLock::new();
@@ -204,8 +213,15 @@ impl Bench {
 
     /// With all artifacts of the baseline in place.
     pub(crate) fn finished() -> Self {
+        Self::holding(|_| true)
+    }
+
+    /// With those artifacts of the baseline in place of which the folder is `wanted`.
+    pub(crate) fn holding(wanted: impl Fn(&str) -> bool) -> Self {
         let bench = Self::new(Layout::PLAIN);
-        write_all(&bench.output(), &Baseline::get().output);
+        let mut output = Baseline::get().output.clone();
+        output.retain(|name, _| wanted(name.split('/').next().unwrap_or_default()));
+        write_all(&bench.output(), &output);
         bench
     }
 
@@ -243,19 +259,25 @@ impl Bench {
 
     /// `stic-trainer step`.
     pub(crate) fn start(&self, step: &Step) -> Running {
-        self.start_logging(step, "first")
+        self.start_with(step, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn start_with(&self, step: &Step, more: &[String]) -> Running {
+        self.start_logging(step, more, "first")
     }
 
     /// The same, while another one runs.
     pub(crate) fn start_beside(&self, step: &Step) -> Running {
-        self.start_logging(step, "second")
+        self.start_logging(step, &[], "second")
     }
 
-    fn start_logging(&self, step: &Step, which: &str) -> Running {
+    fn start_logging(&self, step: &Step, more: &[String], which: &str) -> Running {
         let config = self.path(&format!("{}-{}.json", step.run, step.name));
         fs::write(&config, &step.config).unwrap();
         let mut command = Command::new(program("stic-trainer"));
         command.arg("step").arg("--config").arg(config).arg("--volumes").arg(self.path("volumes"));
+        command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Running::start(command, &self.path(&format!("{which}.log")))
     }

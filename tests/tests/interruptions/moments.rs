@@ -60,14 +60,23 @@ impl Work {
         entries.into_iter().find(|path| path.file_name().is_some_and(|name| what(&name.to_string_lossy())))
     }
 
-    /// The journal of the only shard.
+    /// The journal of the first shard, which mostly is the only one.
     pub(crate) fn journal(&self) -> Option<PathBuf> {
+        self.journal_of(0)
+    }
+
+    pub(crate) fn journal_of(&self, shard: usize) -> Option<PathBuf> {
         let kind = if self.step == "generate" { "preferences-" } else { "descriptions-" };
-        Some(self.find(|name| name.starts_with(kind) && !name.contains('.'))?.join("shard-00000.jsonl"))
+        let folder = self.find(|name| name.starts_with(kind) && !name.contains('.'))?;
+        Some(folder.join(format!("shard-{shard:05}.jsonl")))
     }
 
     pub(crate) fn rows(&self) -> Vec<String> {
-        self.journal().map(|journal| whole_lines(&journal)).unwrap_or_default()
+        self.rows_of(0)
+    }
+
+    pub(crate) fn rows_of(&self, shard: usize) -> Vec<String> {
+        self.journal_of(shard).map(|journal| whole_lines(&journal)).unwrap_or_default()
     }
 
     fn draft(&self) -> Option<PathBuf> {

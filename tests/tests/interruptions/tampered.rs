@@ -9,7 +9,7 @@ use crate::bench::{Baseline, Bench};
 use crate::moments::Moments;
 
 /// Flips a bit of `path`, somewhere.
-fn flip(path: &Path, moments: &mut Moments) {
+pub(crate) fn flip(path: &Path, moments: &mut Moments) {
     let mut bytes = fs::read(path).unwrap();
     let at = moments.below(bytes.len());
     bytes[at] ^= 1 << moments.below(8);
@@ -18,7 +18,7 @@ fn flip(path: &Path, moments: &mut Moments) {
 }
 
 /// The adapter of a stage: that of stage 1 was made from nothing, that of stage 2 from an adapter.
-fn adapter(bench: &Bench, stage: u8) -> PathBuf {
+pub(crate) fn adapter(bench: &Bench, stage: u8) -> PathBuf {
     bench.artifact("adapter-", |folder| {
         let marker: Value = serde_json::from_slice(&fs::read(folder.join("_SUCCESS.json")).unwrap()).unwrap();
         marker["madeFrom"]["adapter"].is_null() == (stage == 1)

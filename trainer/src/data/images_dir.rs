@@ -1,10 +1,10 @@
 //! Which images there are, and that none lies outside its folder.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use crate::data::jsonl::Lines;
+use crate::data::names::{Names, Repeated};
 use crate::{Error, Result};
 
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
@@ -29,14 +29,16 @@ impl From<Unresolved> for Error {
     }
 }
 
-/// The images below `root`, relative to it with `/` between names, sorted by bytes. Hidden files and folders are passed
-/// over, symbolic links to folders are not followed. What has an image's name and cannot be read is listed: whoever
-/// opens it says so.
+/// Hands the images below `root` to `take`, relative to it with `/` between names, in the order of the file system: of
+/// the folders, and not of the images, there are as many in memory as wait to be read. Hidden files and folders are
+/// passed over, symbolic links to folders are not followed. What has an image's name and cannot be read is listed:
+/// whoever opens it says so.
 ///
 /// # Errors
-/// [`Error::Data`] where there is none or a name is not UTF-8, [`Error::Storage`] where a folder cannot be read.
-pub fn walk(root: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
+/// [`Error::Data`] where there is none or a name is not UTF-8, [`Error::Storage`] where a folder cannot be read; those
+/// of `take`.
+pub fn walk(root: &Path, mut take: impl FnMut(String) -> Result<()>) -> Result<()> {
+    let mut found = false;
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).map_err(Error::input(&folder))? {
@@ -54,53 +56,56 @@ pub fn walk(root: &Path) -> Result<Vec<String>> {
             } else if kind.is_symlink() && entry.path().is_dir() {
                 tracing::warn!(folder = %entry.path().display(), "a symbolic link to a folder is not followed");
             } else if is_image(&name) {
-                found.push(relative);
+                found = true;
+                take(relative)?;
             }
         }
     }
-    if found.is_empty() {
-        return Err(Error::Data(format!(
-            "{}: holds no image ({}); put images there or correct the path in the spec",
-            root.display(),
-            EXTENSIONS.join(", ")
-        )));
+    if found {
+        return Ok(());
     }
-    found.sort_unstable();
-    Ok(found)
+    Err(Error::Data(format!(
+        "{}: holds no image ({}); put images there or correct the path in the spec",
+        root.display(),
+        EXTENSIONS.join(", ")
+    )))
 }
 
-/// The paths that a list file names, one a line, and their lines, in its order; blank lines and those that start with
-/// `#` are passed over.
+/// Hands the paths that a list file names, one a line, and their lines to `take`, in its order; blank lines and those
+/// that start with `#` are passed over. A path that stands twice is refused; it is sought with files in `scratch`.
 ///
 /// # Errors
-/// [`Error::Data`] where the file is not there, a path stands twice or there is none.
-pub fn read_list(list: &Path) -> Result<Vec<(usize, String)>> {
+/// [`Error::Data`] where the file is not there, a path stands twice or there is none; those of `take`.
+pub fn read_list(
+    list: &Path,
+    scratch: &Path,
+    mut take: impl FnMut(usize, String) -> Result<()>,
+) -> Result<()> {
     let mut lines = Lines::open(list)?;
-    let mut seen = HashMap::new();
-    let mut paths = Vec::new();
+    let mut names = Names::new(scratch);
     while let Some((line, text)) = lines.next_line()? {
-        let path = text.trim().to_owned();
+        let path = text.trim();
         if path.starts_with('#') {
             continue;
         }
         // `./a//b.png` is `a/b.png`.
-        let plain: PathBuf =
-            Path::new(&path).components().filter(|part| *part != Component::CurDir).collect();
-        if let Some(first) = seen.insert(plain, line) {
-            return Err(Error::Data(format!(
-                "{}:{line}: {path:?} stands on line {first} already; remove one of the two",
-                list.display()
-            )));
-        }
-        paths.push((line, path));
+        let plain: PathBuf = Path::new(path).components().filter(|part| *part != Component::CurDir).collect();
+        names.add(plain.as_os_str().as_encoded_bytes(), line, path)?;
+        take(line, path.to_owned())?;
     }
-    if paths.is_empty() {
+    if names.count() == 0 {
         return Err(Error::Data(format!(
             "{}: lists no image; give one relative path a line",
             list.display()
         )));
     }
-    Ok(paths)
+    match names.repeated()? {
+        None => Ok(()),
+        Some(Repeated { first, line, written }) => Err(Error::Data(format!(
+            "{}:{line}: {written:?} stands on line {first} already; remove one of the two",
+            list.display()
+        ))),
+    }
 }
 
 fn is_image(name: &str) -> bool {
@@ -171,8 +176,28 @@ mod tests {
         dir
     }
 
+    fn walked(root: &Path) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        walk(root, |path| {
+            found.push(path);
+            Ok(())
+        })?;
+        found.sort();
+        Ok(found)
+    }
+
+    fn listed(list: &Path) -> Result<Vec<(usize, String)>> {
+        let mut found = Vec::new();
+        let scratch = tempfile::tempdir().unwrap();
+        read_list(list, scratch.path(), |line, path| {
+            found.push((line, path));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     #[test]
-    fn images_are_found_at_any_depth_in_byte_order() {
+    fn images_are_found_at_any_depth() {
         let dir = folder(&[
             "b.JPG",
             "a/z.png",
@@ -183,15 +208,15 @@ mod tests {
             "noext",
             "B.TIFF",
         ]);
-        assert_eq!(walk(dir.path()).unwrap(), ["B.TIFF", "a.webp", "a/z.png", "b.JPG"]);
+        assert_eq!(walked(dir.path()).unwrap(), ["B.TIFF", "a.webp", "a/z.png", "b.JPG"]);
     }
 
     #[test]
     fn an_empty_folder_is_an_error() {
         let dir = folder(&["c.txt"]);
-        let message = walk(dir.path()).unwrap_err().to_string();
+        let message = walked(dir.path()).unwrap_err().to_string();
         assert!(message.contains("holds no image") && message.contains("put images there"), "{message}");
-        let message = walk(&dir.path().join("gone")).unwrap_err().to_string();
+        let message = walked(&dir.path().join("gone")).unwrap_err().to_string();
         assert!(message.ends_with("gone: not found; correct the path, or put it there"), "{message}");
     }
 
@@ -200,12 +225,12 @@ mod tests {
         let dir = folder(&[]);
         let list = dir.path().join("list.txt");
         std::fs::write(&list, "b.png\r\n# comment\r\n\r\n  a.png  \n").unwrap();
-        assert_eq!(read_list(&list).unwrap(), [(1, "b.png".into()), (4, "a.png".into())]);
+        assert_eq!(listed(&list).unwrap(), [(1, "b.png".into()), (4, "a.png".into())]);
         std::fs::write(&list, "b.png\n\n./b.png\n").unwrap();
-        let message = read_list(&list).unwrap_err().to_string();
+        let message = listed(&list).unwrap_err().to_string();
         assert!(message.ends_with("list.txt:3: \"./b.png\" stands on line 1 already; remove one of the two"));
         std::fs::write(&list, "# nothing\n").unwrap();
-        assert!(read_list(&list).unwrap_err().to_string().contains("lists no image"));
+        assert!(listed(&list).unwrap_err().to_string().contains("lists no image"));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Instructions in LLaVA's conversation format, and preference pairs from a file.
 
-use std::collections::HashMap;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
+use crate::data::names::{Names, Repeated};
 use crate::data::template::{IMAGE_PLACEHOLDER, Role, Turn};
-use crate::data::{files, jsonl};
+use crate::data::{array, files, jsonl};
 use crate::{Error, Result};
 
 /// One item of an instruction file.
@@ -81,55 +80,49 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     })
 }
 
-/// The instructions of a JSON array or of JSON Lines, in the file's order.
+/// Hands the instructions of a JSON array or of JSON Lines to `take`, in the file's order, and says how many there are.
+/// An id that stands twice is refused; it is sought with files in `scratch`.
 ///
 /// # Errors
-/// [`Error::Data`] naming file, line and field; [`Error::Storage`] where the file cannot be read.
-pub fn read(path: &Path) -> Result<Vec<Instruction>> {
-    let mut ids = Ids::new(path);
+/// [`Error::Data`] naming file, line and field; [`Error::Storage`] where the file cannot be read; those of `take`.
+pub fn read(path: &Path, scratch: &Path, mut take: impl FnMut(Instruction) -> Result<()>) -> Result<u64> {
+    let mut ids = Ids::new(path, scratch);
     let mut check = |line: usize, raw: RawInstruction| {
         ids.add(line, &raw.id)?;
-        instruction(line, raw).map_err(|reason| at(path, line, &reason))
+        take(instruction(line, raw).map_err(|reason| at(path, line, &reason))?)
     };
-    let instructions = if is_array(path)? {
-        let bytes = std::fs::read(path).map_err(Error::storage(path))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::Data(format!("{}: is not UTF-8; save the file as UTF-8", path.display())))?;
-        array_items(path, &text)?
-            .into_iter()
-            .map(|(line, item)| check(line, jsonl::parse(path, line, item)?))
-            .collect::<Result<Vec<_>>>()?
+    if is_array(path)? {
+        array::each(path, |line, item| check(line, jsonl::parse(path, line, item)?))?;
     } else {
-        jsonl::read(path)?
-            .map(|row| row.and_then(|(line, raw)| check(line, raw)))
-            .collect::<Result<Vec<_>>>()?
-    };
-    if instructions.is_empty() {
-        return Err(Error::Data(format!(
+        for row in jsonl::read(path)? {
+            let (line, raw) = row?;
+            check(line, raw)?;
+        }
+    }
+    match ids.finish()? {
+        0 => Err(Error::Data(format!(
             "{}: holds no instruction; add some or correct the path",
             path.display()
-        )));
+        ))),
+        count => Ok(count),
     }
-    Ok(instructions)
 }
 
-/// The pairs of JSON Lines `{id, image, prompt, chosen, rejected}`, in the file's order.
+/// Hands the pairs of JSON Lines `{id, image, prompt, chosen, rejected}` to `take`, in the file's order.
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_pairs(path: &Path) -> Result<Vec<FilePair>> {
-    let mut ids = Ids::new(path);
-    let pairs = jsonl::read(path)?
-        .map(|row| {
-            let (line, raw): (usize, RawPair) = row?;
-            ids.add(line, &raw.id)?;
-            pair(line, raw).map_err(|reason| at(path, line, &reason))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    if pairs.is_empty() {
-        return Err(Error::Data(format!("{}: holds no pair; add some or correct the path", path.display())));
+pub fn read_pairs(path: &Path, scratch: &Path, mut take: impl FnMut(FilePair) -> Result<()>) -> Result<()> {
+    let mut ids = Ids::new(path, scratch);
+    for row in jsonl::read(path)? {
+        let (line, raw): (usize, RawPair) = row?;
+        ids.add(line, &raw.id)?;
+        take(pair(line, raw).map_err(|reason| at(path, line, &reason))?)?;
     }
-    Ok(pairs)
+    match ids.finish()? {
+        0 => Err(Error::Data(format!("{}: holds no pair; add some or correct the path", path.display()))),
+        _ => Ok(()),
+    }
 }
 
 /// `text` without its `<image>` and the line break beside it.
@@ -216,24 +209,32 @@ fn at(path: &Path, line: usize, reason: &str) -> Error {
 /// The ids seen so far and their lines.
 struct Ids<'a> {
     path: &'a Path,
-    lines: HashMap<String, usize>,
+    names: Names,
 }
 
 impl<'a> Ids<'a> {
-    fn new(path: &'a Path) -> Self {
-        Self { path, lines: HashMap::new() }
+    fn new(path: &'a Path, scratch: &Path) -> Self {
+        Self { path, names: Names::new(scratch) }
     }
 
     fn add(&mut self, line: usize, id: &str) -> Result<()> {
         if id.is_empty() {
             return Err(at(self.path, line, "id is empty; give each item an id of its own"));
         }
-        match self.lines.insert(id.to_owned(), line) {
-            None => Ok(()),
-            Some(first) => Err(at(
+        self.names.add(id.as_bytes(), line, id)
+    }
+
+    /// How many there are, each of them once.
+    fn finish(self) -> Result<u64> {
+        let count = self.names.count();
+        match self.names.repeated()? {
+            None => Ok(count),
+            Some(Repeated { first, line, written }) => Err(at(
                 self.path,
                 line,
-                &format!("id {id:?} is that of the item on line {first}; give each item an id of its own"),
+                &format!(
+                    "id {written:?} is that of the item on line {first}; give each item an id of its own"
+                ),
             )),
         }
     }
@@ -252,35 +253,34 @@ fn is_array(path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// The items of a JSON array, unparsed, each with the line it begins on.
-fn array_items<'a>(path: &Path, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
-    let text = text.trim_start_matches('\u{feff}');
-    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
-        Error::Data(format!("{}:{}: {error}; mend the JSON there", path.display(), error.line()))
-    })?;
-    let (mut line, mut counted) = (1, 0);
-    Ok(items
-        .into_iter()
-        .map(|item| {
-            let item = item.get();
-            // A raw value borrows from the text: its address tells where it stands.
-            let offset = item.as_ptr().addr() - text.as_ptr().addr();
-            line += text.as_bytes()[counted..offset].iter().filter(|&&byte| byte == b'\n').count();
-            counted = offset;
-            (line, item)
-        })
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with_file<T>(text: &str, read: impl Fn(&Path) -> Result<T>) -> Result<T, String> {
+    /// What `read` hands on of a file with `text`.
+    fn with_file<T>(
+        text: &str,
+        read: impl Fn(&Path, &Path, &mut dyn FnMut(T) -> Result<()>) -> Result<()>,
+    ) -> Result<Vec<T>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.json");
         std::fs::write(&path, text).unwrap();
-        read(&path).map_err(|error| error.to_string().replace(&format!("{}/", dir.path().display()), ""))
+        let mut found = Vec::new();
+        let mut take = |item| {
+            found.push(item);
+            Ok(())
+        };
+        let read = read(&path, dir.path(), &mut take);
+        read.map_err(|error| error.to_string().replace(&format!("{}/", dir.path().display()), ""))?;
+        Ok(found)
+    }
+
+    fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
+        with_file(text, |path, scratch, take| read(path, scratch, take).map(|_| ()))
+    }
+
+    fn pairs(text: &str) -> Result<Vec<FilePair>, String> {
+        with_file(text, |path, scratch, take| read_pairs(path, scratch, take))
     }
 
     const ARRAY: &str = r#"[
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_array_and_lines_read_alike() {
-        let items = with_file(ARRAY, read).unwrap();
+        let items = instructions(ARRAY).unwrap();
         assert_eq!(items.len(), 2);
         assert_eq!((items[0].id.as_str(), items[0].line), ("000000033471", 2));
         assert_eq!(items[0].image.as_deref(), Some("coco/a.jpg"));
@@ -313,7 +313,7 @@ mod tests {
 
         let values: Vec<serde_json::Value> = serde_json::from_str(ARRAY).unwrap();
         let lines: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let from_lines = with_file(&lines.join("\n"), read).unwrap();
+        let from_lines = instructions(&lines.join("\n")).unwrap();
         let without_lines = |items: Vec<Instruction>| -> Vec<_> {
             items.into_iter().map(|item| Instruction { line: 0, ..item }).collect()
         };
@@ -379,7 +379,7 @@ mod tests {
                 "data.json:1: conversations ends with the human",
             ),
         ] {
-            let message = with_file(&text, read).unwrap_err();
+            let message = instructions(&text).unwrap_err();
             assert!(message.starts_with(expected), "{message}");
         }
     }
@@ -388,7 +388,7 @@ mod tests {
     fn duplicate_ids_name_both_lines() {
         let line =
             r#"{"id": "a", "conversations": [{"from":"human","value":"q"},{"from":"gpt","value":"a"}]}"#;
-        let message = with_file(&format!("{line}\n\n{line}\n"), read).unwrap_err();
+        let message = instructions(&format!("{line}\n\n{line}\n")).unwrap_err();
         assert_eq!(
             message,
             "data.json:3: id \"a\" is that of the item on line 1; give each item an id of its own"
@@ -398,8 +398,8 @@ mod tests {
     #[test]
     fn pairs_are_read_and_checked() {
         let good = r#"{"id":"p","image":"a.jpg","prompt":"<image>\nQ","chosen":"yes","rejected":"no"}"#;
-        let pairs = with_file(good, read_pairs).unwrap();
-        assert_eq!((pairs[0].prompt.as_str(), pairs[0].line), ("Q", 1));
+        let read = pairs(good).unwrap();
+        assert_eq!((read[0].prompt.as_str(), read[0].line), ("Q", 1));
         for (text, expected) in [
             (good.replace("yes", " "), "data.json:1: chosen is empty"),
             (good.replace("no", "<image>"), "data.json:1: rejected holds <image>"),
@@ -407,7 +407,7 @@ mod tests {
             (good.replace("\"prompt\"", "\"question\""), "data.json:1: missing field `prompt`"),
             (format!("{good}\n{good}"), "data.json:2: id \"p\" is that of the item on line 1"),
         ] {
-            let message = with_file(&text, read_pairs).unwrap_err();
+            let message = pairs(&text).unwrap_err();
             assert!(message.starts_with(expected), "{message}");
         }
     }

@@ -4,12 +4,14 @@
 //! token ids, equal to what Pillow, transformers and sentencepiece make of the same file.
 
 pub mod anyres;
+pub(crate) mod array;
 pub mod encode;
 pub(crate) mod files;
 pub mod image;
 pub mod images_dir;
 pub mod instructions;
 pub mod jsonl;
+pub(crate) mod names;
 pub mod processor;
 pub mod resample;
 pub mod template;

@@ -123,8 +123,11 @@ impl Benchmark {
     ) -> Result<Vec<PolicyRow>> {
         atomic::create_dir(output)?;
         let path = output.join(format!("answers-{}.jsonl", Digest::of_json(made_from).short(16)));
-        let (mut log, done) = Journal::open::<Said>(&path)?;
-        let done: HashSet<String> = done.into_iter().collect();
+        let mut done = HashSet::new();
+        let mut log = Journal::open::<Said>(&path, |id| {
+            done.insert(id.to_owned());
+            Ok(())
+        })?;
         let by_image = self.by_image();
         let Conditions { vlm, encoder, images, max_description_tokens } = conditions;
         let at_once = vlm.responses_at_once(0, max_description_tokens);
@@ -144,8 +147,9 @@ impl Benchmark {
             });
             desk.write(&Speaker { policy, max_description_tokens }, items, |said| log.append(&said))?;
         }
-        let said: BTreeMap<String, Said> =
-            journal::read::<Said>(&path)?.into_iter().map(|said| (said.id.clone(), said)).collect();
+        let said: BTreeMap<String, Said> = journal::read::<Said>(&path)?
+            .map(|said| said.map(|said| (said.id.clone(), said)))
+            .collect::<Result<_>>()?;
         let table = self.table(policies.iter().map(|(name, _)| name.as_str()), &said)?;
         let json = serde_json::to_vec_pretty(&table).map_err(|e| Error::Data(e.to_string()))?;
         atomic::write(&output.join("table.json"), &json)?;

@@ -64,7 +64,7 @@ impl<'a> Generator<'a> {
         let Some(last) = prompt.iter().rposition(|id| *id == image) else { return Ok(None) };
         let ids = &prompt[..=last];
         let mut cache = self.model.language.new_cache(ids.len());
-        self.model.language.forward_cached(&self.model.embed(ids, features)?, &mut cache, self.adapted())?;
+        self.model.language.fill(&self.model.embed(ids, features)?, &mut cache, self.adapted())?;
         Ok(Some(SharedPrefix { ids: ids.into(), cache: Arc::new(cache) }))
     }
 }

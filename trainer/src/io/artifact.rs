@@ -130,6 +130,22 @@ impl Output {
         Ok(Draft { kind, made_from, name: name.to_owned(), dir })
     }
 
+    /// The bytes of all unfinished work of which the folder's name begins with `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn unfinished(&self, prefix: &str) -> Result<u64> {
+        let mut bytes = 0;
+        for entry in fs::read_dir(&self.partial).map_err(Error::storage(&self.partial))? {
+            let path = entry.map_err(Error::storage(&self.partial))?.path();
+            let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+            if named && path.is_dir() {
+                bytes += size_of(&path)?;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Marks the draft whole and moves it into place, unless another run was first: then that one is recorded.
     ///
     /// # Errors
@@ -155,7 +171,7 @@ impl Output {
             .map_err(|e| Error::Storage { path: draft.dir.clone(), source: std::io::Error::other(e) })?;
         atomic::write(&draft.dir.join(SUCCESS_FILE), &text)?;
         let place = self.root.join(&draft.name);
-        if let Err(error) = atomic::rename_dir(&draft.dir, &place) {
+        if let Err(error) = atomic::rename(&draft.dir, &place) {
             // Two runs that make the same artifact at once: the second finds the first one's in place.
             return match self.find(&draft.name)? {
                 Some(there) => {

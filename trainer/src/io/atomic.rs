@@ -11,25 +11,28 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Storage`]; the old file is then still there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_with(path, |file| file.write_all(bytes))
+    write_with(path, |file| file.write_all(bytes).map_err(Error::storage(path)))
 }
 
 /// As [`write`], with the content written by `fill`.
 ///
 /// # Errors
-/// As [`write`].
-pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+/// As [`write`], and those of `fill`.
+pub fn write_with<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
     let partial = partial_path(path);
-    let result = File::create(&partial).and_then(|mut file| {
-        fill(&mut file)?;
-        file.sync_all()
-    });
-    if let Err(e) = result.and_then(|()| fs::rename(&partial, path)) {
+    let fill_and_sync = |mut file: File| {
+        let filled = fill(&mut file)?;
+        file.sync_all().and_then(|()| fs::rename(&partial, path)).map_err(Error::storage(path))?;
+        Ok(filled)
+    };
+    let result = File::create(&partial).map_err(Error::storage(path)).and_then(fill_and_sync);
+    if result.is_err() {
         // What was half written is of no use to anyone; that it could not be removed is not the error to report.
         let _ = fs::remove_file(&partial);
-        return Err(Error::storage(path)(e));
     }
-    sync_parent(path)
+    let filled = result?;
+    sync_parent(path)?;
+    Ok(filled)
 }
 
 /// As [`write`], without waiting for the disk: for what is of no worth after a crash.
@@ -66,7 +69,7 @@ pub fn write_dir<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Resul
         if path.exists() {
             fs::remove_dir(&path).map_err(Error::storage(&path))?;
         }
-        rename_dir(&partial, &path)?;
+        rename(&partial, &path)?;
         Ok(filled)
     });
     if filled.is_err() {
@@ -75,11 +78,11 @@ pub fn write_dir<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Resul
     filled
 }
 
-/// Renames the folder `from` to `to`, which must not be there.
+/// Renames `from` to `to`, which must not be there where it is a folder.
 ///
 /// # Errors
 /// [`Error::Storage`].
-pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::storage(to))?;
     sync_parent(to)
 }
@@ -114,8 +117,8 @@ mod tests {
         let path = dir.path().join("state.json");
         write(&path, b"old").expect("written");
         let failed = write_with(&path, |file| {
-            file.write_all(b"ne")?;
-            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+            file.write_all(b"ne").map_err(Error::storage(&path))?;
+            Err::<(), _>(Error::storage(&path)(std::io::ErrorKind::StorageFull.into()))
         });
         let message = failed.expect_err("the disk is full").to_string();
         assert!(message.contains("state.json") && message.contains("free space"), "{message}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::atomic;
-use super::tensorboard::EventFile;
+use super::tensorboard::{self, EventFile};
 use crate::error::{Error, Result};
 
 const FILE: &str = "metrics.jsonl";
@@ -33,7 +33,7 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Goes on after `steps` steps: lines of later ones, whose state was not saved, are dropped.
+    /// Goes on after `steps` steps: lines and events of later ones, which are taken again, are dropped.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -51,6 +51,7 @@ impl MetricsLog {
         atomic::write(&path, kept.as_bytes())?;
         let events_dir = dir.join(EVENTS);
         atomic::create_dir(&events_dir)?;
+        tensorboard::cut_back(&events_dir, steps)?;
         Ok(Self { path, events: EventFile::create(&events_dir, steps)? })
     }
 

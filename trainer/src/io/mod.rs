@@ -1,4 +1,4 @@
-//! Files and signals: volumes, PEFT adapters, journals, resume state, progress, artifacts, atomic writes.
+//! Files and signals: volumes, PEFT adapters, journals, sorting, resume state, progress, artifacts, atomic writes.
 
 pub mod adapter;
 pub mod artifact;
@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod progress;
 pub mod resume;
 pub mod serve;
+pub mod sorter;
 pub mod stop;
 pub mod tensorboard;
 pub mod volumes;

@@ -1,16 +1,21 @@
-//! The state of an interrupted training: a folder that is whole or not there.
+//! The states of an interrupted training, each a folder that is whole or not there.
+//!
+//! A disk may still damage what was written whole. So the digest of a state's tensors stands beside them, and where
+//! the newest state is not what was written, the one before is gone on from, and the start where there is none.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
+use stic_contract::Digest;
 
 use super::adapter::write_safetensors;
-use super::atomic;
+use super::{atomic, file_digest};
 use crate::error::{Error, Result};
 use crate::training::adamw::AdamW;
+use crate::training::checkpoint_policy::{Action, after};
 
 const PREFIX: &str = "state-";
 const TENSORS: &str = "state.safetensors";
@@ -20,81 +25,292 @@ const FACTS: &str = "state.json";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Facts {
-    step: u64,
-}
-
-/// A saved state.
-#[derive(Debug)]
-pub struct Saved {
     /// Steps taken.
-    pub step: u64,
-    /// Weights and moments by name.
-    pub tensors: HashMap<String, Tensor>,
+    step: u64,
+    /// Of the file of weights and moments.
+    digest: Digest,
 }
 
-/// Saves the optimizer's state, then removes older ones.
-///
-/// # Errors
-/// [`Error::Storage`]; the older state is then still there.
-pub fn save(dir: &Path, optimizer: &AdamW) -> Result<()> {
-    let step = optimizer.steps();
-    let place = dir.join(format!("{PREFIX}{step:08}"));
-    if place.exists() {
-        return Ok(());
-    }
-    let draft = dir.join(format!("{PREFIX}{step:08}.partial"));
-    let result = fill(&draft, optimizer, step).and_then(|()| atomic::rename_dir(&draft, &place));
-    if let Err(error) = result {
-        let _ = fs::remove_dir_all(&draft);
-        return Err(error);
-    }
-    for older in states(dir)?.into_iter().filter(|(other, _)| *other < step) {
-        fs::remove_dir_all(&older.1).map_err(Error::storage(&older.1))?;
-    }
-    Ok(())
+/// The saved states of one training.
+#[derive(Debug)]
+pub struct States {
+    dir: PathBuf,
+    /// Steps in all.
+    total: u64,
+    /// Steps between two states.
+    every: u32,
+    /// The steps of those that are whole, ascending.
+    whole: Vec<u64>,
+    /// Those that cannot be used. They stay until a newer one is whole.
+    damaged: Vec<PathBuf>,
 }
 
-fn fill(draft: &Path, optimizer: &AdamW, step: u64) -> Result<()> {
+impl States {
+    /// Looks through the states in `dir`, of a training of `total` steps that is saved every so many, and puts
+    /// `optimizer` into the newest that is whole; a state that is not is passed over with a warning. Where none is, the
+    /// optimizer stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where the disk cannot be read.
+    pub fn open(dir: &Path, total: u64, every: u32, optimizer: &mut AdamW, device: &Device) -> Result<Self> {
+        let mut states = Self { dir: dir.to_owned(), total, every, whole: Vec::new(), damaged: Vec::new() };
+        let found = found_in(dir)?;
+        for (step, place) in found.iter().rev() {
+            match restore(place, *step, optimizer, device) {
+                Ok(()) => {
+                    tracing::info!(step, "goes on from saved state");
+                    // Those before it were whole when they were written; they are looked at when they are needed.
+                    states.whole = found.range(..=step).map(|(step, _)| *step).collect();
+                    return Ok(states);
+                }
+                Err(Unusable::Damaged(reason)) => {
+                    tracing::warn!(
+                        state = %place.display(),
+                        "this saved training state cannot be used: {reason}; the one before it is tried"
+                    );
+                    states.damaged.push(place.clone());
+                }
+                Err(Unusable::Failed(error)) => return Err(error),
+            }
+        }
+        if !found.is_empty() {
+            tracing::warn!(folder = %dir.display(), "no saved training state can be used; training starts anew");
+        }
+        Ok(states)
+    }
+
+    /// Whether [`States::keep`] would save now.
+    #[must_use]
+    pub fn is_due(&self, optimizer: &AdamW, interrupted: bool) -> bool {
+        self.actions(optimizer, interrupted).contains(&Action::Save)
+    }
+
+    fn actions(&self, optimizer: &AdamW, interrupted: bool) -> Vec<Action> {
+        after(optimizer.steps(), self.total, self.every, interrupted, &self.whole)
+    }
+
+    /// Saves and deletes as [`after`] says. A state is deleted once a newer one is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; the older states are then still there.
+    pub fn keep(&mut self, optimizer: &AdamW, interrupted: bool) -> Result<()> {
+        for action in self.actions(optimizer, interrupted) {
+            match action {
+                Action::Save => self.save(optimizer)?,
+                Action::Delete(step) => {
+                    remove(&self.place(step))?;
+                    self.whole.retain(|other| *other != step);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, optimizer: &AdamW) -> Result<()> {
+        let step = optimizer.steps();
+        let place = self.place(step);
+        let draft = self.dir.join(format!("{PREFIX}{step:08}.partial"));
+        let result = fill(&draft, optimizer).and_then(|()| {
+            // Written whole, it takes the place of what is damaged, which may have its name.
+            self.damaged.drain(..).try_for_each(|damaged| remove(&damaged))?;
+            atomic::rename(&draft, &place)
+        });
+        if let Err(error) = result {
+            let _ = fs::remove_dir_all(&draft);
+            return Err(error);
+        }
+        self.whole.push(step);
+        Ok(())
+    }
+
+    fn place(&self, step: u64) -> PathBuf {
+        self.dir.join(format!("{PREFIX}{step:08}"))
+    }
+}
+
+fn fill(draft: &Path, optimizer: &AdamW) -> Result<()> {
     atomic::create_dir(draft)?;
-    write_safetensors(&draft.join(TENSORS), &optimizer.state())?;
-    let facts = serde_json::to_vec(&Facts { step })
+    let tensors = draft.join(TENSORS);
+    write_safetensors(&tensors, &optimizer.state())?;
+    let facts = Facts { step: optimizer.steps(), digest: file_digest(&tensors)? };
+    let facts = serde_json::to_vec(&facts)
         .map_err(|e| Error::Storage { path: draft.to_owned(), source: std::io::Error::other(e) })?;
     atomic::write(&draft.join(FACTS), &facts)
 }
 
-/// The latest saved state.
-///
-/// # Errors
-/// [`Error::Storage`]; [`Error::Data`] when it cannot be read.
-pub fn load(dir: &Path) -> Result<Option<Saved>> {
-    let Some((_, place)) = states(dir)?.into_iter().max() else { return Ok(None) };
-    let damaged = |file: &str, reason: String| {
-        Error::Data(format!(
-            "{}: {reason}; delete the folder to go on from the state before it or from the start",
-            place.join(file).display()
-        ))
-    };
-    let text = fs::read_to_string(place.join(FACTS)).map_err(Error::storage(place.join(FACTS)))?;
-    let facts: Facts = serde_json::from_str(&text).map_err(|e| damaged(FACTS, e.to_string()))?;
-    let tensors = candle_core::safetensors::load(place.join(TENSORS), &Device::Cpu)
-        .map_err(|e| damaged(TENSORS, e.to_string()))?;
-    Ok(Some(Saved { step: facts.step, tensors }))
+/// Why a state is not gone on from.
+enum Unusable {
+    /// It is not what was written, or not of this training.
+    Damaged(String),
+    /// It could not be looked at.
+    Failed(Error),
 }
 
-/// Removes every saved state.
-///
-/// # Errors
-/// [`Error::Storage`].
-pub fn clear(dir: &Path) -> Result<()> {
-    states(dir)?.iter().try_for_each(|(_, place)| fs::remove_dir_all(place).map_err(Error::storage(place)))
+impl Unusable {
+    /// A file that is not there, or is no file, is damage; all else says nothing of the state.
+    fn of(path: &Path, error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+        match error.kind() {
+            NotFound | NotADirectory | IsADirectory | InvalidData => {
+                Self::Damaged(format!("{}: {error}", path.display()))
+            }
+            _ => Self::Failed(Error::storage(path)(error)),
+        }
+    }
 }
 
-fn states(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
+/// Puts `optimizer` into the state in `place`, the whole of it or nothing.
+fn restore(place: &Path, step: u64, optimizer: &mut AdamW, device: &Device) -> Result<(), Unusable> {
+    let path = place.join(FACTS);
+    let text = fs::read_to_string(&path).map_err(|e| Unusable::of(&path, e))?;
+    let facts: Facts =
+        serde_json::from_str(&text).map_err(|e| Unusable::Damaged(format!("{}: {e}", path.display())))?;
+    if facts.step != step {
+        return Err(Unusable::Damaged(format!("{} is of step {}", path.display(), facts.step)));
+    }
+    let path = place.join(TENSORS);
+    let digest = File::open(&path).and_then(Digest::of_reader).map_err(|e| Unusable::of(&path, e))?.0;
+    if digest != facts.digest {
+        return Err(Unusable::Damaged(format!(
+            "{} has digest {digest}, {} was recorded",
+            path.display(),
+            facts.digest
+        )));
+    }
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
+        .map_err(|e| Unusable::Damaged(format!("{}: {e}", path.display())))?;
+    optimizer.restore(tensors, step, device).map_err(|error| match error {
+        Error::Data(reason) => Unusable::Damaged(reason),
+        other => Unusable::Failed(other),
+    })
+}
+
+fn remove(place: &Path) -> Result<()> {
+    fs::remove_dir_all(place).map_err(Error::storage(place))
+}
+
+/// What has a state's name in `dir`, by step.
+fn found_in(dir: &Path) -> Result<BTreeMap<u64, PathBuf>> {
+    let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(Error::storage(dir))? {
         let path = entry.map_err(Error::storage(dir))?.path();
         let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.parse().ok());
         found.extend(step.map(|step| (step, path)));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Tensor, Var};
+
+    use super::*;
+
+    const DEVICE: Device = Device::Cpu;
+
+    fn optimizer(width: usize) -> AdamW {
+        let weight = Var::from_tensor(&Tensor::ones(width, DType::F32, &DEVICE).expect("ones"));
+        AdamW::new(vec![("w".into(), weight.expect("a variable"))], 0.1).expect("an optimizer")
+    }
+
+    /// Stands for a step of training: every tensor moves, and by another amount in each step.
+    fn step(optimizer: &mut AdamW) {
+        let done = optimizer.steps();
+        let moved = |tensor: Tensor| tensor.affine(0.7, done as f64 + 0.3).expect("moved");
+        let state = optimizer.state().into_iter().map(|(name, tensor)| (name, moved(tensor))).collect();
+        optimizer.restore(state, done + 1, &DEVICE).expect("its own");
+    }
+
+    fn bits(optimizer: &AdamW) -> Vec<(String, Vec<u32>)> {
+        let values = |t: Tensor| t.to_vec1::<f32>().expect("values").into_iter().map(f32::to_bits).collect();
+        optimizer.state().into_iter().map(|(name, tensor)| (name, values(tensor))).collect()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Trains to step `to`, states every 2 steps of 20.
+    fn train(dir: &Path, to: u64) -> (AdamW, u64) {
+        let mut optimizer = optimizer(2);
+        let mut states = States::open(dir, 20, 2, &mut optimizer, &DEVICE).expect("opens");
+        let from = optimizer.steps();
+        while optimizer.steps() < to {
+            step(&mut optimizer);
+            states.keep(&optimizer, false).expect("kept");
+        }
+        (optimizer, from)
+    }
+
+    type Damage = fn(&Path);
+
+    #[test]
+    fn a_damaged_state_is_passed_over_and_replaced_and_the_result_is_the_same() {
+        let undisturbed = tempfile::tempdir().expect("a folder");
+        let (expected, _) = train(undisturbed.path(), 9);
+        let damages: [(&str, Damage); 6] = [
+            ("torn", |state| {
+                let file = File::options().write(true).open(state.join(TENSORS)).expect("there");
+                file.set_len(file.metadata().expect("its size").len() - 3).expect("cut");
+            }),
+            ("one bit", |state| {
+                let mut bytes = fs::read(state.join(TENSORS)).expect("there");
+                *bytes.last_mut().expect("not empty") ^= 1;
+                fs::write(state.join(TENSORS), bytes).expect("written");
+            }),
+            ("no facts", |state| fs::remove_file(state.join(FACTS)).expect("there")),
+            ("facts of an older version", |state| {
+                fs::write(state.join(FACTS), r#"{"step":6}"#).expect("written");
+            }),
+            ("no tensors", |state| fs::remove_file(state.join(TENSORS)).expect("there")),
+            ("foreign shapes", |state| {
+                let mut foreign = optimizer(3);
+                (0..6).for_each(|_| step(&mut foreign));
+                fill(state, &foreign).expect("written");
+            }),
+        ];
+        for (name, damage) in damages {
+            let dir = tempfile::tempdir().expect("a folder");
+            train(dir.path(), 7);
+            assert_eq!(names(dir.path()), ["state-00000004", "state-00000006"], "{name}");
+            damage(&dir.path().join("state-00000006"));
+            let (found, from) = train(dir.path(), 5);
+            assert_eq!((from, found.steps()), (4, 5), "{name}");
+            assert_eq!(names(dir.path()), ["state-00000004", "state-00000006"], "{name}: nothing newer yet");
+            let (found, from) = train(dir.path(), 9);
+            assert_eq!(from, 4, "{name}");
+            assert_eq!(bits(&found), bits(&expected), "{name}");
+            assert_eq!(names(dir.path()), ["state-00000006", "state-00000008"], "{name}");
+            assert_eq!(train(dir.path(), 8).1, 8, "{name}: what took its place is whole");
+        }
+    }
+
+    #[test]
+    fn where_no_state_is_whole_it_starts_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (expected, _) = train(dir.path(), 7);
+        for state in names(dir.path()) {
+            fs::write(dir.path().join(state).join(TENSORS), "").expect("written");
+        }
+        let (found, from) = train(dir.path(), 7);
+        assert_eq!((from, bits(&found)), (0, bits(&expected)));
+        assert_eq!(names(dir.path()), ["state-00000004", "state-00000006"]);
+    }
+
+    #[test]
+    fn asked_to_stop_it_saves_where_it_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut optimizer = optimizer(2);
+        let mut states = States::open(dir.path(), 20, 2, &mut optimizer, &DEVICE).expect("opens");
+        states.keep(&optimizer, true).expect("nothing to save");
+        assert!(names(dir.path()).is_empty());
+        step(&mut optimizer);
+        states.keep(&optimizer, true).expect("saved");
+        assert_eq!(names(dir.path()), ["state-00000001"]);
+    }
 }

@@ -13,6 +13,13 @@ use crate::error::{Error, Result};
 
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
+/// What every file's name begins with.
+const PREFIX: &str = "events.out.tfevents.";
+/// Bytes of a record before its event, and after it.
+const FRAME: (usize, usize) = (8 + 4, 4);
+/// Bytes of an event before its step: the tag and value of the wall time, and the step's tag.
+const BEFORE_STEP: usize = 1 + 8 + 1;
+
 /// One event file.
 #[derive(Debug)]
 pub struct EventFile {
@@ -26,7 +33,7 @@ impl EventFile {
     /// # Errors
     /// [`Error::Storage`].
     pub fn create(dir: &Path, first_step: u64) -> Result<Self> {
-        let path = dir.join(format!("events.out.tfevents.{:010}.stic.{first_step}", now() as u64));
+        let path = dir.join(format!("{PREFIX}{:010}.stic.{first_step}", now() as u64));
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::storage(&path))?;
         let mut events = Self { path, out: BufWriter::new(file) };
         let mut version = Vec::new();
@@ -68,6 +75,53 @@ impl EventFile {
         frame.extend(masked_crc(bytes).to_le_bytes());
         self.out.write_all(&frame).map_err(Error::storage(&self.path))
     }
+}
+
+/// Cuts the event files of `dir` back to the first `steps` steps, and what a killed process left half written off
+/// their ends: what follows is written once more. A file that is left without a scalar is removed.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn cut_back(dir: &Path, steps: u64) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::storage(dir))? {
+        let path = entry.map_err(Error::storage(dir))?.path();
+        if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(Error::storage(&path))?;
+        let mut kept = 0;
+        let mut scalars = 0;
+        while let Some((step, length)) = first_record(&bytes[kept..]).filter(|(step, _)| *step <= steps) {
+            kept += length;
+            scalars += usize::from(step > 0);
+        }
+        let result = if scalars == 0 {
+            std::fs::remove_file(&path)
+        } else {
+            OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(kept as u64))
+        };
+        result.map_err(Error::storage(&path))?;
+    }
+    Ok(())
+}
+
+/// The step of the record that `bytes` begin with, and the bytes it takes; `None` where there is no whole one.
+fn first_record(bytes: &[u8]) -> Option<(u64, usize)> {
+    let length = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+    let end = FRAME.0.checked_add(length)?;
+    let event = bytes.get(FRAME.0..end)?;
+    let checksum = bytes.get(end..end + FRAME.1)?;
+    if checksum != masked_crc(event).to_le_bytes() {
+        return None;
+    }
+    let mut step = 0;
+    for (place, byte) in event.get(BEFORE_STEP..)?.iter().take(10).enumerate() {
+        step |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some((step, end + FRAME.1))
 }
 
 /// An `Event`: wall time (1), step (2), and `body`.
@@ -118,5 +172,45 @@ mod tests {
         let mut out = Vec::new();
         varint(&mut out, 300);
         assert_eq!(out, [0xac, 0x02]);
+    }
+
+    #[test]
+    fn a_file_is_cut_after_a_step_and_one_without_a_scalar_is_removed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |first: u64, steps: std::ops::RangeInclusive<u64>| {
+            let mut events = EventFile::create(dir.path(), first).expect("a file");
+            for step in steps {
+                events.scalar("train/loss", 0.5, step).expect("written");
+                events.scalar("train/norm", 1.5, step).expect("written");
+            }
+            events.flush().expect("written");
+            events.path
+        };
+        let lengths = |path: &Path| {
+            let bytes = std::fs::read(path).expect("there");
+            let mut steps = Vec::new();
+            let mut at = 0;
+            while let Some((step, length)) = first_record(&bytes[at..]) {
+                steps.push(step);
+                at += length;
+            }
+            assert_eq!(at, bytes.len(), "nothing half written is left");
+            steps
+        };
+        let (first, second) = (write(0, 1..=200), write(200, 201..=203));
+        let whole = std::fs::read(&first).expect("there");
+        std::fs::write(&first, &whole[..whole.len() - 5]).expect("torn");
+        cut_back(dir.path(), 201).expect("cut");
+        assert_eq!(lengths(&first).len(), 1 + 2 * 200 - 1);
+        assert_eq!(lengths(&second), [0, 201, 201]);
+        cut_back(dir.path(), 150).expect("cut");
+        assert_eq!(lengths(&first).last(), Some(&150));
+        assert!(!second.exists());
+        let mut broken = std::fs::read(&first).expect("there");
+        let middle = broken.len() / 2;
+        broken[middle] ^= 1;
+        std::fs::write(&first, broken).expect("written");
+        cut_back(dir.path(), 150).expect("cut");
+        assert!(lengths(&first).last().is_some_and(|step| (70..80).contains(step)));
     }
 }

@@ -11,7 +11,7 @@ use crate::data::images_dir;
 use crate::data::template::{Role, Turn};
 use crate::error::{Error, Result};
 use crate::io::artifact::open_input;
-use crate::io::journal::{self, Row};
+use crate::io::journal::{Indexed, Row};
 use crate::io::volumes::Volumes;
 
 /// One image, or one conversation about an image, that was read and fits.
@@ -81,25 +81,55 @@ impl Row for Item {
     }
 }
 
-/// Every item, and where its image is.
+/// Every item, sorted by id and read when it is asked for, and where its image is.
 #[derive(Debug)]
 pub struct PreparedItems {
-    /// Sorted by id.
-    pub items: Vec<Item>,
+    items: Indexed<Item>,
     images: PathBuf,
 }
 
 impl PreparedItems {
-    /// Reads the artifact, its digest verified.
+    /// Opens the artifact, its digest verified.
     ///
     /// # Errors
     /// [`Error::Data`] when it is not what was recorded.
     pub fn open(volumes: &Volumes, reference: &ArtifactRef, images: &VolumePath) -> Result<Self> {
         let dir = open_input(volumes, reference)?;
         Ok(Self {
-            items: journal::read(&dir.join(ArtifactKind::Prepared.payload_file()))?,
+            items: Indexed::open(&dir.join(ArtifactKind::Prepared.payload_file()))?,
             images: volumes.resolve(images)?,
         })
+    }
+
+    /// How many items there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The items as rows of a file.
+    #[must_use]
+    pub const fn rows(&self) -> &Indexed<Item> {
+        &self.items
+    }
+
+    /// Item `index`, in the order of ids.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where it cannot be read; [`Error::Storage`].
+    pub fn get(&self, index: usize) -> Result<Item> {
+        self.items.get(index)
+    }
+
+    /// The indexes of the items of shard `index` of `count`: every `count`-th one.
+    pub fn share(&self, index: u32, count: u32) -> impl ExactSizeIterator<Item = usize> + use<> {
+        (index as usize..self.len()).step_by(count.max(1) as usize)
     }
 
     /// The item's image, which must still be the one that was prepared.

@@ -1,22 +1,25 @@
 //! `prepare`: digests and checks every input, so that a run does not fail in its third hour over what was known in
 //! its first minute. Needs no GPU.
 
+mod lists;
+
 use std::path::Path;
 
 use candle_core::Device;
-use serde::Serialize;
 use serde_json::json;
 use stic_contract::config::{DataRecipe, ModelInput, Prepare, RunConfig};
 use stic_contract::recipe::{Objective, OnUnreadable};
 use stic_contract::result::{InputDigests, ItemCounts};
 use stic_contract::{ArtifactKind, Digest, StepName, StepResult};
 
-use super::candidates::{self, Candidate};
+use self::lists::{Found, Lists};
+use super::candidates::{self, Candidate, Candidates};
+use super::disk::{self, Need};
 use super::examples::conversation;
 use super::items::{Item, decode, read_image};
 use super::prompts::prompt_tokens;
 use super::vlm::Checked;
-use super::{StepContext, disk, keys, pool};
+use super::{StepContext, keys, pool};
 use crate::data::encode::Encoder;
 use crate::data::images_dir::{self, Unresolved};
 use crate::data::template::{Role, Turn};
@@ -25,18 +28,13 @@ use crate::io::adapter;
 use crate::io::artifact::Output;
 use crate::io::atomic;
 use crate::io::file_digest;
-use crate::io::journal;
 use crate::io::progress::Reporter;
 use crate::model::Llava;
 use crate::model::digest::model_digest;
 
-/// A line of `skipped.jsonl`.
-#[derive(Debug, Serialize)]
-struct Skipped {
-    id: String,
-    image: String,
-    reason: String,
-}
+const SKIPPED_FILE: &str = "skipped.jsonl";
+/// Candidates that are checked before any of them is written: enough for any number of threads, few in memory.
+const AT_ONCE: usize = 1024;
 
 pub(super) fn run(
     task: &Prepare,
@@ -58,64 +56,33 @@ pub(super) fn run(
     })?;
     let adapter = adapter_digest(task, context, &checked)?;
 
-    let candidates = candidates::list(&task.source, config.seed, &context.volumes)?;
-    let total = candidates.rows.len() as u64;
+    let mut candidates = candidates::list(&task.source, config.seed, &context.volumes, output.partial())?;
+    let total = candidates.count;
+    Need::of_listing(total, candidates.bytes).require(StepName::Prepare.as_str(), output.root())?;
     reporter.begin("checking images", "images", 0, total)?;
-    let mut items = Vec::with_capacity(candidates.rows.len());
-    let mut skipped = Vec::new();
-    let mut most_image_tokens = 0;
-    pool::for_each(
-        &candidates.rows,
-        pool::workers(&Device::Cpu),
-        |candidate| {
-            context.stop.check()?;
-            checker.check(candidate, &candidates.images)
-        },
-        |candidate, outcome| {
-            match outcome {
-                Ok((item, image_tokens)) => {
-                    most_image_tokens = most_image_tokens.max(image_tokens);
-                    items.push(item);
-                }
-                Err(reason) if candidates.on_unreadable == OnUnreadable::Fail => {
-                    return Err(Error::Data(format!("{reason}; or set onUnreadable: Skip")));
-                }
-                Err(reason) => {
-                    tracing::warn!("left out item {:?}: {reason}", candidate.id);
-                    reporter.skip();
-                    skipped.push(Skipped {
-                        id: candidate.id.clone(),
-                        image: candidate.image.clone(),
-                        reason,
-                    });
-                }
-            }
-            reporter.advance(1)
-        },
-    )?;
-    items.sort_by(|a, b| a.id.cmp(&b.id));
-    skipped.sort_by(|a, b| a.id.cmp(&b.id));
-    if items.is_empty() {
-        return Err(Error::Data(format!(
-            "{}: none of its {total} images can be read (the first: {}); check the path and the files",
-            candidates.images.display(),
-            skipped.first().map_or("", |s| s.reason.as_str())
-        )));
-    }
+    let [items, skipped] =
+        [ArtifactKind::Prepared.payload_file(), SKIPPED_FILE].map(|name| output.partial().join(name));
+    let (found, need) = atomic::write_with(&items, |items_file| {
+        atomic::write_with(&skipped, |skipped_file| {
+            let mut lists = Lists::new((&items, items_file), (&skipped, skipped_file));
+            checker.check_all(&mut candidates, &mut lists, context, reporter)?;
+            let found = lists.finish(&candidates.images)?;
+            let need = Need::of_run(task, &checked.config.text, found.items);
+            need.require("the run", output.root())?;
+            Ok((found, need.bytes()))
+        })
+    })?;
+    let Found { items: usable, skipped: left_out, most_image_tokens, .. } = found;
 
-    let disk = disk::estimate(task, &checked.config.text, items.len() as u64);
-    disk::require(output.root(), disk)?;
-
-    let payload = jsonl(&items);
-    let digest = Digest::of(&payload);
+    let digest = file_digest(&items)?;
     let draft = output.begin(ArtifactKind::Prepared, keys::prepared(&digest, &model, adapter.as_ref()))?;
-    atomic::write(&draft.dir.join(ArtifactKind::Prepared.payload_file()), &payload)?;
-    journal::write_rows(&draft.dir.join("skipped.jsonl"), &skipped)?;
+    atomic::rename(&items, &draft.dir.join(ArtifactKind::Prepared.payload_file()))?;
+    atomic::rename(&skipped, &draft.dir.join(SKIPPED_FILE))?;
     let facts = json!({
-        "items": items.len(),
-        "skipped": skipped.len(),
+        "items": usable,
+        "skipped": left_out,
         "mostImageTokens": most_image_tokens,
-        "estimatedDiskBytes": disk,
+        "estimatedDiskBytes": need,
         "model": model,
         "adapter": adapter,
     });
@@ -136,25 +103,14 @@ pub(super) fn run(
 
     Ok(StepResult {
         artifacts,
-        inputs: Some(InputDigests { model, adapter, items: digest, item_count: items.len() as u64 }),
-        items: Some(ItemCounts { total, done: items.len() as u64, skipped: skipped.len() as u64 }),
+        inputs: Some(InputDigests { model, adapter, items: digest, item_count: usable }),
+        items: Some(ItemCounts { total, done: usable, skipped: left_out }),
         message: Some(format!(
-            "{} of {total} images can be used, {} skipped; an image is at most {most_image_tokens} tokens; the run needs up to {} of disk",
-            items.len(),
-            skipped.len(),
-            disk::human(disk)
+            "{usable} of {total} images can be used, {left_out} skipped; an image is at most {most_image_tokens} tokens; the run needs up to {} of disk",
+            disk::human(need)
         )),
         ..StepResult::new(StepName::Prepare)
     })
-}
-
-fn jsonl(items: &[Item]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for item in items {
-        out.extend(serde_json::to_vec(item).unwrap_or_default());
-        out.push(b'\n');
-    }
-    out
 }
 
 /// The digest of the adapter to continue, which must load on this model and be what another run recorded.
@@ -206,6 +162,48 @@ impl<'a> Checker<'a> {
             longest_prompt = longest_prompt.max(tokens).max(prompt_tokens(&training, prompt, Some(1))? - 1);
         }
         Ok(Self { task, checked, generation, training, longest_prompt })
+    }
+
+    /// Checks every candidate and writes what it is to `lists`, in the order of `candidates`.
+    fn check_all(
+        &self,
+        candidates: &mut Candidates,
+        lists: &mut Lists<'_>,
+        context: &StepContext,
+        reporter: &mut Reporter,
+    ) -> Result<()> {
+        loop {
+            let group = candidates.by_ref().take(AT_ONCE).enumerate();
+            let group = group.map(|(slot, row)| Ok((slot, row?))).collect::<Result<Vec<_>>>()?;
+            if group.is_empty() {
+                return Ok(());
+            }
+            let mut outcomes = vec![None; group.len()];
+            pool::for_each(
+                &group,
+                pool::workers(&Device::Cpu),
+                |(_, candidate)| {
+                    context.stop.check()?;
+                    self.check(candidate, &candidates.images)
+                },
+                |(slot, candidate), outcome| {
+                    if let Err(reason) = &outcome {
+                        if candidates.on_unreadable == OnUnreadable::Fail {
+                            return Err(Error::Data(format!("{reason}; or set onUnreadable: Skip")));
+                        }
+                        tracing::warn!("left out item {:?}: {reason}", candidate.id);
+                        reporter.skip();
+                    }
+                    outcomes[*slot] = Some(outcome);
+                    reporter.advance(1)
+                },
+            )?;
+            for ((_, candidate), outcome) in group.iter().zip(outcomes) {
+                if let Some(outcome) = outcome {
+                    lists.add(candidate, outcome)?;
+                }
+            }
+        }
     }
 
     /// The item and its image tokens, or why its image cannot be read.

@@ -1,6 +1,5 @@
 //! One index of a step that writes: every n-th item, in a journal of its own.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use stic_contract::config::{DataRecipe, ModelInput, RunConfig, ShardSet};
@@ -9,6 +8,7 @@ use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, StepResult, VolumePath};
 
 use super::desk::{Desk, Maker};
+use super::disk::Need;
 use super::items::{Item, PreparedItems};
 use super::vlm::{Vlm, adapter_dir};
 use super::{StepContext, keys};
@@ -51,13 +51,17 @@ pub(super) fn write_shard<M: Maker<Item = Item, Row: Row>>(
         task.precision,
     );
     let draft = output.begin_shards(task.kind, key)?;
-    let (mut journal, done) = Journal::open::<M::Row>(&shard_path(&draft.dir, context.shard))?;
-    let done: HashSet<String> = done.into_iter().collect();
-    let share = share_of(&prepared.items, context.shard, task.shards);
-    let total = share.len() as u64;
-    let todo: Vec<&Item> = share.into_iter().filter(|item| !done.contains(&item.id)).collect();
-    reporter.begin(task.activity, "items", total - todo.len() as u64, total)?;
-    if !todo.is_empty() {
+    let mut done = vec![false; prepared.len()];
+    let mut journal = Journal::open::<M::Row>(&shard_path(&draft.dir, context.shard), |id| {
+        done[prepared.rows().index_of(id)?] = true;
+        Ok(())
+    })?;
+    let share = || prepared.share(context.shard, task.shards);
+    let left = || share().filter(|index| !done[*index]);
+    let (total, todo) = (share().len() as u64, left().count() as u64);
+    Need::of_rows(&task.recipe, todo).require(config.step().as_str(), output.root())?;
+    reporter.begin(task.activity, "items", total - todo, total)?;
+    if todo > 0 {
         let dir = context.volumes.resolve(&task.model.location)?;
         let vlm = Vlm::load(&dir, task.model.image_layout, task.precision)?;
         let adapter = task
@@ -73,7 +77,11 @@ pub(super) fn write_shard<M: Maker<Item = Item, Row: Row>>(
             at_once: vlm.responses_at_once(context.responses_at_once, task.sampling.max_new_tokens),
             stop: &context.stop,
         };
-        let items = todo.into_iter().map(|item| Ok((item.clone(), prepared.open_image(item)?)));
+        let items = left().map(|index| {
+            let item = prepared.get(index)?;
+            let image = prepared.open_image(&item)?;
+            Ok((item, image))
+        });
         desk.write(maker, items, |row| {
             journal.append(&row)?;
             reporter.advance(1)
@@ -90,8 +98,4 @@ pub(super) fn write_shard<M: Maker<Item = Item, Row: Row>>(
 #[must_use]
 pub(super) fn shard_path(dir: &Path, index: u32) -> PathBuf {
     dir.join(format!("shard-{index:05}.jsonl"))
-}
-
-fn share_of(items: &[Item], index: u32, count: u32) -> Vec<&Item> {
-    items.iter().skip(index as usize).step_by(count.max(1) as usize).collect()
 }

@@ -17,12 +17,13 @@ use stic_contract::{Artifact, ArtifactKind, Digest, StepName, StepResult};
 
 use self::references::References;
 use self::steps::{Places, Training};
+use super::disk::{self, Need};
 use super::examples::{Example, ExampleBuilder, noise_steps};
-use super::items::PreparedItems;
+use super::items::{Item, PreparedItems};
 use super::model_card::{self, Card};
 use super::rows::{DescriptionRow, PreferenceRow};
 use super::shards::shard_path;
-use super::vlm::{Vlm, adapter_dir};
+use super::vlm::{Checked, Vlm, adapter_dir};
 use super::{StepContext, keys};
 use crate::error::{Error, Result};
 use crate::io::artifact::{Output, open_input};
@@ -58,11 +59,7 @@ pub(super) fn run(
     let name = output.name(ArtifactKind::Adapter, &key);
     let result = |adapter: Artifact, metrics| StepResult {
         artifacts: vec![data.clone(), adapter],
-        items: Some(ItemCounts {
-            total: prepared.items.len() as u64,
-            done: prepared.items.len() as u64,
-            skipped: 0,
-        }),
+        items: Some(ItemCounts { total: prepared.len() as u64, done: prepared.len() as u64, skipped: 0 }),
         metrics,
         ..StepResult::new(StepName::Train)
     };
@@ -75,6 +72,7 @@ pub(super) fn run(
         return Ok(result(there, BTreeMap::new()));
     }
 
+    require_disk(task, &prepared, context, output, 0)?;
     let vlm =
         Vlm::load(&context.volumes.resolve(&task.model.location)?, task.model.image_layout, task.precision)?;
     let encoder = vlm.checked.encoder(task.recipe.chat_template)?;
@@ -127,6 +125,40 @@ pub(super) fn run(
     Ok(result(artifact, metrics))
 }
 
+/// Refuses to start where the disk has no room for `sealed` bytes of data, the adapter and its states.
+fn require_disk(
+    task: &Train,
+    prepared: &PreparedItems,
+    context: &StepContext,
+    output: &Output,
+    sealed: u64,
+) -> Result<()> {
+    let adapter = match (&task.adapter, &task.recipe.lora) {
+        // One that is not there is refused where it is read.
+        (Some(reference), _) => {
+            let weights = context.volumes.resolve(&reference.location)?.join(adapter::WEIGHTS_FILE);
+            std::fs::metadata(&weights).map_or(0, |metadata| metadata.len())
+        }
+        (None, Some(lora)) => {
+            let dir = context.volumes.resolve(&task.model.location)?;
+            disk::adapter_bytes(&Checked::open(&dir, task.model.image_layout)?.config.text, lora)
+        }
+        (None, None) => 0,
+    };
+    let items = prepared.len() as u64;
+    let epochs = u64::from(task.recipe.epochs);
+    let steps = items.div_ceil(u64::from(task.recipe.global_batch_size.max(1))) * epochs;
+    let pairs = if matches!(task.recipe.objective, Objective::Dpo(_)) && epochs > 1 { items } else { 0 };
+    // Whatever this step has written of states and of the adapter lies where the rest will.
+    let written = output.unfinished(ArtifactKind::Adapter.folder_prefix())?;
+    Need::default()
+        .and("the sealed data", sealed)
+        .and_training(adapter, written)
+        .and_references(pairs)
+        .and_metrics(steps)
+        .require(StepName::Train.as_str(), output.root())
+}
+
 /// The data artifact: sealed from the run's own shards, or one that is whole already.
 fn seal<R: Row>(
     task: &Train,
@@ -157,14 +189,11 @@ fn seal<R: Row>(
         discard(&output.partial().join(format!("{}.sealed", set.folder)))?;
         return Ok((there, output.root().join(&set.folder)));
     }
+    require_disk(task, prepared, context, output, output.unfinished(&set.folder)?)?;
     let draft = output.reopen_for_sealing(kind, &set.folder)?;
     let shards: Vec<PathBuf> = (0..set.shards.max(1)).map(|i| shard_path(&shards_dir, i)).collect();
-    let rows: Vec<R> = journal::seal(
-        &shards,
-        &draft.dir.join(kind.payload_file()),
-        prepared.items.iter().map(|item| item.id.as_str()),
-    )?;
-    let artifact = output.finish(draft, step, json!({"rows": rows.len()}))?;
+    journal::seal::<R, _>(&shards, &draft.dir.join(kind.payload_file()), prepared.rows())?;
+    let artifact = output.finish(draft, step, json!({"rows": prepared.len()}))?;
     discard(&shards_dir)?;
     Ok((artifact, output.root().join(&set.folder)))
 }
@@ -193,17 +222,14 @@ fn build_examples(
     prepared: &PreparedItems,
     data_dir: &Path,
 ) -> Result<Vec<Example>> {
-    // Both are sorted by id, and sealing made sure that every item has its row.
     let path = |kind: ArtifactKind| data_dir.join(kind.payload_file());
     let examples: Vec<Example> = match kind {
-        RunKind::StageOneRun => {
-            let rows = by_id(journal::read::<PreferenceRow>(&path(ArtifactKind::Preferences))?);
-            join(prepared, &rows, |i, item, row| builder.of_preference(i, item, row))?
-        }
-        RunKind::StageTwoRun => {
-            let rows = by_id(journal::read::<DescriptionRow>(&path(ArtifactKind::Descriptions))?);
-            join(prepared, &rows, |i, item, row| builder.of_description(i, item, row))?
-        }
+        RunKind::StageOneRun => join(prepared, &path(ArtifactKind::Preferences), |i, item, row| {
+            builder.of_preference(i, item, row)
+        })?,
+        RunKind::StageTwoRun => join(prepared, &path(ArtifactKind::Descriptions), |i, item, row| {
+            builder.of_description(i, item, row)
+        })?,
     };
     if examples.is_empty() {
         return Err(Error::Data(format!("{}: there is nothing to train on", data_dir.display())));
@@ -211,19 +237,17 @@ fn build_examples(
     Ok(examples)
 }
 
-fn by_id<R: Row>(rows: Vec<R>) -> BTreeMap<String, R> {
-    rows.into_iter().map(|row| (row.id().to_owned(), row)).collect()
-}
-
-fn join<R>(
+/// An example of each row of sealed data.
+fn join<R: Row>(
     prepared: &PreparedItems,
-    rows: &BTreeMap<String, R>,
-    build: impl Fn(usize, &super::Item, &R) -> Result<Example>,
+    data: &Path,
+    build: impl Fn(usize, &Item, &R) -> Result<Example>,
 ) -> Result<Vec<Example>> {
-    prepared
-        .items
-        .iter()
-        .enumerate()
-        .filter_map(|(i, item)| rows.get(&item.id).map(|row| build(i, item, row)))
+    journal::read::<R>(data)?
+        .map(|row| {
+            let row = row?;
+            let index = prepared.rows().index_of(row.id())?;
+            build(index, &prepared.get(index)?, &row)
+        })
         .collect()
 }

@@ -138,6 +138,7 @@ impl Vlm {
         let checked = Checked::open(dir, layout)?;
         let device = device::choose()?;
         let model = Llava::load(dir, device::dtype(precision), &device)?;
+        tracing::info!(model = %dir.display(), "loaded the model");
         Ok(Self { checked, model })
     }
 

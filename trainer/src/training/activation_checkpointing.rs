@@ -22,9 +22,8 @@ impl ActivationCheckpointing {
     pub fn graph_bytes(self, device: &Device) -> u64 {
         match self {
             Self::None => u64::MAX,
-            Self::Auto if device.is_cpu() => memory::budget_bytes(),
-            // What is free on a GPU is not known here.
-            Self::EveryLayer | Self::Auto => 0,
+            Self::EveryLayer => 0,
+            Self::Auto => memory::budget_bytes_on(device),
         }
     }
 }

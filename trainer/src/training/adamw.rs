@@ -85,7 +85,7 @@ impl AdamW {
             .collect()
     }
 
-    /// Goes on from a saved state after `steps` steps.
+    /// Goes on from a saved state after `steps` steps: from the whole of it or, where it fails, from none.
     ///
     /// # Errors
     /// [`Error::Data`] for a state that is not of these tensors.
@@ -98,19 +98,27 @@ impl AdamW {
         let mut take = |key: String, like: &Tensor| {
             state
                 .remove(&key)
-                .filter(|tensor| tensor.shape() == like.shape())
+                .filter(|tensor| tensor.shape() == like.shape() && tensor.dtype() == like.dtype())
                 .ok_or_else(|| {
-                    Error::Data(format!(
-                        "the saved training state has no {key} of shape {:?}; delete the run's .partial folder to start the step anew",
-                        like.dims()
-                    ))
+                    Error::Data(format!("it has no {key} of shape {:?}, {:?}", like.dims(), like.dtype()))
                 })
                 .and_then(|tensor| Ok(tensor.to_device(device)?))
         };
-        for (name, slot) in &mut self.slots {
-            slot.first = take(format!("exp_avg.{name}"), &slot.first)?;
-            slot.second = take(format!("exp_avg_sq.{name}"), &slot.second)?;
-            slot.weight.set(&take(format!("weight.{name}"), slot.weight.as_tensor())?)?;
+        let restored = self
+            .slots
+            .iter()
+            .map(|(name, slot)| {
+                Ok([
+                    take(format!("weight.{name}"), slot.weight.as_tensor())?,
+                    take(format!("exp_avg.{name}"), &slot.first)?,
+                    take(format!("exp_avg_sq.{name}"), &slot.second)?,
+                ])
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for (slot, [weight, first, second]) in self.slots.values_mut().zip(restored) {
+            slot.weight.set(&weight)?;
+            slot.first = first;
+            slot.second = second;
         }
         self.steps = steps;
         Ok(())

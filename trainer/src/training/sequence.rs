@@ -1,6 +1,6 @@
 //! Examples laid out as the one sequence of a pass, and the log-probabilities read from it.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::Tensor;
 use stic_contract::recipe::RejectedTerm;
 
 use crate::algorithm::losses::LogProb;
@@ -134,18 +134,18 @@ impl Sequence {
         rejected: RejectedTerm,
     ) -> Result<Tensor> {
         let rows = Tensor::new(self.rows.as_slice(), hidden.device())?;
-        let logits = language.logits(&hidden.index_select(&rows, 0)?, mode)?;
+        let hidden = hidden.index_select(&rows, 0)?;
         if rejected == RejectedTerm::LogProb {
-            return log_probs(&logits, &self.targets);
+            return language.log_probs(&hidden, &self.targets);
         }
         let mut start = 0;
         let mut parts = Vec::with_capacity(self.lengths.len());
         for (response, len) in self.lengths.iter().enumerate() {
-            let (logits, targets) = (logits.narrow(0, start, *len)?, &self.targets[start..start + len]);
+            let (hidden, targets) = (hidden.narrow(0, start, *len)?, &self.targets[start..start + len]);
             parts.push(if response % 2 == 0 {
-                log_probs(&logits, targets)?
+                language.log_probs(&hidden, targets)?
             } else {
-                top_logits(&logits, targets)?
+                top_logits(&language.logits(&hidden, mode)?, targets)?
             });
             start += len;
         }
@@ -177,15 +177,6 @@ impl Sequence {
             .flat_map(|(len, slope)| std::iter::repeat_n(*slope as f32, *len))
             .collect()
     }
-}
-
-/// log p of each target, `[n]`, from logits `[n, vocab]` in f32.
-fn log_probs(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    if targets.is_empty() {
-        return Ok(Tensor::zeros(0, DType::F32, logits.device())?);
-    }
-    let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
-    Ok(candle_nn::ops::log_softmax(logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)?)
 }
 
 /// The released code's stand-in for log p of a rejected token: the top logit of its row, or the second where the

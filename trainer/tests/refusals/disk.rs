@@ -29,6 +29,17 @@ rm stic/ballast && cp -a stic full || exit 97
 cp -a stic after
 "#;
 
+/// The same with room, but for no more than `$SPACE` further files and folders.
+const NO_INODES: &str = r#"
+cp -a stic before || exit 99
+mount -t tmpfs -o size=32m,nr_inodes=$(( $(find before | wc -l) + SPACE )) tmpfs stic || exit 98
+cp -a before/. stic || exit 97
+"$@" > first.out 2> first.err; echo $? > first.code
+mount -o remount,nr_inodes=10000 stic && cp -a stic full || exit 96
+"$@" > second.out 2> second.err; echo $? > second.code
+cp -a stic after
+"#;
+
 /// The same where no file may be longer than `$SPACE` KiB. The signal of that is ignored, as Python does, and a write
 /// fails.
 const SMALL_FILES: &str = r#"
@@ -69,6 +80,7 @@ struct Twice {
 #[derive(Debug, Clone, Copy)]
 enum Space {
     Disk(u32),
+    Inodes(u32),
     File(u32),
 }
 
@@ -81,7 +93,9 @@ impl Space {
 
     const fn says(self) -> &'static [&'static str] {
         match self {
-            Self::Disk(_) => &["free space or enlarge the volume", "run again: finished items are kept"],
+            Self::Disk(_) | Self::Inodes(_) => {
+                &["free space or enlarge the volume", "run again: finished items are kept"]
+            }
             Self::File(_) => &["File too large", "ulimit -f", "run again: finished items are kept"],
         }
     }
@@ -92,8 +106,9 @@ fn twice(bench: &Bench, space: Space, args: &[&str]) -> Twice {
     for left in ["before", "full", "after", "first.err", "second.err"] {
         bench.remove(left);
     }
-    let (way, script, kib): (&[&str], _, _) = match space {
+    let (way, script, space_left): (&[&str], _, _) = match space {
         Space::Disk(kib) => (namespace().unwrap(), FULL_DISK, kib),
+        Space::Inodes(files) => (namespace().unwrap(), NO_INODES, files),
         Space::File(kib) => (&["env"], SMALL_FILES, kib),
     };
     let ended = Command::new(way[0])
@@ -101,7 +116,7 @@ fn twice(bench: &Bench, space: Space, args: &[&str]) -> Twice {
         .args(["bash", "-c", script, "-", "timeout", "120", TRAINER])
         .args(args)
         .current_dir(bench.path(""))
-        .env("SPACE", kib.to_string())
+        .env("SPACE", space_left.to_string())
         .output()
         .unwrap();
     assert!(ended.status.success(), "{space:?}: {}", String::from_utf8_lossy(&ended.stderr));
@@ -214,26 +229,33 @@ fn every_step_keeps_what_it_did_and_goes_on_to_the_same_bytes() {
     }
     assert!(kept > 0, "no case had room for a row");
 
-    // The state is three times the adapter, and a new one is whole before the older is removed.
+    // Less than the estimate is refused before the first step; what no estimate foresees ends a step in its middle.
     let adapter =
         u32::try_from(payload(&run.trained, "adapter_model.safetensors").len()).unwrap().div_ceil(1024);
     let mut seldom = run.train.clone();
     seldom["task"]["train"]["recipe"]["saveSteps"] = Value::from(1000);
-    let mut resumed = 0;
-    for (config, disk, files) in [
-        (&run.train, &[0, adapter, 3 * adapter + 32, 5 * adapter][..], &[adapter / 2][..]),
-        (&seldom, &[24, adapter / 2 + 32], &[adapter / 2]),
+    let (mut refused, mut resumed) = (0, 0);
+    for (config, disk, inodes, files) in [
+        (&run.train, &[0, adapter, 8 * adapter][..], &[10, 13, 16][..], &[adapter / 2][..]),
+        (&seldom, &[24], &[10], &[adapter / 2]),
     ] {
-        for space in Space::all(disk, files) {
+        let inodes = if namespace().is_some() { inodes } else { &[] };
+        let inodes = inodes.iter().map(|files| Space::Inodes(*files));
+        for space in Space::all(disk, files).into_iter().chain(inodes) {
             let ended = twice(run.at(&run.generated, config), space, &STEP);
             for file in ["preferences.jsonl", "adapter_model.safetensors", "adapter_config.json"] {
                 assert!(payload(&ended.after, file) == payload(&run.trained, file), "{space:?}: {file}");
+            }
+            let begun = ended.full.keys().any(|path| path.contains("metrics.jsonl"));
+            if ended.first.err.contains("train needs up to ") {
+                assert!(!begun && ended.first.err.contains(" for training states"), "{space:?}");
+                refused += 1;
             }
             resumed += usize::from(ended.full.keys().any(|path| path.contains(".state/state-")));
             assert!(ended.first.out.is_empty(), "{space:?}: a result of nothing");
         }
     }
-    assert!(namespace().is_none() || resumed > 0, "no case had room for a state");
+    assert!(namespace().is_none() || (refused > 0 && resumed > 0), "{refused} refused, {resumed} resumed");
 }
 
 #[test]

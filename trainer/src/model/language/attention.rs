@@ -69,6 +69,19 @@ impl Attention {
         })
     }
 
+    /// Leaves keys and values of `[1, tokens, hidden]` in `slot` and computes nothing else.
+    pub(super) fn fill(
+        &self,
+        xs: &Tensor,
+        context: &Context,
+        slot: &mut Slot<'_>,
+        adapter: Option<Adapted<'_>>,
+    ) -> TensorResult<()> {
+        let project = |layer: &AdaptableLinear| layer.forward(xs, adapter, Mode::Inference);
+        let keys = context.rotate(&project(&self.k)?, self.heads.keys)?;
+        slot.fill(self.heads, &keys, &project(&self.v)?.contiguous()?)
+    }
+
     /// `[1, tokens, hidden]` to the same.
     pub(super) fn forward(
         &self,

@@ -8,6 +8,7 @@ use super::super::config::TextConfig;
 use super::super::lora::{AdaptableLinear, Adapted};
 use super::super::weights::Weights;
 use super::attention::{Attention, Past, load_projection};
+use super::kv_cache::Slot;
 use super::norm::RmsNorm;
 use super::rope::Context;
 use crate::error::Result;
@@ -37,6 +38,18 @@ impl DecoderLayer {
             up: projection(LoraTarget::UpProj)?,
             down: projection(LoraTarget::DownProj)?,
         })
+    }
+
+    /// Leaves keys and values of `[1, tokens, hidden]` in `slot`: all that is needed of the last layer for tokens after
+    /// which nothing is predicted.
+    pub(super) fn fill(
+        &self,
+        xs: &Tensor,
+        context: &Context,
+        slot: &mut Slot<'_>,
+        adapter: Option<Adapted<'_>>,
+    ) -> TensorResult<()> {
+        self.attention.fill(&self.input_norm.forward(xs)?, context, slot, adapter)
     }
 
     /// `[1, tokens, hidden]` to the same.

@@ -147,6 +147,14 @@ impl LayerCache {
 }
 
 impl Slot<'_> {
+    /// Appends keys and values `[1, tokens, kv_heads * head_dim]`.
+    pub(super) fn fill(&mut self, heads: Heads, keys: &Tensor, values: &Tensor) -> TensorResult<()> {
+        if !takes(keys) {
+            return self.append_tensors(heads, keys, values).map(|_| ());
+        }
+        with_numbers([keys, values], |[keys, values]| self.append(heads, keys, values))
+    }
+
     /// Keys and values `[tokens, kv_heads, head_dim]`.
     fn append(&mut self, heads: Heads, keys: &[f32], values: &[f32]) -> TensorResult<()> {
         let store = self

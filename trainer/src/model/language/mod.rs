@@ -18,7 +18,7 @@ use self::attention::Past;
 use self::decoder_layer::DecoderLayer;
 use self::kv_cache::Slot;
 use self::norm::RmsNorm;
-use self::rope::Rope;
+use self::rope::{Context, Rope};
 use super::Mode;
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
@@ -100,16 +100,40 @@ impl LanguageModel {
         cache: &mut KvCache,
         adapter: Option<Adapted<'_>>,
     ) -> Result<Tensor> {
-        let tokens = embeddings.dim(0)?;
-        let layout = Layout::continuation(cache.len(), tokens, self.config.sliding_window);
+        let (_, state) = self.cached_up_to(self.layers.len(), embeddings, cache, adapter)?;
+        cache.advance(embeddings.dim(0)?);
+        Ok(state.squeeze(0)?)
+    }
+
+    /// Reads embeddings `[tokens, hidden]` that follow what `cache` holds, after which nothing is predicted: an image that
+    /// prompts follow. Of the last layer it takes keys and values alone.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn fill(&self, embeddings: &Tensor, cache: &mut KvCache, adapter: Option<Adapted<'_>>) -> Result<()> {
+        let Some(last) = self.layers.len().checked_sub(1) else { return Ok(()) };
+        let (context, state) = self.cached_up_to(last, embeddings, cache, adapter)?;
+        self.layers[last].fill(&state, &context, &mut cache.slot(last), adapter)?;
+        cache.advance(embeddings.dim(0)?);
+        Ok(())
+    }
+
+    /// The first `layers` layers over embeddings that follow what `cache` holds.
+    fn cached_up_to(
+        &self,
+        layers: usize,
+        embeddings: &Tensor,
+        cache: &mut KvCache,
+        adapter: Option<Adapted<'_>>,
+    ) -> Result<(Context, Tensor)> {
+        let layout = Layout::continuation(cache.len(), embeddings.dim(0)?, self.config.sliding_window);
         let context = self.rope.context(&layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.layers[..layers].iter().enumerate() {
             let mut past = Past::Sequence(cache.slot(index));
             state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }
-        cache.advance(tokens);
-        Ok(state.squeeze(0)?)
+        Ok((context, state))
     }
 
     /// One more token of several sequences: row i of `embeddings` `[rows, hidden]` follows what `caches[i]` holds. To

@@ -188,7 +188,7 @@ fn graph_bytes(output: &Tensor) -> u64 {
         let (storage, layout) = node.storage_and_layout();
         if layout.is_contiguous() {
             let bytes = (layout.shape().elem_count() * node.dtype().size_in_bytes()) as u64;
-            let largest = buffers.entry(std::ptr::from_ref(&*storage)).or_insert(0);
+            let largest = buffers.entry(std::ptr::from_ref(&*storage).addr()).or_insert(0);
             *largest = bytes.max(*largest);
         }
     }

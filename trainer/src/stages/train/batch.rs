@@ -75,8 +75,7 @@ impl<'t> Batches<'t, '_> {
             let Batch { epoch, packs } = self.batch(step);
             packs.into_iter().map(move |pack| {
                 let read = |example: &Example| {
-                    let item = &prepared.items[example.item];
-                    ExamplePixels::read(vlm, prepared, item, recipe, seed, epoch)
+                    ExamplePixels::read(vlm, prepared, &prepared.get(example.item)?, recipe, seed, epoch)
                 };
                 pack.into_iter().map(read).collect()
             })

@@ -17,11 +17,10 @@ use super::references::References;
 use crate::error::{Error, Result};
 use crate::io::metrics::{MetricsLog, StepMetrics};
 use crate::io::progress::Reporter;
-use crate::io::resume;
+use crate::io::resume::States;
 use crate::model::language::Limits;
 use crate::model::lora::LoraAdapter;
 use crate::training::adamw::AdamW;
-use crate::training::checkpoint_policy::save_after;
 use crate::training::schedule::learning_rate;
 
 /// One training: its data, its recipe and where it starts.
@@ -73,10 +72,13 @@ impl Training<'_> {
     pub(super) fn run(&self, mut places: Places<'_>) -> Result<(LoraAdapter, BTreeMap<String, f64>)> {
         let adapter = self.initial_adapter()?;
         let mut optimizer = AdamW::new(adapter.named_vars(), self.recipe.optimizer.weight_decay)?;
-        if let Some(saved) = resume::load(places.state)? {
-            tracing::info!(step = saved.step, "goes on from saved state");
-            optimizer.restore(saved.tensors, saved.step, self.vlm.device())?;
-        }
+        let mut states = States::open(
+            places.state,
+            self.total_steps(),
+            self.recipe.save_steps,
+            &mut optimizer,
+            self.vlm.device(),
+        )?;
         let limits = Limits {
             stop: &self.context.stop,
             graph_bytes: self.context.activation_checkpointing.graph_bytes(self.vlm.device()),
@@ -84,7 +86,7 @@ impl Training<'_> {
         let batches = Batches { training: self, adapter: &adapter, limits };
         let last = std::thread::scope(|scope| {
             let pixels = ReadAhead::start(scope, batches.pixels(optimizer.steps()..self.total_steps()));
-            self.steps(&batches, &pixels, &mut optimizer, &mut places)
+            self.steps(&batches, &pixels, &mut optimizer, &mut states, &mut places)
         })?;
         Ok((adapter, last))
     }
@@ -94,9 +96,10 @@ impl Training<'_> {
         batches: &Batches<'_, '_>,
         pixels: &ReadAhead<Vec<ExamplePixels>>,
         optimizer: &mut AdamW,
+        states: &mut States,
         places: &mut Places<'_>,
     ) -> Result<BTreeMap<String, f64>> {
-        let Places { state, draft, references, reporter } = places;
+        let Places { draft, references, reporter, .. } = places;
         let total = self.total_steps();
         let mut log = MetricsLog::open(draft, optimizer.steps())?;
         reporter.begin("training", "steps", optimizer.steps(), total)?;
@@ -109,7 +112,7 @@ impl Training<'_> {
                 self.context.stop.check().and_then(|()| batches.accumulate(&batch, pixels, references));
             if matches!(accumulated, Err(Error::Interrupted)) {
                 references.save()?;
-                resume::save(state, optimizer)?;
+                states.keep(optimizer, true)?;
             }
             let (mut gradients, mut values) = accumulated?;
             let rate = learning_rate(&self.recipe.optimizer, done, total);
@@ -133,9 +136,9 @@ impl Training<'_> {
             reporter.metrics(values.clone());
             reporter.advance(1)?;
             last = values;
-            if save_after(step, total, self.recipe.save_steps, false) {
+            if states.is_due(optimizer, false) {
                 references.save()?;
-                resume::save(state, optimizer)?;
+                states.keep(optimizer, false)?;
             }
         }
         // What a step took is no fact of the adapter.
@@ -151,7 +154,7 @@ impl Training<'_> {
             .iter()
             .take(proof::EXAMPLES)
             .map(|example| {
-                let item = &self.prepared.items[example.item];
+                let item = &self.prepared.get(example.item)?;
                 let pixels = ExamplePixels::read(self.vlm, self.prepared, item, self.recipe, self.seed, 0)?;
                 Ok((example, pixels.see(self.vlm)?))
             })

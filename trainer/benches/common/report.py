@@ -1,0 +1,61 @@
+"""The table: as Markdown, as JSON, and into a page of the documentation."""
+
+import json
+import subprocess
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from measures import Row, Settings
+from process import cpu_model
+
+BEGIN, END = "<!-- results: written by --write-docs -->", "<!-- end of results -->"
+
+
+def facts(settings: Settings) -> dict[str, str]:
+    """What the figures depend on beside the workload."""
+    peers = ", ".join(f"{name} {version(name)}" for name in ["torch", "transformers", "trl", "peft"])
+    trainer = subprocess.run([settings.trainer, "--version"], capture_output=True, text=True, check=True)
+    found = {"date": time.strftime("%Y-%m-%d"), "processor": cpu_model(), "threads": str(settings.threads)}
+    if settings.device == "cuda":
+        import torch
+
+        found["GPU"] = torch.cuda.get_device_name()
+    return found | {
+        "versions": f"{trainer.stdout.strip()}, {peers}",
+        "workload": f"model {settings.shape}, {settings.precision}; {settings.pairs} pairs in batches of "
+        f"{settings.batch}; {settings.images} images, {settings.tokens} tokens a response; medians of "
+        f"{settings.repeats}",
+    }
+
+
+def markdown(rows: list[Row], known: dict[str, str]) -> str:
+    """The facts as a list, the rows as a table."""
+    lines = [f"- {name}: {value}" for name, value in known.items()]
+    lines += ["", "| measure | peer | ours | theirs | ratio | goal | other processes' CPU |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in rows:
+        figures = f"{row.ours:.4g} | {row.theirs:.4g} | {row.ratio:.2f} | {row.goal}{_verdict(row)}"
+        lines.append(f"| {row.measure} | {row.peer} | {figures} | {row.others_share:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(row: Row) -> str:
+    if not row.goal:
+        return ""
+    relation, bound = row.goal.split()
+    met = row.ratio >= float(bound) if relation == ">=" else row.ratio <= float(bound)
+    return ": met" if met else ": missed"
+
+
+def write_docs(page: Path, text: str) -> None:
+    """Puts the text in place of the results of a page."""
+    before, rest = page.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+def write_json(file: Path, rows: list[Row], known: dict[str, str]) -> None:
+    """Everything that the table says, unrounded."""
+    file.write_text(json.dumps({"facts": known, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")

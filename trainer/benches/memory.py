@@ -1,0 +1,75 @@
+"""Whether memory stays flat in the number of images: the peak RSS of `generate` over few and over many listed images.
+
+    python trainer/benches/memory.py [--trainer FILE] [--counts 1000 100000]
+
+The images are hard links to a few files and the model is tiny, so that a hundred thousand of them take minutes. Needs
+trainer/benches/peers/requirements.txt, as the model is written with transformers.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent / "common"))
+from steps import Run, at, preference_recipe, train_recipe
+from tiny_models import KINDS, picture
+
+ROOT = Path(__file__).parents[2]
+FILES = 16
+MORE_AT_MOST = 0.05
+
+
+def link_images(folder: Path, count: int) -> None:
+    """`count` names of FILES pictures, and the list of them."""
+    folder.mkdir(parents=True)
+    for number in range(FILES):
+        picture(64, 48, number).save(folder / f"source-{number}.png")
+    names = [f"{number:07}.png" for number in range(count)]
+    for number, name in enumerate(names):
+        os.link(folder / f"source-{number % FILES}.png", folder / name)
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def write_model(folder: Path) -> None:
+    """The smallest LLaVA-1.5 of the tests."""
+    kind = next(kind for kind in KINDS if kind.name == "llava")
+    kind.make().save_pretrained(folder)
+    kind.processor().save_pretrained(folder)
+
+
+def peak_bytes(trainer: Path, work: Path, count: int) -> dict[str, int]:
+    """The peak RSS of each step over `count` images, one token a response."""
+    volumes = work / str(count)
+    write_model(volumes / "models/tiny")
+    link_images(volumes / "images", count)
+    run = Run(trainer, volumes, "run", "tiny", threads=2)
+    recipe = preference_recipe("Generate", "None", 1)
+    source = {"location": at("images"), "listFile": "list.txt", "limit": None, "onUnreadable": "Fail"}
+    prepared = run.prepare({"images": source}, recipe, train_recipe("sft", 1))
+    return {"prepare": prepared.process.peak_rss_bytes, "generate": run.generate(recipe).process.peak_rss_bytes}
+
+
+def main() -> None:
+    """Prints the peaks; ends with 1 where many images take more than MORE_AT_MOST above few."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trainer", type=Path, default=ROOT / "target/release/stic-trainer", help="the binary")
+    parser.add_argument("--counts", type=int, nargs=2, default=[1_000, 100_000], help="few and many images")
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="stic-memory-"))
+    try:
+        few, many = (peak_bytes(options.trainer.resolve(), work, count) for count in options.counts)
+    finally:
+        shutil.rmtree(work)
+    for step in few:
+        more = many[step] / few[step] - 1
+        print(f"{step}: {few[step] / 1e6:.1f} MB over {options.counts[0]:,} images, {many[step] / 1e6:.1f} MB over "
+              f"{options.counts[1]:,}, {more:+.1%}")
+    if many["generate"] > few["generate"] * (1 + MORE_AT_MOST):
+        sys.exit(f"generate takes more than {MORE_AT_MOST:.0%} more")
+
+
+if __name__ == "__main__":
+    main()

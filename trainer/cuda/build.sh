@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Compiles the trainer with CUDA on a machine that has no GPU, no driver and no CUDA:
+#
+#   build.sh TARGET_DIR       leaves TARGET_DIR/stic-trainer, and in TARGET_DIR/lib the libraries it loads
+#
+# CACHE keeps the toolkit, 1.2 GB once; CUDA_COMPUTE_CAP is the GPU to compile for, 90 (H100, H200) where it is not
+# set: code for one kind runs on no other. PYTHON is an interpreter with pip.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+target=${1:?usage: build.sh TARGET_DIR}
+cache=${CACHE:-$HOME/.cache/stic}
+export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
+requirements=$here/requirements.txt
+wheels=$cache/cuda-$(sha256sum "$requirements" | cut -c1-12)
+toolkit=$wheels/nvidia/cu13
+
+if [ ! -e "$wheels/ready" ]; then
+  rm -rf "$wheels"
+  "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --no-deps --target "$wheels" -r "$requirements"
+  # The wheels share one folder, laid out as a toolkit but for the names that a linker looks for.
+  ln -s lib "$toolkit/lib64"
+  for library in "$toolkit"/lib/lib*.so.*; do
+    ln -sf "$(basename "$library")" "${library%%.so.*}.so"
+  done
+  touch "$wheels/ready"
+fi
+mkdir -p "$toolkit/lib/stubs" "$target/lib"
+rm -f "$toolkit/lib/stubs/libcuda.a"
+cc -O2 -fPIC -c "$here/driver.c" -o "$target/driver.o"
+ar rcs "$toolkit/lib/stubs/libcuda.a" "$target/driver.o"
+
+# Beside the program: a machine with a driver has no toolkit.
+for library in cudart cublas cublasLt curand nvrtc nvrtc-builtins; do
+  for file in "$toolkit/lib/lib$library".so.*; do
+    ln -sf "$file" "$target/lib/"
+  done
+done
+env PATH="$toolkit/bin:$PATH" CUDA_HOME="$toolkit" CARGO_TARGET_DIR="$target" cargo rustc --release -p stic-trainer \
+  --bin stic-trainer --features cuda -- -C link-arg=-Wl,-rpath,'$ORIGIN/lib'
+cp "$target/release/stic-trainer" "$target/stic-trainer"

@@ -1,0 +1,149 @@
+//! A whole file of rows sorted by id, of which eight bytes a row are in memory.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::marker::PhantomData;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering as Memory};
+
+use super::Row;
+use super::lines::Lines;
+use crate::error::{Error, Result};
+
+/// Rows by index, read when they are asked for.
+#[derive(Debug)]
+pub struct Indexed<R> {
+    path: PathBuf,
+    file: File,
+    /// Where each row begins, and where the last one ends.
+    bounds: Vec<u64>,
+    /// One after the row found last: rows of a journal are nearly in order. Only the speed depends on it.
+    near: AtomicUsize,
+    rows: PhantomData<fn() -> R>,
+}
+
+impl<R: Row> Indexed<R> {
+    /// Reads where the rows of `path` begin.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut lines = Lines::open(path)?;
+        let mut bounds = Vec::new();
+        while lines.advance()? {
+            bounds.push(lines.start());
+        }
+        bounds.push(lines.end());
+        Ok(Self {
+            path: path.to_owned(),
+            file: lines.into_file(),
+            bounds,
+            near: AtomicUsize::new(0),
+            rows: PhantomData,
+        })
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bounds.len() - 1
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Row `index`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a row that cannot be read, or an index past the last; [`Error::Storage`].
+    pub fn get(&self, index: usize) -> Result<R> {
+        let damaged = |reason: &dyn std::fmt::Display| {
+            Error::Data(format!(
+                "{}: row {}: {reason}; the file was edited or damaged, make it again",
+                self.path.display(),
+                index + 1
+            ))
+        };
+        let Some(&[start, end]) = self.bounds.get(index..index + 2) else {
+            return Err(damaged(&"is not there"));
+        };
+        let mut line = vec![0; (end - start) as usize];
+        self.file.read_exact_at(&mut line, start).map_err(Error::storage(&self.path))?;
+        serde_json::from_slice(&line).map_err(|e| damaged(&e))
+    }
+
+    /// The index of the row with `id`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where there is none, and those of [`Indexed::get`].
+    pub fn index_of(&self, id: &str) -> Result<usize> {
+        let is_before = |index: usize| Ok::<_, Error>(self.compare(index, id)? == Ordering::Less);
+        // The rows before `low` are smaller, those from `high` on are not: first widened until it holds, then halved.
+        let mut low = self.near.load(Memory::Relaxed).min(self.len());
+        let mut high = low;
+        let mut width = 1;
+        while low > 0 && !is_before(low - 1)? {
+            high = low - 1;
+            low = low.saturating_sub(width);
+            width *= 2;
+        }
+        let mut width = 1;
+        while high < self.len() && is_before(high)? {
+            low = high + 1;
+            high = (high + width).min(self.len());
+            width *= 2;
+        }
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_before(middle)? { low = middle + 1 } else { high = middle }
+        }
+        if low == self.len() || self.compare(low, id)? != Ordering::Equal {
+            return Err(Error::Data(format!(
+                "item {id:?} is not in {}; the file was edited or is of other items, make it again",
+                self.path.display()
+            )));
+        }
+        self.near.store(low + 1, Memory::Relaxed);
+        Ok(low)
+    }
+
+    fn compare(&self, index: usize, id: &str) -> Result<Ordering> {
+        Ok(self.get(index)?.id().cmp(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Line, line, write};
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_whichever_was_found_before() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("sorted.jsonl");
+        for count in [0, 1, 2, 7, 40] {
+            let id = |i: usize| format!("{i:03}");
+            let rows: Vec<Line> = (0..count).map(|i| line(&id(i), i as u32)).collect();
+            write(&path, &rows);
+            let indexed = Indexed::<Line>::open(&path).expect("opens");
+            assert_eq!((indexed.len(), indexed.is_empty()), (count, count == 0));
+            for from in 0..count {
+                for to in 0..count {
+                    assert_eq!(indexed.index_of(&id(from)).expect("there"), from);
+                    assert_eq!(indexed.index_of(&id(to)).expect("there"), to);
+                    assert_eq!(indexed.get(to).expect("there"), rows[to]);
+                }
+            }
+            for missing in ["", "0005", "zzz"] {
+                let error = indexed.index_of(missing).expect_err("not there").to_string();
+                assert!(error.contains(&format!("item {missing:?} is not in")), "{error}");
+            }
+            let error = indexed.get(count).expect_err("past the last").to_string();
+            assert!(error.contains("sorted.jsonl"), "{error}");
+        }
+    }
+}
