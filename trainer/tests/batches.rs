@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use stic_contract::recipe::Sampling;
@@ -13,8 +14,9 @@ use stic_trainer::error::{Error, Result};
 use stic_trainer::generation::{Generated, Generator, Request, Requests, SharedPrefix};
 use stic_trainer::io::adapter;
 use stic_trainer::io::stop::Stop;
-use stic_trainer::model::Llava;
+use stic_trainer::model::language::KvCache;
 use stic_trainer::model::lora::LoraAdapter;
+use stic_trainer::model::{Llava, Mode};
 
 struct Fixture {
     name: &'static str,
@@ -35,8 +37,7 @@ impl Fixture {
             let adapter =
                 adapter::load(&dir.join("adapter0"), &model.config().text, &Device::Cpu).unwrap().adapter;
             let clean = expected["feats"].clone();
-            let noise = Tensor::randn(0f32, 0.3, clean.shape(), &Device::Cpu).unwrap();
-            let corrupted = (&clean + noise).unwrap();
+            let corrupted = clean.affine(0.6, 0.05).unwrap();
             let other = clean.flip(&[0]).unwrap();
             let prompt: Vec<i64> = expected["prompt"].flatten_all().unwrap().to_vec1().unwrap();
             let prompt = prompt.into_iter().map(|id| id as u32).collect();
@@ -168,15 +169,69 @@ fn a_response_is_the_same_whatever_is_written_beside_it() {
             let backward: Vec<usize> = forward.iter().rev().copied().collect();
             // Images in turn: no neighbours share a prefix.
             let scattered: Vec<usize> = forward.iter().map(|i| i % 3 * 6 + i / 3).collect();
-            for order in [forward, backward, scattered] {
-                for at_once in [1, 3, 8] {
-                    let mut list = List::new(&fixture, &generator, &wishes, &order);
-                    generator.write(at_once, &mut list).unwrap();
-                    let what = format!("{}, {at_once} at once, {order:?}", fixture.name);
-                    assert_eq!(list.written, expected, "{what}");
-                    assert!(list.open.is_empty() && list.most_open == at_once, "{what}: {}", list.most_open);
-                    assert_eq!(list.refilled > 0, at_once > 1, "{what}");
-                }
+            for (order, at_once) in
+                [(&forward, 1), (&forward, 3), (&forward, 8), (&backward, 3), (&scattered, 8)]
+            {
+                let mut list = List::new(&fixture, &generator, &wishes, order);
+                generator.write(at_once, &mut list).unwrap();
+                let what = format!("{}, {at_once} at once, {order:?}", fixture.name);
+                assert_eq!(list.written, expected, "{what}");
+                assert!(list.open.is_empty() && list.most_open == at_once, "{what}: {}", list.most_open);
+                assert_eq!(list.refilled > 0, at_once > 1, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_batch_has_the_bits_it_has_alone() {
+    for fixture in Fixture::both() {
+        let language = &fixture.model.language;
+        for adapter in [None, Some(&fixture.adapter)] {
+            let adapted = || adapter.map(Into::into);
+            let prefix = {
+                let embedded = fixture.model.embed(&fixture.prompt, Some(&fixture.images[0])).unwrap();
+                let mut cache = language.new_cache(fixture.prompt.len());
+                language.forward_cached(&embedded, &mut cache, adapted()).unwrap();
+                Arc::new(cache)
+            };
+            // Sequences of unlike lengths, `at_once` of them a step: hidden states and logits, to the bit.
+            let written = |at_once: usize| -> Vec<Vec<u32>> {
+                let sequences: Vec<u32> = (0..8).collect();
+                sequences
+                    .chunks(at_once)
+                    .flat_map(|some| {
+                        let mut caches: Vec<KvCache> = some
+                            .iter()
+                            .map(|number| {
+                                let mut cache = KvCache::follow(&prefix, prefix.len() + 20);
+                                let rest: Vec<u32> = (3..5 + number).collect();
+                                language
+                                    .forward_cached(&language.embed(&rest).unwrap(), &mut cache, adapted())
+                                    .unwrap();
+                                cache
+                            })
+                            .collect();
+                        let mut bits = vec![Vec::new(); some.len()];
+                        for step in 0..3 {
+                            let last: Vec<u32> = some.iter().map(|number| 20 + 7 * number + step).collect();
+                            let mut rows: Vec<&mut KvCache> = caches.iter_mut().collect();
+                            let hidden = language
+                                .decode(&language.embed(&last).unwrap(), &mut rows, adapted())
+                                .unwrap();
+                            let logits = language.logits(&hidden, Mode::Decoding).unwrap();
+                            let both = Tensor::cat(&[hidden, logits], 1).unwrap().to_vec2::<f32>().unwrap();
+                            for (bits, row) in bits.iter_mut().zip(both) {
+                                bits.extend(row.into_iter().map(f32::to_bits));
+                            }
+                        }
+                        bits
+                    })
+                    .collect()
+            };
+            let expected = written(1);
+            for at_once in [2, 3, 8] {
+                assert!(written(at_once) == expected, "{}: {at_once} at once", fixture.name);
             }
         }
     }

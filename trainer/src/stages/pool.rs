@@ -6,16 +6,15 @@ use std::sync::mpsc;
 
 use crate::error::Result;
 
-/// How many items are worked on at once: as many as there are cores on a CPU, where a decoding step uses one; one
-/// on a GPU. No result depends on it.
+/// How many items are worked on at once: as many as there are cores. No result depends on it.
 #[must_use]
-pub(crate) fn workers(device: &candle_core::Device) -> usize {
-    if device.is_cpu() { std::thread::available_parallelism().map_or(1, std::num::NonZero::get) } else { 1 }
+pub(super) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Applies `work` to every item on `workers` threads and hands each result to `take` on this one, as they come.
 /// The first error ends it; items in work are finished or dropped, results before it were taken.
-pub(crate) fn for_each<T: Sync, R: Send>(
+pub(super) fn for_each<T: Sync, R: Send>(
     items: &[T],
     workers: usize,
     work: impl Fn(&T) -> Result<R> + Sync,

@@ -181,7 +181,7 @@ impl<'a> Checker<'a> {
             let mut outcomes = vec![None; group.len()];
             pool::for_each(
                 &group,
-                pool::workers(&Device::Cpu),
+                pool::workers(),
                 |(_, candidate)| {
                     context.stop.check()?;
                     self.check(candidate, &candidates.images)
