@@ -1,6 +1,7 @@
 //! Log-probabilities of given tokens, without the logits of a whole response in memory.
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::lanes;
@@ -62,10 +63,16 @@ impl LogProbs {
 }
 
 /// Turns a row of logits into e^(logit - largest), and returns the largest and the sum.
-#[inline(always)]
-fn exponentiate(logits: &mut [f32]) -> (f32, f32) {
-    let largest = lanes::max(logits);
-    (largest, lanes::exp_all(logits, largest))
+struct Exponentiate<'a>(&'a mut [f32]);
+
+impl WithSimd for Exponentiate<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
+        let largest = lanes::max(self.0);
+        (largest, lanes::exp_all(self.0, largest))
+    }
 }
 
 impl CustomOp1 for LogProbs {
@@ -76,17 +83,14 @@ impl CustomOp1 for LogProbs {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (vocab, width) = self.weight.dims2()?;
         let hidden = numbers(storage, layout)?;
-        let arch = pulp::Arch::new();
+        let arch = Arch::new();
         let mut found = vec![0f32; self.targets.len()];
         with_numbers([&self.weight], |[head]| {
             self.by_chunks(hidden, Matrix::new(head, width), |first, logits| {
                 let rows = logits.par_chunks_mut(vocab).zip(&self.targets[first..]).zip(&mut found[first..]);
                 rows.for_each(|((row, target), found)| {
                     let logit = row[*target as usize];
-                    let (largest, sum) = arch.dispatch(
-                        #[inline(always)]
-                        || exponentiate(row),
-                    );
+                    let (largest, sum) = arch.dispatch(Exponentiate(row));
                     *found = logit - largest - sum.ln();
                 });
                 Ok(())
@@ -99,21 +103,16 @@ impl CustomOp1 for LogProbs {
     fn bwd(&self, hidden: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (vocab, width) = self.weight.dims2()?;
         let grad = grad.contiguous()?;
-        let arch = pulp::Arch::new();
+        let arch = Arch::new();
         let mut found = vec![0f32; hidden.elem_count()];
         with_numbers([hidden, &grad, &self.weight], |[hidden, dys, head]| {
             let head = Matrix::new(head, width);
             self.by_chunks(hidden, head, |first, logits| {
                 let rows = logits.par_chunks_mut(vocab).zip(&self.targets[first..]).zip(&dys[first..]);
                 rows.for_each(|((row, target), dy)| {
-                    arch.dispatch(
-                        #[inline(always)]
-                        || {
-                            let (_, sum) = exponentiate(row);
-                            let factor = -dy / sum;
-                            row.iter_mut().for_each(|share| *share *= factor);
-                        },
-                    );
+                    let (_, sum) = arch.dispatch(Exponentiate(row));
+                    let factor = -dy / sum;
+                    row.iter_mut().for_each(|share| *share *= factor);
                     row[*target as usize] += dy;
                 });
                 let found = &mut found[first * width..][..logits.len() / vocab * width];

@@ -1,5 +1,6 @@
 //! Loops over numbers that compile to the vector instructions of what they are inlined into.
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 const LANES: usize = 16;
@@ -9,23 +10,30 @@ const PIECE: usize = 16 * 1024;
 
 /// Runs `work` over all of `to` in pieces of whole rows of `width`, on all threads where that is worth it. `work` is
 /// given the first row of its piece and the piece, and must be `#[inline(always)]`.
-#[inline(always)]
 pub(super) fn by_rows(to: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
-    let arch = pulp::Arch::new();
+    let arch = Arch::new();
     let rows = PIECE.div_ceil(width);
     let pieces = to.par_chunks_mut(rows * width).enumerate();
     if pieces.len() > 1 {
-        pieces.for_each(|(i, piece)| {
-            arch.dispatch(
-                #[inline(always)]
-                || work(i * rows, piece),
-            );
-        });
+        pieces.for_each(|(i, piece)| arch.dispatch(Piece { work: &work, first: i * rows, piece }));
     } else {
-        arch.dispatch(
-            #[inline(always)]
-            || work(0, to),
-        );
+        arch.dispatch(Piece { work: &work, first: 0, piece: to });
+    }
+}
+
+/// A closure given to the dispatch by itself is called through a function of core's, which is not inlined.
+struct Piece<'a, W> {
+    work: &'a W,
+    first: usize,
+    piece: &'a mut [f32],
+}
+
+impl<W: Fn(usize, &mut [f32])> WithSimd for Piece<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        (*self.work)(self.first, self.piece);
     }
 }
 

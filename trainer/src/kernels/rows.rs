@@ -1,7 +1,9 @@
 //! The product of a few rows with a frozen matrix, which decoding is made of.
 //!
-//! Its time is that of reading the matrix once. So a tile of outputs meets all rows while it is in the cache, and the
-//! tile after it is asked for meanwhile.
+//! Its time is that of reading the matrix once. So a block of outputs meets all rows while it is in the cache, and the
+//! block after it is asked for meanwhile.
+
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -11,7 +13,13 @@ const TILE: usize = 4;
 
 /// Rows that meet a tile together, with 32 registers and with 16: tile times rows sums stay in registers.
 const ROWS: usize = 6;
-const ROWS_OF_16_REGISTERS: usize = 2;
+const ROWS_OF_16_REGISTERS: usize = 3;
+
+/// Weights of a block of outputs: a small part of a core's second cache.
+const BLOCK: usize = 16 * 1024;
+
+/// Numbers in a line of the cache.
+const LINE: usize = 16;
 
 /// Weights that are worth a thread's waking.
 const PIECE: usize = 64 * 1024;
@@ -55,43 +63,69 @@ struct Task<'a> {
 impl WithSimd for Task<'_> {
     type Output = ();
 
+    /// The rows in groups of like size, each of which meets a block of outputs while both are in the cache. Meanwhile
+    /// the block after it is asked for, as many lines a step as let it be there in time.
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let outputs = self.weight.len() / self.width;
-        let whole = outputs - outputs % TILE;
-        for first in (0..whole).step_by(TILE) {
-            self.tile::<S, TILE>(simd, first);
-        }
-        for first in whole..outputs {
-            self.tile::<S, 1>(simd, first);
+        let (outputs, rows) = (self.weight.len() / self.width, self.to.len());
+        let groups = rows.div_ceil(if S::REGISTER_COUNT < 32 { ROWS_OF_16_REGISTERS } else { ROWS });
+        let length = (BLOCK / self.width / TILE).max(1) * TILE;
+        for first in (0..outputs).step_by(length) {
+            let block = first..(first + length).min(outputs);
+            let mut ahead = Ahead { next: block.end * self.width, lines: TILE.div_ceil(groups) };
+            let mut row = 0;
+            for groups_left in (1..=groups).rev() {
+                let group = (rows - row).div_ceil(groups_left);
+                match group {
+                    1 => self.group::<S, 1>(simd, &block, row, &mut ahead),
+                    2 => self.group::<S, 2>(simd, &block, row, &mut ahead),
+                    3 => self.group::<S, 3>(simd, &block, row, &mut ahead),
+                    4 => self.group::<S, 4>(simd, &block, row, &mut ahead),
+                    5 => self.group::<S, 5>(simd, &block, row, &mut ahead),
+                    _ => self.group::<S, ROWS>(simd, &block, row, &mut ahead),
+                }
+                row += group;
+            }
         }
     }
 }
 
+/// What is asked for before it is needed.
+struct Ahead {
+    /// The first weight that is not asked for yet.
+    next: usize,
+    /// Lines of the cache that are asked for in each step along the width.
+    lines: usize,
+}
+
 impl Task<'_> {
-    /// Outputs `first..first + O` of all rows, the rows in groups of like size.
+    /// The outputs of a block for rows `row..row + R`.
     #[inline(always)]
-    fn tile<S: Simd, const O: usize>(&mut self, simd: S, first: usize) {
-        let most = if S::REGISTER_COUNT < 32 { ROWS_OF_16_REGISTERS } else { ROWS };
-        let mut row = 0;
-        while row < self.to.len() {
-            let left = self.to.len() - row;
-            let group = left.div_ceil(left.div_ceil(most));
-            match group {
-                1 => self.block::<S, O, 1>(simd, first, row),
-                2 => self.block::<S, O, 2>(simd, first, row),
-                3 => self.block::<S, O, 3>(simd, first, row),
-                4 => self.block::<S, O, 4>(simd, first, row),
-                5 => self.block::<S, O, 5>(simd, first, row),
-                _ => self.block::<S, O, ROWS>(simd, first, row),
-            }
-            row += group;
+    fn group<S: Simd, const R: usize>(
+        &mut self,
+        simd: S,
+        block: &Range<usize>,
+        row: usize,
+        ahead: &mut Ahead,
+    ) {
+        let whole = block.len() - block.len() % TILE;
+        for first in (block.start..block.start + whole).step_by(TILE) {
+            self.tile::<S, TILE, R>(simd, first, row, ahead);
+        }
+        for first in block.start + whole..block.end {
+            self.tile::<S, 1, R>(simd, first, row, ahead);
         }
     }
 
     /// Outputs `first..first + O` of rows `row..row + R`.
     #[inline(always)]
-    fn block<S: Simd, const O: usize, const R: usize>(&mut self, simd: S, first: usize, row: usize) {
+    fn tile<S: Simd, const O: usize, const R: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        row: usize,
+        ahead: &mut Ahead,
+    ) {
         let steps = self.width / S::F32_LANES;
         let mut weights: [(&[S::f32s], &[f32]); O] = [(&[], &[]); O];
         for (o, weights) in weights.iter_mut().enumerate() {
@@ -109,16 +143,17 @@ impl Task<'_> {
             for r in 0..R {
                 x[r] = xs[r].0[k];
             }
+            for line in 0..ahead.lines {
+                prefetch(self.weight, ahead.next + (k * ahead.lines + line) * LINE);
+            }
             for o in 0..O {
-                if row == 0 {
-                    prefetch(self.weight, (first + O + o) * self.width + k * S::F32_LANES);
-                }
                 let weight = weights[o].0[k];
                 for r in 0..R {
                     sums[o][r] = simd.mul_add_e_f32s(weight, x[r], sums[o][r]);
                 }
             }
         }
+        ahead.next += steps * ahead.lines * LINE;
         if !self.width.is_multiple_of(S::F32_LANES) {
             for o in 0..O {
                 let weight = simd.partial_load_f32s(weights[o].1);
@@ -143,9 +178,9 @@ impl Task<'_> {
 fn prefetch(values: &[f32], index: usize) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing as far as the program can tell, and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(index).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(index).cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (values, index);

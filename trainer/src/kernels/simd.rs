@@ -1,4 +1,4 @@
-//! What the kernels are made of: a small product of matrices that stays in registers, and exp.
+//! What attention is made of: a small product of matrices that stays in registers.
 //!
 //! All of it is `inline(always)`: a function that is not inlined into the dispatch is compiled without the
 //! processor's vector instructions.
@@ -165,31 +165,6 @@ fn tile<S: Simd, const M: usize, const V: usize>(
     }
 }
 
-/// e^x of each lane, relative error below 2e-7; 0 below -87, where f32 has no normal numbers, and for -inf.
-/// Coefficients of Cephes' `expf`.
-#[inline(always)]
-pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    const LEAST: f32 = -87.0;
-    // Its last mantissa bit is 1: adding it rounds to an integer, which then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let splat = |v| simd.splat_f32s(v);
-    let kept = simd.min_f32s(simd.max_f32s(x, splat(LEAST)), splat(88.0));
-    let shifted = simd.mul_add_f32s(kept, splat(std::f32::consts::LOG2_E), splat(ROUND));
-    let n = simd.sub_f32s(shifted, splat(ROUND));
-    let r = simd.mul_add_f32s(n, splat(-0.693_359_4), kept);
-    let r = simd.mul_add_f32s(n, splat(2.121_944_4e-4), r);
-    let mut p = splat(1.987_569_1e-4);
-    p = simd.mul_add_f32s(p, r, splat(1.398_199_9e-3));
-    p = simd.mul_add_f32s(p, r, splat(8.333_452e-3));
-    p = simd.mul_add_f32s(p, r, splat(4.166_579_6e-2));
-    p = simd.mul_add_f32s(p, r, splat(1.666_666_5e-1));
-    p = simd.mul_add_f32s(p, r, splat(0.5));
-    let y = simd.add_f32s(simd.mul_add_f32s(p, simd.mul_f32s(r, r), r), splat(1.0));
-    let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
-    let scaled = simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(y), exponent));
-    simd.select_f32s(simd.less_than_f32s(x, splat(LEAST)), splat(0.0), scaled)
-}
-
 #[cfg(test)]
 mod tests {
     use pulp::{Arch, WithSimd};
@@ -215,20 +190,6 @@ mod tests {
         }
     }
 
-    struct Exp<'a>(&'a mut [f32]);
-
-    impl WithSimd for Exp<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            let (vectors, _) = S::as_mut_simd_f32s(self.0);
-            for v in vectors {
-                *v = exp(simd, *v);
-            }
-        }
-    }
-
     #[test]
     fn products_of_all_sizes_are_chains_in_the_order_of_k() {
         for m in 1..14 {
@@ -246,18 +207,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn exp_is_as_exact_as_f32_allows() {
-        let mut values: Vec<f32> = (0..64 * 1024).map(|i| -86.9 + i as f32 * (170.0 / 65536.0)).collect();
-        let expected: Vec<f64> = values.iter().map(|v| f64::from(*v).exp()).collect();
-        Arch::new().dispatch(Exp(&mut values));
-        for (found, expected) in values.iter().zip(expected) {
-            assert!((f64::from(*found) / expected - 1.0).abs() < 2e-7, "{found} {expected}");
-        }
-        let mut least = vec![f32::NEG_INFINITY; 64];
-        Arch::new().dispatch(Exp(&mut least));
-        assert!(least.iter().all(|v| *v == 0.0));
     }
 }

@@ -4,7 +4,8 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::buffer::Buffer;
-use super::super::simd::{Into, Lhs, Rows, RowsMut, exp, product};
+use super::super::lanes::exp;
+use super::super::simd::{Into, Lhs, Rows, RowsMut, product};
 use super::block::{BLOCK, scale};
 use super::forward::{Task, tasks};
 use super::spans::Span;
@@ -170,7 +171,7 @@ impl<'p> Pass<'p> {
                     last = last.max(seen.to);
                     let at = row * BLOCK..(row + 1) * BLOCK;
                     let (shares, slopes) = (&mut s.shares[at.clone()], &mut s.score_slopes[at]);
-                    softmax_slopes(simd, shares, slopes, s.log_sums[row], s.inner[row]);
+                    softmax_slopes(shares, slopes, s.log_sums[row], s.inner[row]);
                     let outside = [0..seen.from.min(seen.to), seen.to..BLOCK];
                     for outside in outside {
                         shares[outside.clone()].fill(0.0);
@@ -230,12 +231,9 @@ impl Scratch {
 
 /// Scores to shares `p = e^(score - log sum)`, and their slopes to those of the scores, `p (slope - inner)`.
 #[inline(always)]
-fn softmax_slopes<S: Simd>(simd: S, scores: &mut [f32], slopes: &mut [f32], log_sum: f32, inner: f32) {
-    let (scores, _) = S::as_mut_simd_f32s(scores);
-    let (slopes, _) = S::as_mut_simd_f32s(slopes);
-    let (log_sum, inner) = (simd.splat_f32s(log_sum), simd.splat_f32s(inner));
+fn softmax_slopes(scores: &mut [f32], slopes: &mut [f32], log_sum: f32, inner: f32) {
     for (score, slope) in scores.iter_mut().zip(slopes) {
-        *score = exp(simd, simd.sub_f32s(*score, log_sum));
-        *slope = simd.mul_f32s(*score, simd.sub_f32s(*slope, inner));
+        *score = exp(*score - log_sum);
+        *slope = *score * (*slope - inner);
     }
 }

@@ -2,7 +2,8 @@
 
 use pulp::Simd;
 
-use super::super::simd::{Into, Lhs, Rows, RowsMut, exp, product};
+use super::super::lanes::{exp, exp_all, max};
+use super::super::simd::{Into, Lhs, Rows, RowsMut, product};
 
 /// Keys of a block. A panel holds a block of keys column by column, `[dim, BLOCK]`, so that scores need no sums
 /// across a vector.
@@ -55,10 +56,10 @@ pub(super) fn take_in<S: Simd>(
         scores[..seen.from].fill(f32::NEG_INFINITY);
         scores[seen.to..].fill(f32::NEG_INFINITY);
         let before = gathering.max[row];
-        let max = before.max(largest(simd, scores));
+        let max = before.max(max(scores));
         // Most blocks hold no larger score than those before, and e^0 is 1 to the bit.
-        let shrink = if max == before { 1.0 } else { exp_one(simd, before - max) };
-        gathering.sum[row] = gathering.sum[row].mul_add(shrink, exponentiate(simd, scores, max));
+        let shrink = if max == before { 1.0 } else { exp(before - max) };
+        gathering.sum[row] = gathering.sum[row].mul_add(shrink, exp_all(scores, max));
         gathering.max[row] = max;
         if shrink != 1.0 {
             scale(simd, &mut gathering.mixed[row * dim..(row + 1) * dim], shrink);
@@ -67,36 +68,6 @@ pub(super) fn take_in<S: Simd>(
     let shares = Lhs { data: scores, row_stride: BLOCK, column_stride: 1 };
     let mixed = RowsMut { data: gathering.mixed, stride: dim };
     product(simd, (rows, dim, last), shares, values, mixed, Into::Sum);
-}
-
-/// The largest of `BLOCK` scores.
-#[inline(always)]
-fn largest<S: Simd>(simd: S, scores: &[f32]) -> f32 {
-    let (vectors, rest) = S::as_simd_f32s(scores);
-    let mut max = simd.splat_f32s(f32::NEG_INFINITY);
-    for v in vectors {
-        max = simd.max_f32s(max, *v);
-    }
-    rest.iter().fold(simd.reduce_max_f32s(max), |a, b| a.max(*b))
-}
-
-/// Replaces each score by e^(score - max) and returns their sum.
-#[inline(always)]
-fn exponentiate<S: Simd>(simd: S, scores: &mut [f32], max: f32) -> f32 {
-    let (vectors, _) = S::as_mut_simd_f32s(scores);
-    let shift = simd.splat_f32s(max);
-    let mut sum = simd.splat_f32s(0.0);
-    for v in vectors {
-        *v = exp(simd, simd.sub_f32s(*v, shift));
-        sum = simd.add_f32s(sum, *v);
-    }
-    simd.reduce_sum_f32s(sum)
-}
-
-/// e^x of one number, as [`exp`] computes it.
-#[inline(always)]
-pub(super) fn exp_one<S: Simd>(simd: S, x: f32) -> f32 {
-    simd.reduce_max_f32s(exp(simd, simd.splat_f32s(x)))
 }
 
 #[inline(always)]

@@ -4,8 +4,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::buffer::Buffer;
+use super::super::lanes::exp;
 use super::Heads;
-use super::block::{BLOCK, Gathering, exp_one, scale, take_in};
+use super::block::{BLOCK, Gathering, scale, take_in};
 use super::forward::{Keys, QUERIES, Task, attend_to};
 use super::spans::Part;
 
@@ -246,7 +247,7 @@ impl WithSimd for Join<'_> {
             let mut sum = 0f32;
             for (gathered, place) in self.found {
                 let at = place + query;
-                let share = exp_one(simd, gathered.max[at] - max);
+                let share = exp(gathered.max[at] - max);
                 sum = gathered.sum[at].mul_add(share, sum);
                 for (out, mixed) in out.iter_mut().zip(&gathered.mixed[at * self.dim..(at + 1) * self.dim]) {
                     *out = mixed.mul_add(share, *out);
