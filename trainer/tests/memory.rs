@@ -77,6 +77,7 @@ impl Bench {
 
     /// Runs a step on one core with one arena, so that memory follows from the work alone: its result, and the most
     /// that was resident, in KiB.
+    #[expect(clippy::zombie_processes, reason = "it is waited for by wait4, which tells the memory")]
     fn step(&self, config: &Value) -> (Value, i64) {
         fs::write(self.path("config.json"), config.to_string()).unwrap();
         let (result, log) = (self.path("result.json"), self.path("log"));

@@ -118,6 +118,10 @@ impl Task<'_> {
     }
 
     /// Outputs `first..first + O` of rows `row..row + R`.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "loops over constants are unrolled, and their arrays stay in registers"
+    )]
     #[inline(always)]
     fn tile<S: Simd, const O: usize, const R: usize>(
         &mut self,

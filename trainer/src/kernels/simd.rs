@@ -120,6 +120,10 @@ fn columns<S: Simd, const V: usize>(
 }
 
 #[expect(clippy::too_many_arguments, reason = "a product has this many")]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "loops over constants are unrolled, and their arrays stay in registers"
+)]
 #[expect(unsafe_code, reason = "a check of bounds costs as much as the multiplication it guards")]
 #[inline(always)]
 fn tile<S: Simd, const M: usize, const V: usize>(

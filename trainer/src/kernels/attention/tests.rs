@@ -43,8 +43,11 @@ fn plain(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usi
     out
 }
 
+/// A token's tree, its branch (none in the prefix) and its position.
+type Place = (usize, Option<usize>, usize);
+
 /// Two packed trees, a prefix with two branches each, and what they look like one by one.
-fn packed() -> (Vec<Span>, Vec<(usize, Option<usize>, usize)>) {
+fn packed() -> (Vec<Span>, Vec<Place>) {
     let mut spans = Vec::new();
     let mut tokens = Vec::new();
     for (tree, (prefix, branches)) in [(75, [70, 9]), (3, [1, 130])].into_iter().enumerate() {
