@@ -1,4 +1,4 @@
-//! A whole file of rows sorted by id, of which eight bytes a row are in memory.
+//! A whole file of rows sorted by id, of which a byte a row is in memory.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -11,13 +11,19 @@ use super::Row;
 use super::lines::Lines;
 use crate::error::{Error, Result};
 
+/// Rows that are read together: only where each such group begins is kept.
+const GROUP: usize = 8;
+
 /// Rows by index, read when they are asked for.
 #[derive(Debug)]
 pub struct Indexed<R> {
     path: PathBuf,
     file: File,
-    /// Where each row begins, and where the last one ends.
-    bounds: Vec<u64>,
+    /// Where every [`GROUP`]th row begins.
+    groups: Vec<u64>,
+    /// Where the last row ends.
+    end: u64,
+    len: usize,
     /// One after the row found last: rows of a journal are nearly in order. Only the speed depends on it.
     near: AtomicUsize,
     rows: PhantomData<fn() -> R>,
@@ -30,15 +36,19 @@ impl<R: Row> Indexed<R> {
     /// [`Error::Storage`].
     pub fn open(path: &Path) -> Result<Self> {
         let mut lines = Lines::open(path)?;
-        let mut bounds = Vec::new();
+        let (mut groups, mut len) = (Vec::new(), 0);
         while lines.advance()? {
-            bounds.push(lines.start());
+            if len % GROUP == 0 {
+                groups.push(lines.start());
+            }
+            len += 1;
         }
-        bounds.push(lines.end());
         Ok(Self {
             path: path.to_owned(),
+            end: lines.end(),
             file: lines.into_file(),
-            bounds,
+            groups,
+            len,
             near: AtomicUsize::new(0),
             rows: PhantomData,
         })
@@ -47,7 +57,7 @@ impl<R: Row> Indexed<R> {
     /// How many rows there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.bounds.len() - 1
+        self.len
     }
 
     /// Whether there is none.
@@ -68,12 +78,15 @@ impl<R: Row> Indexed<R> {
                 index + 1
             ))
         };
-        let Some(&[start, end]) = self.bounds.get(index..index + 2) else {
+        let Some(start) = self.groups.get(index / GROUP).filter(|_| index < self.len) else {
             return Err(damaged(&"is not there"));
         };
-        let mut line = vec![0; (end - start) as usize];
-        self.file.read_exact_at(&mut line, start).map_err(Error::storage(&self.path))?;
-        serde_json::from_slice(&line).map_err(|e| damaged(&e))
+        let end = self.groups.get(index / GROUP + 1).unwrap_or(&self.end);
+        let mut group = vec![0; (end - start) as usize];
+        self.file.read_exact_at(&mut group, *start).map_err(Error::storage(&self.path))?;
+        let mut lines = group.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let line = lines.nth(index % GROUP).ok_or_else(|| damaged(&"is not there"))?;
+        serde_json::from_slice(line).map_err(|e| damaged(&e))
     }
 
     /// The index of the row with `id`.
