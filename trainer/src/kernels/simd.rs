@@ -50,7 +50,7 @@ pub(crate) fn product<S: Simd>(
     (m, n, k): (usize, usize, usize),
     a: Lhs<'_>,
     b: Rows<'_>,
-    c: RowsMut<'_>,
+    mut c: RowsMut<'_>,
     into: Into,
 ) {
     if m == 0 || n == 0 || k == 0 {
@@ -66,16 +66,16 @@ pub(crate) fn product<S: Simd>(
     // Sums of a tile stay in registers, of which AVX-512 has twice as many.
     if S::REGISTER_COUNT >= 32 {
         while column + 4 * S::F32_LANES <= n {
-            columns::<S, 4>(simd, m, k, a, b, &c, column, into);
+            columns::<S, 4>(simd, m, k, a, b, &mut c, column, into);
             column += 4 * S::F32_LANES;
         }
     }
     while column + 2 * S::F32_LANES <= n {
-        columns::<S, 2>(simd, m, k, a, b, &c, column, into);
+        columns::<S, 2>(simd, m, k, a, b, &mut c, column, into);
         column += 2 * S::F32_LANES;
     }
     while column + S::F32_LANES <= n {
-        columns::<S, 1>(simd, m, k, a, b, &c, column, into);
+        columns::<S, 1>(simd, m, k, a, b, &mut c, column, into);
         column += S::F32_LANES;
     }
     for column in column..n {
@@ -100,7 +100,7 @@ fn columns<S: Simd, const V: usize>(
     k: usize,
     a: Lhs<'_>,
     b: Rows<'_>,
-    c: &RowsMut<'_>,
+    c: &mut RowsMut<'_>,
     column: usize,
     into: Into,
 ) {
@@ -131,7 +131,7 @@ fn tile<S: Simd, const M: usize, const V: usize>(
     k: usize,
     a: Lhs<'_>,
     b: Rows<'_>,
-    c: &RowsMut<'_>,
+    c: &mut RowsMut<'_>,
     row: usize,
     column: usize,
     into: Into,
@@ -142,7 +142,7 @@ fn tile<S: Simd, const M: usize, const V: usize>(
     unsafe {
         let a_start = a.data.as_ptr().add(row * a.row_stride);
         let b_start = b.data.as_ptr().add(column);
-        let c_start = c.data.as_ptr().cast_mut().add(row * c.stride + column);
+        let c_start = c.data.as_mut_ptr().add(row * c.stride + column);
         for p in 0..k {
             let at = b_start.add(p * b.stride).cast::<S::f32s>();
             let mut right = [simd.splat_f32s(0.0); V];
