@@ -5,5 +5,6 @@ use std::process::ExitCode;
 mod cli;
 
 fn main() -> ExitCode {
+    stic_trainer::memory::keep_freed();
     cli::main()
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::lanes;
 use super::linear::linear;
 use super::numbers::{numbers, takes, with_numbers};
-use super::products::{Matrix, Onto, product};
+use super::products::{Matrix, Onto, product_into};
 
 /// Rows whose logits are in memory at once.
 const CHUNK: usize = 64;
@@ -55,7 +55,7 @@ impl LogProbs {
         let mut logits = vec![0.0; CHUNK.min(self.targets.len()) * vocab];
         for (i, hidden) in hidden.chunks(CHUNK * width).enumerate() {
             let logits = &mut logits[..hidden.len() / width * vocab];
-            product(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), head.t())?;
+            product_into(logits, Onto::Nothing, 1.0, Matrix::new(hidden, width), head.t())?;
             work(i * CHUNK, logits)?;
         }
         Ok(())
@@ -116,7 +116,7 @@ impl CustomOp1 for LogProbs {
                     row[*target as usize] += dy;
                 });
                 let found = &mut found[first * width..][..logits.len() / vocab * width];
-                product(found, Onto::Nothing, 1.0, Matrix::new(logits, vocab), head)
+                product_into(found, Onto::Nothing, 1.0, Matrix::new(logits, vocab), head)
             })
         })?;
         Ok(Some(Tensor::from_vec(found, hidden.shape(), hidden.device())?))

@@ -1,5 +1,7 @@
 //! Loops over numbers that compile to the vector instructions of what they are inlined into.
 
+use std::mem::MaybeUninit;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -11,6 +13,40 @@ const PIECE: usize = 16 * 1024;
 /// Runs `work` over all of `to` in pieces of whole rows of `width`, on all threads where that is worth it. `work` is
 /// given the first row of its piece and the piece, and must be `#[inline(always)]`.
 pub(super) fn by_rows(to: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    pieces(to, width, work);
+}
+
+/// `len` new numbers, as `work` leaves each piece of zeros; else as [`by_rows`]. A piece becomes zeros where it is worked
+/// on, and while it is in the cache: one thread that writes all of them first takes longer than the work.
+pub(super) fn made_by_rows(
+    len: usize,
+    width: usize,
+    work: impl Fn(usize, &mut [f32]) + Send + Sync,
+) -> Vec<f32> {
+    let mut made = Vec::with_capacity(len);
+    pieces(
+        &mut made.spare_capacity_mut()[..len],
+        width,
+        #[inline(always)]
+        |first, piece| work(first, zeroed(piece)),
+    );
+    // SAFETY: the pieces are all of the first `len` numbers, and each was zeroed.
+    #[expect(unsafe_code, reason = "a vector is not to be written twice")]
+    unsafe {
+        made.set_len(len);
+    }
+    made
+}
+
+#[inline(always)]
+#[expect(unsafe_code, reason = "the standard library's own is not stable yet")]
+fn zeroed(piece: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    piece.fill(MaybeUninit::new(0.0));
+    // SAFETY: all of it was just written, and a number may be in either type.
+    unsafe { &mut *(std::ptr::from_mut(piece) as *mut [f32]) }
+}
+
+fn pieces<T: Send>(to: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
     let arch = Arch::new();
     let rows = PIECE.div_ceil(width);
     let pieces = to.par_chunks_mut(rows * width).enumerate();
@@ -22,13 +58,13 @@ pub(super) fn by_rows(to: &mut [f32], width: usize, work: impl Fn(usize, &mut [f
 }
 
 /// A closure given to the dispatch by itself is called through a function of core's, which is not inlined.
-struct Piece<'a, W> {
+struct Piece<'a, T, W> {
     work: &'a W,
     first: usize,
-    piece: &'a mut [f32],
+    piece: &'a mut [T],
 }
 
-impl<W: Fn(usize, &mut [f32])> WithSimd for Piece<'_, W> {
+impl<T, W: Fn(usize, &mut [T])> WithSimd for Piece<'_, T, W> {
     type Output = ();
 
     #[inline(always)]

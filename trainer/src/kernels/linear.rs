@@ -4,8 +4,9 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor};
 
+use super::lanes::by_rows;
 use super::numbers::{numbers, takes, with_numbers};
-use super::products::{Matrix, Onto, product};
+use super::products::{Matrix, product};
 use super::rows::add_rows;
 
 /// `xs` `[.., in]` to `xs weightᵀ + bias` `[.., out]`, of `weight` `[out, in]` and `bias` `[out]`.
@@ -38,6 +39,31 @@ pub(crate) fn linear_rows(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -
         Ok(())
     })?;
     Tensor::from_vec(ys, shape, xs.device())
+}
+
+/// `xs` `weight` with the bias added to every row.
+pub(super) fn product_and_bias(
+    xs: Matrix<'_>,
+    weight: Matrix<'_>,
+    bias: Option<&Tensor>,
+) -> Result<Vec<f32>> {
+    let mut ys = product(1.0, xs, weight)?;
+    if let Some(bias) = bias {
+        with_numbers([bias], |[bias]| {
+            by_rows(
+                &mut ys,
+                bias.len(),
+                #[inline(always)]
+                |_, ys| {
+                    for row in ys.chunks_exact_mut(bias.len()) {
+                        row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+                    }
+                },
+            );
+            Ok(())
+        })?;
+    }
+    Ok(ys)
 }
 
 /// `[rows, out]` of the bias in every row, or of zeros.
@@ -102,14 +128,12 @@ impl CustomOp1 for Product {
                 _ => candle_core::bail!("the weight is not on the CPU as its input is"),
             };
         }
-        let (shape, rows, n, k) = self.plan(layout)?;
+        let (shape, _, _, k) = self.plan(layout)?;
         let xs = Matrix::new(numbers(storage, layout)?, k);
         let columns = self.weight.dim(1)?;
-        let mut ys = started(self.bias.as_ref(), rows, n)?;
-        let onto = if self.bias.is_some() { Onto::Itself } else { Onto::Nothing };
-        with_numbers([&self.weight], |[weight]| {
+        let ys = with_numbers([&self.weight], |[weight]| {
             let weight = Matrix::new(weight, columns);
-            product(&mut ys, onto, 1.0, xs, if self.back { weight } else { weight.t() })
+            product_and_bias(xs, if self.back { weight } else { weight.t() }, self.bias.as_ref())
         })?;
         Ok((CpuStorage::F32(ys), shape))
     }

@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 
-use super::linear::{linear, started, with_last};
+use super::linear::{linear, product_and_bias, started, with_last};
 use super::numbers::{numbers, takes, with_numbers};
-use super::products::{Matrix, Onto, product};
+use super::products::{Matrix, Onto, product, product_into};
 use super::rows::add_rows;
 
 /// What an adapter adds to a product: `scale b a xs`.
@@ -105,18 +105,14 @@ impl CustomOp3 for Adapted {
         let (out, width) = self.weight.dims2()?;
         let (rank, _) = a_layout.shape().dims2()?;
         let shape = with_last(xs_layout.dims(), width, out)?;
-        let count = shape.elem_count() / out;
         let xs = Matrix::new(numbers(xs, xs_layout)?, width);
         let a = Matrix::new(numbers(a, a_layout)?, width);
         let b = Matrix::new(numbers(b, b_layout)?, rank);
-        let mut inner = vec![0.0; count * rank];
-        product(&mut inner, Onto::Nothing, 1.0, xs, a.t())?;
-        let mut ys = started(self.bias.as_ref(), count, out)?;
-        let onto = if self.bias.is_some() { Onto::Itself } else { Onto::Nothing };
-        with_numbers([&self.weight], |[weight]| {
-            product(&mut ys, onto, 1.0, xs, Matrix::new(weight, width).t())
+        let inner = product(1.0, xs, a.t())?;
+        let mut ys = with_numbers([&self.weight], |[weight]| {
+            product_and_bias(xs, Matrix::new(weight, width).t(), self.bias.as_ref())
         })?;
-        product(&mut ys, Onto::Itself, self.scale, Matrix::new(&inner, rank), b.t())?;
+        product_into(&mut ys, Onto::Itself, self.scale, Matrix::new(&inner, rank), b.t())?;
         // An op is applied once.
         let _ = self.inner.set(inner);
         Ok((CpuStorage::F32(ys), shape))
@@ -136,24 +132,23 @@ impl CustomOp3 for Adapted {
         let (out, width) = self.weight.dims2()?;
         let rank = a.dim(0)?;
         let grad = grad.contiguous()?;
-        let wanted = if xs.track_op() { xs.elem_count() } else { 0 };
-        let (mut dx, mut da, mut db) = (vec![0.0; wanted], vec![0.0; rank * width], vec![0.0; out * rank]);
-        with_numbers([&grad, xs, a, b, &self.weight], |[dy, xs, a, b, weight]| {
+        let wanted = xs.track_op();
+        let (dx, da, db) = with_numbers([&grad, xs, a, b, &self.weight], |[dy, xs, a, b, weight]| {
             let (dy, inner) = (Matrix::new(dy, out), Matrix::new(inner, rank));
-            let mut d_inner = vec![0.0; xs.len() / width * rank];
-            product(&mut d_inner, Onto::Nothing, self.scale, dy, Matrix::new(b, rank))?;
+            let d_inner = product(self.scale, dy, Matrix::new(b, rank))?;
             let d_inner = Matrix::new(&d_inner, rank);
-            product(&mut db, Onto::Nothing, self.scale, dy.t(), inner)?;
-            product(&mut da, Onto::Nothing, 1.0, d_inner.t(), Matrix::new(xs, width))?;
-            if wanted > 0 {
-                product(&mut dx, Onto::Nothing, 1.0, dy, Matrix::new(weight, width))?;
-                product(&mut dx, Onto::Itself, 1.0, d_inner, Matrix::new(a, width))?;
+            let db = product(self.scale, dy.t(), inner)?;
+            let da = product(1.0, d_inner.t(), Matrix::new(xs, width))?;
+            if !wanted {
+                return Ok((None, da, db));
             }
-            Ok(())
+            let mut dx = product(1.0, dy, Matrix::new(weight, width))?;
+            product_into(&mut dx, Onto::Itself, 1.0, d_inner, Matrix::new(a, width))?;
+            Ok((Some(dx), da, db))
         })?;
         let tensor = |values: Vec<f32>, shape: &Shape| Tensor::from_vec(values, shape, xs.device());
         Ok((
-            if wanted > 0 { Some(tensor(dx, xs.shape())?) } else { None },
+            dx.map(|dx| tensor(dx, xs.shape())).transpose()?,
             Some(tensor(da, a.shape())?),
             Some(tensor(db, b.shape())?),
         ))

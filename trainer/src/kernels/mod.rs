@@ -9,6 +9,7 @@
 //! A kernel runs inside [`pulp::Arch::dispatch`], which is compiled for AVX2 and AVX-512 beside the baseline. Whatever it
 //! calls is `#[inline(always)]`: a function that stays a function is compiled for the baseline only.
 
+mod ahead;
 pub mod attention;
 pub(crate) mod buffer;
 pub(crate) mod head;

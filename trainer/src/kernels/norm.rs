@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
-use super::lanes::{by_rows, dot};
+use super::lanes::{dot, made_by_rows};
 use super::numbers::{numbers, takes, with_numbers};
 
 /// `xs` `[.., width]` over the root of its mean square, times a frozen `weight` `[width]`.
@@ -45,10 +45,9 @@ impl CustomOp1 for RmsNorm {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (xs, width, eps) = (numbers(storage, layout)?, self.weight.elem_count(), self.eps);
-        let mut ys = vec![0.0; xs.len()];
-        with_numbers([&self.weight], |[weight]| {
-            by_rows(
-                &mut ys,
+        let ys = with_numbers([&self.weight], |[weight]| {
+            Ok(made_by_rows(
+                xs.len(),
                 width,
                 #[inline(always)]
                 |first, ys| {
@@ -60,8 +59,7 @@ impl CustomOp1 for RmsNorm {
                         }
                     }
                 },
-            );
-            Ok(())
+            ))
         })?;
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
@@ -70,10 +68,9 @@ impl CustomOp1 for RmsNorm {
     fn bwd(&self, xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         let (width, eps) = (self.weight.elem_count(), self.eps);
-        let mut dx = vec![0.0; xs.elem_count()];
-        with_numbers([xs, &grad, &self.weight], |[all, grads, weight]| {
-            by_rows(
-                &mut dx,
+        let dx = with_numbers([xs, &grad, &self.weight], |[all, grads, weight]| {
+            Ok(made_by_rows(
+                all.len(),
                 width,
                 #[inline(always)]
                 |first, dx| {
@@ -90,8 +87,7 @@ impl CustomOp1 for RmsNorm {
                         }
                     }
                 },
-            );
-            Ok(())
+            ))
         })?;
         Ok(Some(Tensor::from_vec(dx, xs.shape(), xs.device())?))
     }

@@ -1,6 +1,8 @@
 //! Products of whole matrices, by the `gemm` crate that candle's own matmul uses. It can add to what is there, which
 //! candle does not let it.
 
+use std::mem::MaybeUninit;
+
 use candle_core::Result;
 use gemm::Parallelism;
 
@@ -42,14 +44,42 @@ pub(super) enum Onto {
     Itself,
 }
 
-/// `to` = `scale` `left` `right`, added to `onto`. The depth is never split over threads, so that their number does
-/// not change the order of a sum.
+/// `scale` `left` `right`. The depth is never split over threads, so that their number does not change the order of a
+/// sum.
 ///
 /// # Errors
 /// Where the shapes do not fit.
-#[expect(unsafe_code, reason = "gemm takes pointers")]
-pub(super) fn product(
+#[expect(unsafe_code, reason = "a vector is not to be written twice")]
+pub(super) fn product(scale: f32, left: Matrix<'_>, right: Matrix<'_>) -> Result<Vec<f32>> {
+    let len = left.shape().0 * right.shape().1;
+    let mut made = Vec::with_capacity(len);
+    write(&mut made.spare_capacity_mut()[..len], Onto::Nothing, scale, left, right)?;
+    // SAFETY: every element of a product that is added to nothing was written.
+    unsafe { made.set_len(len) }
+    Ok(made)
+}
+
+/// [`product`] into `to`, added to `onto`.
+///
+/// # Errors
+/// Where the shapes do not fit.
+#[expect(unsafe_code, reason = "numbers are given for what need not be any yet")]
+pub(super) fn product_into(
     to: &mut [f32],
+    onto: Onto,
+    scale: f32,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+) -> Result<()> {
+    // SAFETY: `write` leaves numbers there.
+    let to = unsafe { &mut *(std::ptr::from_mut(to) as *mut [MaybeUninit<f32>]) };
+    write(to, onto, scale, left, right)
+}
+
+/// Writes all of `to`, which it reads only where `onto` says so: numbers must be there then.
+#[expect(unsafe_code, reason = "gemm takes pointers")]
+fn write(
+    to: &mut [MaybeUninit<f32>],
     onto: Onto,
     scale: f32,
     left: Matrix<'_>,
@@ -59,17 +89,22 @@ pub(super) fn product(
     if k != depth || to.len() != m * n {
         candle_core::bail!("a product of {m}x{k} and {depth}x{n} into {} elements", to.len());
     }
+    if k == 0 && onto == Onto::Nothing {
+        to.fill(MaybeUninit::new(0.0));
+        return Ok(());
+    }
     let threads = rayon::current_num_threads();
     let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
     let ((left_rs, left_cs), (right_rs, right_cs)) = (left.strides(), right.strides());
     // SAFETY: `to` holds m rows of n. `Matrix::new` is the only way to make one, so `left` and `right` hold all of their
-    // rows and columns at the strides given, and they cannot overlap `to`, which is borrowed mutably.
+    // rows and columns at the strides given, and they cannot overlap `to`, which is borrowed mutably. What `to` holds is
+    // read where it is added to.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            to.as_mut_ptr(),
+            to.as_mut_ptr().cast(),
             1,
             n as isize,
             onto == Onto::Itself,
@@ -120,21 +155,22 @@ mod tests {
                         let of = |threads: usize| {
                             on_threads(threads, || {
                                 let mut to = start.clone();
-                                product(&mut to, onto, 0.5, left, right).map(|()| to)
+                                product_into(&mut to, onto, 0.5, left, right).map(|()| to)
                             })
                         };
                         let one = of(1)?;
                         close(&one, &expected(factor), 1e-5);
-                        assert_eq!((of(2)?, of(3)?), (one.clone(), one));
+                        assert_eq!((of(2)?, of(3)?), (one.clone(), one.clone()));
+                        if onto == Onto::Nothing {
+                            assert_eq!(product(0.5, left, right)?, one);
+                        }
                     }
                 }
             }
         }
-        let mut to = vec![0.0; 6];
-        assert!(
-            product(&mut to, Onto::Nothing, 1.0, Matrix::new(&[0.0; 6], 3), Matrix::new(&[0.0; 4], 2))
-                .is_err()
-        );
+        let [six, four] = [Matrix::new(&[0.0; 6], 3), Matrix::new(&[0.0; 4], 2)];
+        assert!(product(1.0, six, four).is_err());
+        assert!(product_into(&mut [0.0; 3], Onto::Nothing, 1.0, six, six.t()).is_err());
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
-use super::lanes::by_rows;
+use super::lanes::made_by_rows;
 use super::numbers::{numbers, takes, with_numbers};
 
 /// Rotates the pairs (x[i], x[i + dim/2]) of `xs` `[.., dim]` by the angles of each token, whose cosines and sines are
@@ -56,10 +56,9 @@ impl CustomOp1 for Rotation {
         let (tokens, half) = self.cos.dims2()?;
         let (xs, width) = (numbers(storage, layout)?, 2 * half);
         let (repeats, sign) = (self.repeats, if self.back { -1.0 } else { 1.0 });
-        let mut ys = vec![0.0; xs.len()];
-        with_numbers([&self.cos, &self.sin], |[cos, sin]| {
-            by_rows(
-                &mut ys,
+        let ys = with_numbers([&self.cos, &self.sin], |[cos, sin]| {
+            Ok(made_by_rows(
+                xs.len(),
                 width,
                 #[inline(always)]
                 |first, ys| {
@@ -77,8 +76,7 @@ impl CustomOp1 for Rotation {
                         }
                     }
                 },
-            );
-            Ok(())
+            ))
         })?;
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }

@@ -8,6 +8,8 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::ahead::{Ahead, Lines};
+
 /// Outputs that meet the rows together: each element of a row that is loaded is used so often.
 const TILE: usize = 4;
 
@@ -16,10 +18,7 @@ const ROWS: usize = 6;
 const ROWS_OF_16_REGISTERS: usize = 3;
 
 /// Weights of a block of outputs: a small part of a core's second cache.
-const BLOCK: usize = 16 * 1024;
-
-/// Numbers in a line of the cache.
-const LINE: usize = 16;
+const BLOCK: usize = 6 * 1024;
 
 /// Weights that are worth a thread's waking.
 const PIECE: usize = 64 * 1024;
@@ -72,7 +71,7 @@ impl WithSimd for Task<'_> {
         let length = (BLOCK / self.width / TILE).max(1) * TILE;
         for first in (0..outputs).step_by(length) {
             let block = first..(first + length).min(outputs);
-            let mut ahead = Ahead { next: block.end * self.width, lines: TILE.div_ceil(groups) };
+            let mut ahead = Lines::from(self.weight, block.end * self.width, TILE.div_ceil(groups));
             let mut row = 0;
             for groups_left in (1..=groups).rev() {
                 let group = (rows - row).div_ceil(groups_left);
@@ -90,14 +89,6 @@ impl WithSimd for Task<'_> {
     }
 }
 
-/// What is asked for before it is needed.
-struct Ahead {
-    /// The first weight that is not asked for yet.
-    next: usize,
-    /// Lines of the cache that are asked for in each step along the width.
-    lines: usize,
-}
-
 impl Task<'_> {
     /// The outputs of a block for rows `row..row + R`.
     #[inline(always)]
@@ -106,7 +97,7 @@ impl Task<'_> {
         simd: S,
         block: &Range<usize>,
         row: usize,
-        ahead: &mut Ahead,
+        ahead: &mut Lines<'_>,
     ) {
         let whole = block.len() - block.len() % TILE;
         for first in (block.start..block.start + whole).step_by(TILE) {
@@ -128,7 +119,7 @@ impl Task<'_> {
         simd: S,
         first: usize,
         row: usize,
-        ahead: &mut Ahead,
+        ahead: &mut Lines<'_>,
     ) {
         let steps = self.width / S::F32_LANES;
         let mut weights: [(&[S::f32s], &[f32]); O] = [(&[], &[]); O];
@@ -147,9 +138,7 @@ impl Task<'_> {
             for r in 0..R {
                 x[r] = xs[r].0[k];
             }
-            for line in 0..ahead.lines {
-                prefetch(self.weight, ahead.next + (k * ahead.lines + line) * LINE);
-            }
+            ahead.step();
             for o in 0..O {
                 let weight = weights[o].0[k];
                 for r in 0..R {
@@ -157,7 +146,6 @@ impl Task<'_> {
                 }
             }
         }
-        ahead.next += steps * ahead.lines * LINE;
         if !self.width.is_multiple_of(S::F32_LANES) {
             for o in 0..O {
                 let weight = simd.partial_load_f32s(weights[o].1);
@@ -174,20 +162,6 @@ impl Task<'_> {
             }
         }
     }
-}
-
-/// Asks for an element that is needed soon; it need not exist.
-#[inline(always)]
-#[expect(unsafe_code, reason = "the processor's hint takes a pointer")]
-fn prefetch(values: &[f32], index: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing as far as the program can tell, and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(index).cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, index);
 }
 
 #[cfg(test)]

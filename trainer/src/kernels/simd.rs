@@ -5,9 +5,11 @@
 
 use pulp::Simd;
 
+use super::ahead::{Ahead, Nothing};
+
 /// A matrix whose element (row, column) is `data[row * row_stride + column * column_stride]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Lhs<'a> {
+pub(super) struct Lhs<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) row_stride: usize,
     pub(crate) column_stride: usize,
@@ -15,20 +17,20 @@ pub(crate) struct Lhs<'a> {
 
 /// Rows of numbers that lie side by side, a row every `stride`.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub(super) struct Rows<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) stride: usize,
 }
 
 /// Rows that are written.
-pub(crate) struct RowsMut<'a> {
+pub(super) struct RowsMut<'a> {
     pub(crate) data: &'a mut [f32],
     pub(crate) stride: usize,
 }
 
 /// What a product does with what stands in its result.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into {
+pub(super) enum Into {
     /// Replaces it.
     Place,
     /// Adds to it.
@@ -39,19 +41,41 @@ pub(crate) enum Into {
 /// and few enough for 16 registers.
 const TILE: usize = 6;
 
+/// Of the widest vectors.
+const MOST_LANES: usize = 16;
+
 /// `c[m, n] (+)= a[m, k] b[k, n]`. Each element is one chain of fused multiply-adds in the order of k, so its bits
 /// depend on no other row and no other column.
 ///
 /// # Panics
 /// When a matrix is smaller than (m, n, k) say: a mistake of the caller's.
 #[inline(always)]
-pub(crate) fn product<S: Simd>(
+pub(super) fn product<S: Simd>(
+    simd: S,
+    (m, n, k): (usize, usize, usize),
+    a: Lhs<'_>,
+    b: Rows<'_>,
+    c: RowsMut<'_>,
+    into: Into,
+) {
+    product_ahead(simd, (m, n, k), a, b, c, into, &mut Nothing);
+}
+
+/// How many steps `ahead` is taken along in a [`product_ahead`] of (m, n, k), at the least.
+pub(super) const fn steps((m, n, k): (usize, usize, usize)) -> usize {
+    m.div_ceil(TILE) * k * n.div_ceil(4 * MOST_LANES)
+}
+
+/// [`product`], with a step of `ahead` for each of k in each tile.
+#[inline(always)]
+pub(super) fn product_ahead<S: Simd>(
     simd: S,
     (m, n, k): (usize, usize, usize),
     a: Lhs<'_>,
     b: Rows<'_>,
     mut c: RowsMut<'_>,
     into: Into,
+    ahead: &mut impl Ahead,
 ) {
     if m == 0 || n == 0 || k == 0 {
         return;
@@ -66,16 +90,16 @@ pub(crate) fn product<S: Simd>(
     // Sums of a tile stay in registers, of which AVX-512 has twice as many.
     if S::REGISTER_COUNT >= 32 {
         while column + 4 * S::F32_LANES <= n {
-            columns::<S, 4>(simd, m, k, a, b, &mut c, column, into);
+            columns::<S, 4>(simd, m, k, a, b, &mut c, column, into, ahead);
             column += 4 * S::F32_LANES;
         }
     }
     while column + 2 * S::F32_LANES <= n {
-        columns::<S, 2>(simd, m, k, a, b, &mut c, column, into);
+        columns::<S, 2>(simd, m, k, a, b, &mut c, column, into, ahead);
         column += 2 * S::F32_LANES;
     }
     while column + S::F32_LANES <= n {
-        columns::<S, 1>(simd, m, k, a, b, &mut c, column, into);
+        columns::<S, 1>(simd, m, k, a, b, &mut c, column, into, ahead);
         column += S::F32_LANES;
     }
     for column in column..n {
@@ -103,18 +127,19 @@ fn columns<S: Simd, const V: usize>(
     c: &mut RowsMut<'_>,
     column: usize,
     into: Into,
+    ahead: &mut impl Ahead,
 ) {
     let mut row = 0;
     while row + TILE <= m {
-        tile::<S, TILE, V>(simd, k, a, b, c, row, column, into);
+        tile::<S, TILE, V>(simd, k, a, b, c, row, column, into, ahead);
         row += TILE;
     }
     match m - row {
-        1 => tile::<S, 1, V>(simd, k, a, b, c, row, column, into),
-        2 => tile::<S, 2, V>(simd, k, a, b, c, row, column, into),
-        3 => tile::<S, 3, V>(simd, k, a, b, c, row, column, into),
-        4 => tile::<S, 4, V>(simd, k, a, b, c, row, column, into),
-        5 => tile::<S, 5, V>(simd, k, a, b, c, row, column, into),
+        1 => tile::<S, 1, V>(simd, k, a, b, c, row, column, into, ahead),
+        2 => tile::<S, 2, V>(simd, k, a, b, c, row, column, into, ahead),
+        3 => tile::<S, 3, V>(simd, k, a, b, c, row, column, into, ahead),
+        4 => tile::<S, 4, V>(simd, k, a, b, c, row, column, into, ahead),
+        5 => tile::<S, 5, V>(simd, k, a, b, c, row, column, into, ahead),
         _ => {}
     }
 }
@@ -135,6 +160,7 @@ fn tile<S: Simd, const M: usize, const V: usize>(
     row: usize,
     column: usize,
     into: Into,
+    ahead: &mut impl Ahead,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); V]; M];
     // SAFETY: `product` has checked that the last element of each matrix lies in its slice, and `c` is borrowed
@@ -144,6 +170,7 @@ fn tile<S: Simd, const M: usize, const V: usize>(
         let b_start = b.data.as_ptr().add(column);
         let c_start = c.data.as_mut_ptr().add(row * c.stride + column);
         for p in 0..k {
+            ahead.step();
             let at = b_start.add(p * b.stride).cast::<S::f32s>();
             let mut right = [simd.splat_f32s(0.0); V];
             for v in 0..V {

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::lanes::{by_rows, sigmoid};
+use super::lanes::{made_by_rows, sigmoid};
 use super::numbers::{numbers, takes, with_numbers};
 
 /// x sigmoid(beta x) of each element: SiLU for beta 1, CLIP's QuickGELU for 1.702. The kernel has no gradient and says
@@ -46,9 +46,8 @@ impl CustomOp1 for Swish {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (xs, beta) = (numbers(storage, layout)?, self.beta);
-        let mut ys = vec![0.0; xs.len()];
-        by_rows(
-            &mut ys,
+        let ys = made_by_rows(
+            xs.len(),
             1,
             #[inline(always)]
             |first, ys| {
@@ -76,9 +75,8 @@ impl CustomOp2 for SwiGlu {
         up_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (gate, up) = (numbers(gate, gate_layout)?, numbers(up, up_layout)?);
-        let mut ys = vec![0.0; gate.len()];
-        by_rows(
-            &mut ys,
+        let ys = made_by_rows(
+            gate.len(),
             1,
             #[inline(always)]
             |first, ys| {
@@ -98,10 +96,9 @@ impl CustomOp2 for SwiGlu {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let (mut d_gate, mut d_up) = (vec![0.0; gate.elem_count()], vec![0.0; up.elem_count()]);
-        with_numbers([gate, up, &grad], |[gates, ups, dys]| {
-            by_rows(
-                &mut d_gate,
+        let (d_gate, d_up) = with_numbers([gate, up, &grad], |[gates, ups, dys]| {
+            let d_gate = made_by_rows(
+                gates.len(),
                 1,
                 #[inline(always)]
                 |first, to| {
@@ -112,8 +109,8 @@ impl CustomOp2 for SwiGlu {
                     }
                 },
             );
-            by_rows(
-                &mut d_up,
+            let d_up = made_by_rows(
+                ups.len(),
                 1,
                 #[inline(always)]
                 |first, to| {
@@ -122,7 +119,7 @@ impl CustomOp2 for SwiGlu {
                     }
                 },
             );
-            Ok(())
+            Ok((d_gate, d_up))
         })?;
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, gate.shape(), gate.device());
         Ok((Some(tensor(d_gate)?), Some(tensor(d_up)?)))

@@ -2,8 +2,9 @@
 
 use pulp::Simd;
 
+use super::super::ahead::Ahead;
 use super::super::lanes::{exp, exp_all, max};
-use super::super::simd::{Into, Lhs, Rows, RowsMut, product};
+use super::super::simd::{Into, Lhs, Rows, RowsMut, product_ahead};
 
 /// Keys of a block. A panel holds a block of keys column by column, `[dim, BLOCK]`, so that scores need no sums
 /// across a vector.
@@ -26,10 +27,12 @@ pub(super) struct Gathering<'a> {
     pub(super) max: &'a mut [f32],
     /// The sum of e^(score - max) of each row.
     pub(super) sum: &'a mut [f32],
+    /// `[rows, BLOCK]`: room for the scores of a block.
+    pub(super) scores: &'a mut [f32],
 }
 
 /// Takes in a block: its panel `[dim, BLOCK]` and its values, of which row r sees the columns that `seen` says. A row's
-/// bits depend on nothing but its own query and what it sees.
+/// bits depend on nothing but its own query and what it sees. What comes next can be asked for meanwhile.
 #[inline(always)]
 pub(super) fn take_in<S: Simd>(
     simd: S,
@@ -37,13 +40,14 @@ pub(super) fn take_in<S: Simd>(
     gathering: &mut Gathering<'_>,
     panel: &[f32],
     values: Rows<'_>,
-    scores: &mut [f32],
     seen: impl Fn(usize) -> Seen,
+    (panel_ahead, values_ahead): (&mut impl Ahead, &mut impl Ahead),
 ) {
-    let rows = gathering.max.len();
+    let (rows, scores) = (gathering.max.len(), &mut *gathering.scores);
     let queries = Lhs { data: gathering.queries, row_stride: dim, column_stride: 1 };
     let panel = Rows { data: panel, stride: BLOCK };
-    product(simd, (rows, BLOCK, dim), queries, panel, RowsMut { data: scores, stride: BLOCK }, Into::Place);
+    let to = RowsMut { data: scores, stride: BLOCK };
+    product_ahead(simd, (rows, BLOCK, dim), queries, panel, to, Into::Place, panel_ahead);
     let mut last = 0;
     for row in 0..rows {
         let seen = seen(row);
@@ -67,7 +71,7 @@ pub(super) fn take_in<S: Simd>(
     }
     let shares = Lhs { data: scores, row_stride: BLOCK, column_stride: 1 };
     let mixed = RowsMut { data: gathering.mixed, stride: dim };
-    product(simd, (rows, dim, last), shares, values, mixed, Into::Sum);
+    product_ahead(simd, (rows, dim, last), shares, values, mixed, Into::Sum, values_ahead);
 }
 
 #[inline(always)]

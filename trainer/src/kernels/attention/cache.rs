@@ -3,8 +3,10 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::ahead::Lines;
 use super::super::buffer::Buffer;
 use super::super::lanes::exp;
+use super::super::simd::steps;
 use super::Heads;
 use super::block::{BLOCK, Gathering, scale, take_in};
 use super::forward::{Keys, QUERIES, Task, attend_to};
@@ -48,17 +50,21 @@ impl Panels {
         if self.len + tokens > self.blocks * BLOCK {
             candle_core::bail!("a cache of {} tokens was given {}", self.blocks * BLOCK, self.len + tokens);
         }
-        for token in 0..tokens {
-            let (block, column) = ((self.len + token) / BLOCK, (self.len + token) % BLOCK);
-            for head in 0..self.kv_heads {
-                let from = token * width + head * self.dim;
-                let panel = (head * self.blocks + block) * self.dim * BLOCK;
-                for (d, key) in keys[from..from + self.dim].iter().enumerate() {
-                    self.keys[panel + d * BLOCK + column] = *key;
+        let (len, dim, size) = (self.len, self.dim, self.blocks * BLOCK * self.dim);
+        let push = |(head, (panels, own_values)): (usize, (&mut [f32], &mut [f32]))| {
+            for token in 0..tokens {
+                let from = token * width + head * dim;
+                let (block, column) = ((len + token) / BLOCK, (len + token) % BLOCK);
+                for (d, key) in keys[from..from + dim].iter().enumerate() {
+                    panels[(block * dim + d) * BLOCK + column] = *key;
                 }
-                let to = (head * self.blocks * BLOCK + self.len + token) * self.dim;
-                self.values[to..to + self.dim].copy_from_slice(&values[from..from + self.dim]);
+                own_values[(len + token) * dim..][..dim].copy_from_slice(&values[from..from + dim]);
             }
+        };
+        if tokens > BLOCK {
+            self.keys.par_chunks_mut(size).zip(self.values.par_chunks_mut(size)).enumerate().for_each(push);
+        } else {
+            self.keys.chunks_mut(size).zip(self.values.chunks_mut(size)).enumerate().for_each(push);
         }
         self.len += tokens;
         Ok(())
@@ -151,9 +157,9 @@ pub(crate) fn decode(heads: Heads, queries: &[f32], rows: &[Row<'_>], window: Op
         }
     }
     let mut out = vec![0f32; rows.len() * width];
-    for (out, found) in out.chunks_exact_mut(group * dim).zip(&found) {
-        Arch::new().dispatch(Join { found, dim, out });
-    }
+    out.par_chunks_exact_mut(group * dim)
+        .zip(&found)
+        .for_each(|(out, found)| Arch::new().dispatch(Join { found, dim, out }));
     out
 }
 
@@ -215,11 +221,21 @@ impl WithSimd for Gather<'_> {
         };
         let mut scores = Buffer::zeros(size * BLOCK);
         let Gathered { mixed, max, sum } = &mut gathered;
-        let mut gathering = Gathering { queries: &queries, mixed, max, sum };
+        let mut gathering = Gathering { queries: &queries, mixed, max, sum, scores: &mut scores };
         for block in piece.blocks.clone() {
             let panel = piece.keys.panel(dim, piece.kv_head, block);
             let values = piece.keys.values(piece.kv_head, block);
-            take_in(simd, dim, &mut gathering, panel, values, &mut scores, |_| piece.part.in_block(block, 0));
+            let seen = |_| piece.part.in_block(block, 0);
+            // Few queries: reading takes longer than computing.
+            let next = (block + 1).min(piece.blocks.end - 1);
+            let (next_panel, next_values) =
+                (piece.keys.panel(dim, piece.kv_head, next), piece.keys.values(piece.kv_head, next));
+            let next_values = &next_values.data[..next_panel.len().min(next_values.data.len())];
+            let ahead = (
+                &mut Lines::all(next_panel, steps((size, BLOCK, dim))),
+                &mut Lines::all(next_values, steps((size, dim, BLOCK))),
+            );
+            take_in(simd, dim, &mut gathering, panel, values, seen, ahead);
         }
         gathered
     }

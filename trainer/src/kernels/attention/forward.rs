@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::ahead::Nothing;
 use super::super::buffer::Buffer;
 use super::super::simd::Rows;
 use super::block::{BLOCK, Gathering, Seen, scale, take_in};
@@ -122,13 +123,14 @@ impl WithSimd for Attend<'_> {
             let max = max.filled(size, f32::NEG_INFINITY);
             let sum = sum.filled(size, 0.0);
             let scores = scores.with_len(size * BLOCK);
-            let mut gathering = Gathering { queries, mixed, max, sum };
+            let mut gathering = Gathering { queries, mixed, max, sum, scores };
             for (part, keys) in self.parts {
                 for block in part.blocks(rows) {
                     // Every head of the group has the same rows.
                     let seen = |row: usize| -> Seen { part.in_block(block, row % rows) };
                     let panel = keys.panel(dim, kv_head, block);
-                    take_in(simd, dim, &mut gathering, panel, keys.values(kv_head, block), scores, seen);
+                    let (values, ahead) = (keys.values(kv_head, block), (&mut Nothing, &mut Nothing));
+                    take_in(simd, dim, &mut gathering, panel, values, seen, ahead);
                 }
             }
             for (place, of_head) in mixed.chunks_exact_mut(rows * dim).enumerate() {
