@@ -15,6 +15,7 @@ use crate::data::template::Turn;
 use crate::error::{Error, Result};
 use crate::io::adapter::write_safetensors;
 use crate::io::atomic;
+use crate::io::stop::Stop;
 use crate::model::lora::LoraAdapter;
 use crate::stages::Vlm;
 use crate::training::Branches;
@@ -125,7 +126,9 @@ impl Scorer<'_> {
             (None, None) => None,
             (Some(_), Some(_)) => return Err(Error::Data("give at most one of image and pixels".into())),
         };
-        let seen = pixels.as_ref().map(|pixels| self.vlm.see_pixels(pixels)).transpose()?;
+        // Whoever asks for scores can stop between rows.
+        let stop = Stop::default();
+        let seen = pixels.as_ref().map(|pixels| self.vlm.see_pixels(pixels, &stop)).transpose()?;
         let encoded = self.encode(request, seen.as_ref().map(|seen| seen.tokens))?;
         if let Some(dir) = &self.dump {
             dump(dir, request, pixels.as_ref(), &encoded)?;

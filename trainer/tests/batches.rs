@@ -192,7 +192,7 @@ fn a_row_of_a_batch_has_the_bits_it_has_alone() {
             let prefix = {
                 let embedded = fixture.model.embed(&fixture.prompt, Some(&fixture.images[0])).unwrap();
                 let mut cache = language.new_cache(fixture.prompt.len());
-                language.forward_cached(&embedded, &mut cache, adapted()).unwrap();
+                language.forward_cached(&embedded, &mut cache, adapted(), &Stop::default()).unwrap();
                 Arc::new(cache)
             };
             // Sequences of unlike lengths, `at_once` of them a step: hidden states and logits, to the bit.
@@ -207,7 +207,12 @@ fn a_row_of_a_batch_has_the_bits_it_has_alone() {
                                 let mut cache = KvCache::follow(&prefix, prefix.len() + 20);
                                 let rest: Vec<u32> = (3..5 + number).collect();
                                 language
-                                    .forward_cached(&language.embed(&rest).unwrap(), &mut cache, adapted())
+                                    .forward_cached(
+                                        &language.embed(&rest).unwrap(),
+                                        &mut cache,
+                                        adapted(),
+                                        &Stop::default(),
+                                    )
                                     .unwrap();
                                 cache
                             })

@@ -14,7 +14,7 @@ use stic_contract::recipe::{Dpo, DpoLoss, Reference, RejectedTerm, Sampling};
 use stic_trainer::algorithm::draw::Draw;
 use stic_trainer::data::anyres::Geometry;
 use stic_trainer::data::processor::PixelValues;
-use stic_trainer::error::Result;
+use stic_trainer::error::{Error, Result};
 use stic_trainer::generation::{Generated, Generator, Request, Requests};
 use stic_trainer::io::adapter;
 use stic_trainer::io::stop::Stop;
@@ -85,7 +85,11 @@ impl Fixture {
         let packing = (!config.grid_pinpoints.is_empty()).then(|| {
             Geometry::new(config.grid_pinpoints.clone(), height as u32, side).unwrap().packing(original)
         });
-        self.model.image_features(&values, packing.as_ref()).unwrap()
+        let asked = Stop::default();
+        asked.ask();
+        let ended = self.model.image_features(&values, packing.as_ref(), &asked);
+        assert!(matches!(ended, Err(Error::Interrupted)), "{}: asked to stop, it goes on", self.name);
+        self.model.image_features(&values, packing.as_ref(), &Stop::default()).unwrap()
     }
 
     fn adapter(&self) -> LoraAdapter {
@@ -135,7 +139,9 @@ fn logits_equal_transformers() {
             for (start, len) in [(0, split), (split, ids.len() - split)] {
                 if len > 0 {
                     let part = embeddings.narrow(0, start, len).unwrap();
-                    hidden.push(model.language.forward_cached(&part, &mut cache, None).unwrap());
+                    hidden.push(
+                        model.language.forward_cached(&part, &mut cache, None, &Stop::default()).unwrap(),
+                    );
                 }
             }
             let hidden = Tensor::cat(&hidden, 0).unwrap().narrow(0, prompt.len() - 1, chosen.len()).unwrap();

@@ -1,6 +1,6 @@
 //! How many responses are written at once: what memory holds, and no more than pays. No token depends on it.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use crate::model::LlavaConfig;
 
@@ -31,21 +31,23 @@ pub struct Largest {
 }
 
 impl Footprint {
-    /// Of `config` with values of `width` bytes. An estimate from above: the intermediate values of one layer at a time, and
-    /// attention scores that are held whole.
+    /// Of `config` with values of type `dtype` on `device`. An estimate from above: the intermediate values of one layer at
+    /// a time, and all attention scores where no kernel does without them.
     #[must_use]
-    pub fn of(config: &LlavaConfig, width: usize, largest: Largest) -> Self {
-        let text = &config.text;
+    pub fn of(config: &LlavaConfig, dtype: DType, device: &Device, largest: Largest) -> Self {
+        let (text, width) = (&config.text, dtype.size_in_bytes());
+        let by_kernels = device.is_cpu() && dtype == DType::F32;
+        let all_scores = |scores: usize| if by_kernels { 0 } else { scores };
         let key_values = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width;
         let tower = config.vision.as_ref().map_or(0, |vision| {
             let patches = vision.side() * vision.side() + 1;
             let pixels = vision.num_channels * vision.image_size * vision.image_size;
             let states = (vision.num_hidden_layers + 8) * vision.hidden_size + 2 * vision.intermediate_size;
-            let scores = 2 * vision.num_attention_heads * patches;
+            let scores = all_scores(2 * vision.num_attention_heads * patches);
             largest.crops * (4 * pixels * size_of::<f32>() + patches * (states + scores) * width)
         });
         let states = 8 * text.hidden_size + 3 * text.intermediate_size;
-        let scores = text.num_attention_heads * largest.image_tokens;
+        let scores = all_scores(text.num_attention_heads * largest.image_tokens);
         let read =
             largest.image_tokens * (states * width + scores * (size_of::<f32>() + 2 * width) + key_values);
         Self { image: (tower + read) as u64, response: (largest.tokens * key_values) as u64 }

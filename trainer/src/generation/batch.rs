@@ -136,7 +136,8 @@ impl Generator<'_> {
             }
             None => (language.new_cache(capacity), prompt.as_slice()),
         };
-        let hidden = language.forward_cached(&language.embed(rest)?, &mut cache, self.adapted())?;
+        let hidden =
+            language.forward_cached(&language.embed(rest)?, &mut cache, self.adapted(), &self.stop)?;
         let mut response = Writing { sampling, draw, tokens: Vec::new(), room, finished: false };
         if room > 0 {
             let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;

@@ -58,13 +58,14 @@ impl<'a> Generator<'a> {
     /// Reads `prompt` up to the end of its image, whose features are `[n, hidden]`; `None` for a prompt without one.
     ///
     /// # Errors
-    /// Those of [`Llava::embed`].
+    /// Those of [`Llava::embed`]; [`crate::error::Error::Interrupted`] between two layers.
     pub fn read_image(&self, prompt: &[u32], features: Option<&Tensor>) -> Result<Option<SharedPrefix>> {
         let image = self.model.config().image_token_id;
         let Some(last) = prompt.iter().rposition(|id| *id == image) else { return Ok(None) };
         let ids = &prompt[..=last];
         let mut cache = self.model.language.new_cache(ids.len());
-        self.model.language.fill(&self.model.embed(ids, features)?, &mut cache, self.adapted())?;
+        let embedded = self.model.embed(ids, features)?;
+        self.model.language.fill(&embedded, &mut cache, self.adapted(), &self.stop)?;
         Ok(Some(SharedPrefix { ids: ids.into(), cache: Arc::new(cache) }))
     }
 }

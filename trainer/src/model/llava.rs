@@ -12,6 +12,7 @@ use super::weights::Weights;
 use crate::data::anyres::Packing;
 use crate::data::processor::PixelValues;
 use crate::error::{Error, Result};
+use crate::io::stop::Stop;
 
 /// LLaVA-1.5 or LLaVA-1.6.
 pub struct Llava {
@@ -72,13 +73,18 @@ impl Llava {
     /// single crop.
     ///
     /// # Errors
-    /// [`Error::Config`] when the processor's crops are not the vision tower's.
-    pub fn image_features(&self, pixels: &PixelValues, packing: Option<&Packing>) -> Result<Tensor> {
+    /// [`Error::Config`] when the processor's crops are not the vision tower's; [`Error::Interrupted`] between two layers.
+    pub fn image_features(
+        &self,
+        pixels: &PixelValues,
+        packing: Option<&Packing>,
+        stop: &Stop,
+    ) -> Result<Tensor> {
         let shape = (pixels.crops, 3, pixels.height, pixels.width);
         let tensor = Tensor::from_slice(&pixels.data, shape, &Device::Cpu)?
             .to_dtype(self.language.dtype())?
             .to_device(&self.device)?;
-        let projected = self.projector.forward(&self.vision_tower.forward(&tensor)?)?;
+        let projected = self.projector.forward(&self.vision_tower.forward(&tensor, stop)?)?;
         self.projector.pack(&projected, packing)
     }
 

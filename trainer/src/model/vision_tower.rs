@@ -9,6 +9,7 @@ use super::config::VisionConfig;
 use super::linear::FrozenLinear;
 use super::weights::Weights;
 use crate::error::{Error, Result};
+use crate::io::stop::Stop;
 use crate::kernels::attention::{Heads, bidirectional};
 
 pub(super) struct VisionTower {
@@ -90,7 +91,7 @@ impl VisionTower {
     }
 
     /// `[crops, channels, size, size]` to `[crops, patches, hidden * layers taken]`.
-    pub(super) fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, pixels: &Tensor, stop: &Stop) -> Result<Tensor> {
         let (crops, channels, height, width) = pixels.dims4()?;
         if (channels, height, width) != (self.channels, self.image_size, self.image_size) {
             return Err(Error::Config(format!(
@@ -105,6 +106,7 @@ impl VisionTower {
         let mut state = self.pre_norm.forward(&embedded)?;
         let mut states = vec![state.clone()];
         for layer in &self.layers {
+            stop.check()?;
             state = layer.forward(&state)?;
             states.push(state.clone());
         }

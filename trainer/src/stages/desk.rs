@@ -203,7 +203,7 @@ impl<M: Maker, F: FnMut(M::Row) -> Result<()>> Tray<'_, M, F> {
     }
 
     fn read(&mut self, Unread { open, first, sight }: Unread<M::Item>) -> Result<()> {
-        let seen = self.desk.vlm.see_pixels(&sight.pixels)?;
+        let seen = self.desk.vlm.see_pixels(&sight.pixels, self.desk.stop)?;
         let prompt = self.desk.prompt("", seen.tokens)?;
         let prefix = self.generator.read_image(&prompt, Some(&seen.features))?;
         let image = Read { prefix, tokens: seen.tokens, corruption: sight.corruption };

@@ -13,6 +13,7 @@ use crate::data::encode::Encoder;
 use crate::data::processor::PixelValues;
 use crate::data::template::{Role, Turn};
 use crate::error::{Error, Result};
+use crate::io::stop::Stop;
 use crate::training::{Pair, Supervised};
 
 /// One example as token ids.
@@ -234,9 +235,10 @@ impl ExamplePixels {
     }
 
     /// What the model sees.
-    pub(super) fn see(&self, vlm: &Vlm) -> Result<ExampleImages> {
+    pub(super) fn see(&self, vlm: &Vlm, stop: &Stop) -> Result<ExampleImages> {
         let see = |pixels: &Option<PixelValues>| -> Result<Option<Tensor>> {
-            Ok(pixels.as_ref().map(|pixels| vlm.see_pixels(pixels)).transpose()?.map(|seen| seen.features))
+            let seen = pixels.as_ref().map(|pixels| vlm.see_pixels(pixels, stop)).transpose()?;
+            Ok(seen.map(|seen| seen.features))
         };
         Ok(ExampleImages { clean: see(&self.clean)?, noisy: see(&self.noisy)? })
     }

@@ -16,6 +16,7 @@ use crate::generation::{Footprint, Largest, responses_at_once};
 use crate::io::adapter;
 use crate::io::artifact::open_input;
 use crate::io::file_digest;
+use crate::io::stop::Stop;
 use crate::io::volumes::Volumes;
 use crate::model::config::{CONFIG_FILE, Flavour};
 use crate::model::lora::LoraAdapter;
@@ -142,21 +143,13 @@ impl Vlm {
         Ok(Self { checked, model })
     }
 
-    /// The features of `image`.
-    ///
-    /// # Errors
-    /// [`Error::Data`] for an image the processor refuses.
-    pub fn see(&self, image: &::image::RgbImage) -> Result<SeenImage> {
-        self.see_pixels(&self.checked.processor.preprocess(image)?)
-    }
-
     /// The features of preprocessed crops.
     ///
     /// # Errors
-    /// [`Error::Config`] when the crops are not the vision tower's.
-    pub fn see_pixels(&self, pixels: &PixelValues) -> Result<SeenImage> {
+    /// As [`Llava::image_features`].
+    pub fn see_pixels(&self, pixels: &PixelValues, stop: &Stop) -> Result<SeenImage> {
         let packing: Option<Packing> = self.checked.processor.packing(pixels.original);
-        let features = self.model.image_features(pixels, packing.as_ref())?;
+        let features = self.model.image_features(pixels, packing.as_ref(), stop)?;
         let tokens = features.dim(0)?;
         Ok(SeenImage { features, tokens })
     }
@@ -192,8 +185,8 @@ impl Vlm {
             image_tokens,
             tokens: (image_tokens + PROMPT_TOKENS + new_tokens as usize).min(self.checked.max_tokens()),
         };
-        let footprint =
-            Footprint::of(self.model.config(), self.model.language.dtype().size_in_bytes(), largest);
+        let dtype = self.model.language.dtype();
+        let footprint = Footprint::of(self.model.config(), dtype, self.device(), largest);
         let budget = memory::budget_bytes_on(self.device());
         let at_once = responses_at_once(asked, budget, footprint, self.device());
         tracing::info!(

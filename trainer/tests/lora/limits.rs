@@ -52,6 +52,12 @@ fn a_pass_ends_between_two_layers_once_it_is_asked_to() {
     };
     assert!(matches!(forward(&asked), Err(Error::Interrupted)));
     assert!(matches!(language.forward(&embeddings, &layout, None, &asked), Err(Error::Interrupted)));
+    let mut cache = language.new_cache(fixture.prompt.len());
+    assert!(matches!(language.fill(&embeddings, &mut cache, None, &asked), Err(Error::Interrupted)));
+    assert!(matches!(
+        language.forward_cached(&embeddings, &mut cache, None, &asked),
+        Err(Error::Interrupted)
+    ));
     let back = |stop| {
         let (hidden, checkpoints) = forward(&going).unwrap();
         let gradient = Tensor::ones_like(&hidden).unwrap();

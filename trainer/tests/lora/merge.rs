@@ -113,7 +113,11 @@ fn what_an_adapter_adds_is_linear_in_its_scale() {
             let embeddings = fixture.model.embed(&fixture.prompt, Some(&fixture.features)).unwrap();
             let language = &fixture.model.language;
             let mut cache = language.new_cache(fixture.prompt.len());
-            values(&language.forward_cached(&embeddings, &mut cache, adapter.map(Into::into)).unwrap())
+            values(
+                &language
+                    .forward_cached(&embeddings, &mut cache, adapter.map(Into::into), &Stop::default())
+                    .unwrap(),
+            )
         };
         let base = hidden(None);
         let moved = |scale: f64| -> Vec<f32> {

@@ -25,6 +25,7 @@ use super::linear::FrozenLinear;
 use super::lora::Adapted;
 use super::weights::Weights;
 use crate::error::Result;
+use crate::io::stop::Stop;
 use crate::kernels::head::log_probs;
 
 /// Embeddings, decoder layers, final norm and head.
@@ -93,14 +94,16 @@ impl LanguageModel {
     /// before the final norm.
     ///
     /// # Errors
-    /// Those of the tensor library.
+    /// [`crate::error::Error::Interrupted`] between two layers, after which the cache is of no use; those of the tensor
+    /// library.
     pub fn forward_cached(
         &self,
         embeddings: &Tensor,
         cache: &mut KvCache,
         adapter: Option<Adapted<'_>>,
+        stop: &Stop,
     ) -> Result<Tensor> {
-        let (_, state) = self.cached_up_to(self.layers.len(), embeddings, cache, adapter)?;
+        let (_, state) = self.cached_up_to(self.layers.len(), embeddings, cache, adapter, stop)?;
         cache.advance(embeddings.dim(0)?);
         Ok(state.squeeze(0)?)
     }
@@ -109,10 +112,16 @@ impl LanguageModel {
     /// prompts follow. Of the last layer it takes keys and values alone.
     ///
     /// # Errors
-    /// Those of the tensor library.
-    pub fn fill(&self, embeddings: &Tensor, cache: &mut KvCache, adapter: Option<Adapted<'_>>) -> Result<()> {
+    /// As [`LanguageModel::forward_cached`].
+    pub fn fill(
+        &self,
+        embeddings: &Tensor,
+        cache: &mut KvCache,
+        adapter: Option<Adapted<'_>>,
+        stop: &Stop,
+    ) -> Result<()> {
         let Some(last) = self.layers.len().checked_sub(1) else { return Ok(()) };
-        let (context, state) = self.cached_up_to(last, embeddings, cache, adapter)?;
+        let (context, state) = self.cached_up_to(last, embeddings, cache, adapter, stop)?;
         self.layers[last].fill(&state, &context, &mut cache.slot(last), adapter)?;
         cache.advance(embeddings.dim(0)?);
         Ok(())
@@ -125,11 +134,13 @@ impl LanguageModel {
         embeddings: &Tensor,
         cache: &mut KvCache,
         adapter: Option<Adapted<'_>>,
+        stop: &Stop,
     ) -> Result<(Context, Tensor)> {
         let layout = Layout::continuation(cache.len(), embeddings.dim(0)?, self.config.sliding_window);
         let context = self.rope.context(&layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
         for (index, layer) in self.layers[..layers].iter().enumerate() {
+            stop.check()?;
             let mut past = Past::Sequence(cache.slot(index));
             state = layer.forward(&state, &context, &mut past, adapter, Mode::Inference)?;
         }

@@ -101,8 +101,7 @@ impl<'t> Batches<'t, '_> {
         for pack in &batch.packs {
             let mut seen = Vec::with_capacity(pack.len());
             for (example, pixels) in pack.iter().zip(pixels.take()?) {
-                self.limits.stop.check()?;
-                seen.push((*example, pixels.see(self.training.vlm)?));
+                seen.push((*example, pixels.see(self.training.vlm, self.limits.stop)?));
             }
             for metrics in self.step(&seen, batch.epoch, weight, references, &mut gradients)? {
                 for (name, value) in metrics {

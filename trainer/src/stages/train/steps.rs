@@ -156,7 +156,7 @@ impl Training<'_> {
             .map(|example| {
                 let item = &self.prepared.get(example.item)?;
                 let pixels = ExamplePixels::read(self.vlm, self.prepared, item, self.recipe, self.seed, 0)?;
-                Ok((example, pixels.see(self.vlm)?))
+                Ok((example, pixels.see(self.vlm, &self.context.stop)?))
             })
             .collect::<Result<Vec<_>>>()?;
         proof::prove(&self.vlm.model, trained, &reloaded, self.start, &compared)
