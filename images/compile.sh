@@ -22,6 +22,7 @@ case $host in
 esac
 folder=${1:?compile.sh FOLDER PROGRAM...}
 shift
-RUSTC_WORKSPACE_WRAPPER=$PWD/images/rustc-static.sh cargo build --release --locked --workspace "${@/#/--bin=}" --test=dependency_directions \
+RUSTC_WORKSPACE_WRAPPER=$PWD/images/rustc-static.sh cargo build --release --locked --workspace \
+  "${@/#/--bin=}" --test=dependency_directions \
   --config profile.release.package.stic-operator.opt-level=3 --config profile.release.package.stic-crds.opt-level=3
 install -D -t "$folder" "${@/#/target/release/}"

@@ -66,7 +66,7 @@ class Caught:
 
     def field(self, name: str) -> str:
         """Of its status. It ends the test where the trainer is over."""
-        if field(self.process, "State")[:1] in ("", "Z", "X"):
+        if field(self.process, "State") in ("", "Z", "X"):
             sys.exit(f"FAILED: {self.what} was over before it could be stopped")
         return field(self.process, name)
 

@@ -1,4 +1,5 @@
-//! How much memory a plan may take: of the container where there is one, of the machine otherwise.
+//! How much memory a plan may take, of the container where there is one, of the machine otherwise; and what happens to
+//! memory that is freed.
 
 use candle_core::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};

@@ -104,20 +104,26 @@ async fn a_condition_of_others_is_no_reason_to_write() {
     world
         .until_one("one", "looked at", |status| phase(status) == "Preparing" && !status.steps.is_empty())
         .await;
-    let api: Api<StageOneRun> = world.api();
-    let patch = Patch::Apply(seen_by_another(0));
-    api.patch_status("one", &PatchParams::apply("budgets"), &patch).await.expect("the API server takes it");
     let reconciled = async || operator.metric("stic_reconciles_total", &[]).await.expect("it runs");
     let written =
         async || operator.metric("stic_api_writes_total", &["patch-status"]).await.expect("it runs");
-    // What the pod's start leads to may come after the patch. Where the condition is a reason, it never comes to rest.
-    let at_rest = async || {
-        let before = written().await;
+    let looked_at_again = async || {
         let until = reconciled().await + 4;
         world.until_true("looked at again", async || reconciled().await >= until).await;
+    };
+    // What the pod's start leads to is written before.
+    let at_rest = async || {
+        let before = written().await;
+        looked_at_again().await;
         written().await == before
     };
-    world.until_true("looked at without a write", at_rest).await;
+    world.until_true("at rest", at_rest).await;
+    let api: Api<StageOneRun> = world.api();
+    let patch = Patch::Apply(seen_by_another(0));
+    let before = written().await;
+    api.patch_status("one", &PatchParams::apply("budgets"), &patch).await.expect("the API server takes it");
+    looked_at_again().await;
+    assert_eq!(written().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device};
 
+use crate::kernels::numbers::take;
 use crate::model::LlavaConfig;
 
 /// Beyond this many, a step on a CPU is bound by arithmetic and not by reading the weights: more gains nothing.
@@ -36,8 +37,7 @@ impl Footprint {
     #[must_use]
     pub fn of(config: &LlavaConfig, dtype: DType, device: &Device, largest: Largest) -> Self {
         let (text, width) = (&config.text, dtype.size_in_bytes());
-        let by_kernels = device.is_cpu() && dtype == DType::F32;
-        let all_scores = |scores: usize| if by_kernels { 0 } else { scores };
+        let all_scores = |scores: usize| if take(device, dtype) { 0 } else { scores };
         let key_values = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width;
         let tower = config.vision.as_ref().map_or(0, |vision| {
             let patches = vision.side() * vision.side() + 1;

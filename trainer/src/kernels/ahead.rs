@@ -34,8 +34,8 @@ impl<'a> Lines<'a> {
 
     /// All of `of`, within so many steps.
     #[inline(always)]
-    pub(super) const fn all(of: &'a [f32], steps: usize) -> Self {
-        Self::from(of, 0, of.len().div_ceil(LINE * if steps == 0 { 1 } else { steps }))
+    pub(super) fn all(of: &'a [f32], steps: usize) -> Self {
+        Self::from(of, 0, of.len().div_ceil(LINE * steps.max(1)))
     }
 }
 

@@ -12,8 +12,15 @@ const PIECE: usize = 16 * 1024;
 
 /// Runs `work` over all of `to` in pieces of whole rows of `width`, on all threads where that is worth it. `work` is
 /// given the first row of its piece and the piece, and must be `#[inline(always)]`.
-pub(super) fn by_rows(to: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
-    pieces(to, width, work);
+pub(super) fn by_rows<T: Send>(to: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
+    let arch = Arch::new();
+    let rows = PIECE.div_ceil(width);
+    let pieces = to.par_chunks_mut(rows * width).enumerate();
+    if pieces.len() > 1 {
+        pieces.for_each(|(i, piece)| arch.dispatch(Piece { work: &work, first: i * rows, piece }));
+    } else {
+        arch.dispatch(Piece { work: &work, first: 0, piece: to });
+    }
 }
 
 /// `len` new numbers, as `work` leaves each piece of zeros; else as [`by_rows`]. A piece becomes zeros where it is worked
@@ -24,7 +31,7 @@ pub(super) fn made_by_rows(
     work: impl Fn(usize, &mut [f32]) + Send + Sync,
 ) -> Vec<f32> {
     let mut made = Vec::with_capacity(len);
-    pieces(
+    by_rows(
         &mut made.spare_capacity_mut()[..len],
         width,
         #[inline(always)]
@@ -44,17 +51,6 @@ fn zeroed(piece: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     piece.fill(MaybeUninit::new(0.0));
     // SAFETY: all of it was just written, and a number may be in either type.
     unsafe { &mut *(std::ptr::from_mut(piece) as *mut [f32]) }
-}
-
-fn pieces<T: Send>(to: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
-    let arch = Arch::new();
-    let rows = PIECE.div_ceil(width);
-    let pieces = to.par_chunks_mut(rows * width).enumerate();
-    if pieces.len() > 1 {
-        pieces.for_each(|(i, piece)| arch.dispatch(Piece { work: &work, first: i * rows, piece }));
-    } else {
-        arch.dispatch(Piece { work: &work, first: 0, piece: to });
-    }
 }
 
 /// A closure given to the dispatch by itself is called through a function of core's, which is not inlined.

@@ -1,10 +1,15 @@
 //! From tensors to what kernels work on, and back.
 
-use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
 
 /// Whether kernels take a tensor like `xs`.
 pub(crate) fn takes(xs: &Tensor) -> bool {
-    xs.device().is_cpu() && xs.dtype() == DType::F32
+    take(xs.device(), xs.dtype())
+}
+
+/// Whether kernels take tensors of type `dtype` on `device`.
+pub(crate) fn take(device: &Device, dtype: DType) -> bool {
+    device.is_cpu() && dtype == DType::F32
 }
 
 /// Calls `work` with the numbers of contiguous f32 tensors on a CPU.

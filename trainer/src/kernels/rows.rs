@@ -17,7 +17,7 @@ const TILE: usize = 4;
 const ROWS: usize = 6;
 const ROWS_OF_16_REGISTERS: usize = 3;
 
-/// Weights of a block of outputs: a small part of a core's second cache.
+/// Weights of a block of outputs: half of a core's first cache.
 const BLOCK: usize = 6 * 1024;
 
 /// Weights that are worth a thread's waking.

@@ -5,7 +5,7 @@
 
 use pulp::Simd;
 
-use super::ahead::{Ahead, Nothing};
+use super::ahead::Ahead;
 
 /// A matrix whose element (row, column) is `data[row * row_stride + column * column_stride]`.
 #[derive(Clone, Copy)]
@@ -44,31 +44,18 @@ const TILE: usize = 6;
 /// Of the widest vectors.
 const MOST_LANES: usize = 16;
 
+/// How many steps `ahead` is taken along in a [`product`] of (m, n, k), at the least.
+pub(super) const fn steps((m, n, k): (usize, usize, usize)) -> usize {
+    m.div_ceil(TILE) * k * n.div_ceil(4 * MOST_LANES)
+}
+
 /// `c[m, n] (+)= a[m, k] b[k, n]`. Each element is one chain of fused multiply-adds in the order of k, so its bits
-/// depend on no other row and no other column.
+/// depend on no other row and no other column. For each of k in each tile `ahead` takes a step.
 ///
 /// # Panics
 /// When a matrix is smaller than (m, n, k) say: a mistake of the caller's.
 #[inline(always)]
 pub(super) fn product<S: Simd>(
-    simd: S,
-    (m, n, k): (usize, usize, usize),
-    a: Lhs<'_>,
-    b: Rows<'_>,
-    c: RowsMut<'_>,
-    into: Into,
-) {
-    product_ahead(simd, (m, n, k), a, b, c, into, &mut Nothing);
-}
-
-/// How many steps `ahead` is taken along in a [`product_ahead`] of (m, n, k), at the least.
-pub(super) const fn steps((m, n, k): (usize, usize, usize)) -> usize {
-    m.div_ceil(TILE) * k * n.div_ceil(4 * MOST_LANES)
-}
-
-/// [`product`], with a step of `ahead` for each of k in each tile.
-#[inline(always)]
-pub(super) fn product_ahead<S: Simd>(
     simd: S,
     (m, n, k): (usize, usize, usize),
     a: Lhs<'_>,
@@ -200,6 +187,7 @@ fn tile<S: Simd, const M: usize, const V: usize>(
 mod tests {
     use pulp::{Arch, WithSimd};
 
+    use super::super::ahead::Nothing;
     use super::*;
 
     struct Product<'a> {
@@ -217,7 +205,7 @@ mod tests {
             let (m, n, k) = self.dims;
             let a = Lhs { data: self.a, row_stride: 1, column_stride: m };
             let c = RowsMut { data: self.c, stride: n };
-            product(simd, (m, n, k), a, Rows { data: self.b, stride: n }, c, Into::Sum);
+            product(simd, (m, n, k), a, Rows { data: self.b, stride: n }, c, Into::Sum, &mut Nothing);
         }
     }
 

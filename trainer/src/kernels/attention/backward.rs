@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::ahead::Nothing;
 use super::super::buffer::Buffer;
 use super::super::lanes::exp;
 use super::super::simd::{Into, Lhs, Rows, RowsMut, product};
@@ -162,9 +163,25 @@ impl<'p> Pass<'p> {
                 let row_of = |data| Lhs { data, row_stride: dim, column_stride: 1 };
                 let dims = (size, BLOCK, dim);
                 let to = RowsMut { data: &mut s.shares, stride: BLOCK };
-                product(simd, dims, row_of(&s.queries), panel(self.key_panels), to, Into::Place);
+                product(
+                    simd,
+                    dims,
+                    row_of(&s.queries),
+                    panel(self.key_panels),
+                    to,
+                    Into::Place,
+                    &mut Nothing,
+                );
                 let to = RowsMut { data: &mut s.score_slopes, stride: BLOCK };
-                product(simd, dims, row_of(&s.slopes), panel(self.value_panels), to, Into::Place);
+                product(
+                    simd,
+                    dims,
+                    row_of(&s.slopes),
+                    panel(self.value_panels),
+                    to,
+                    Into::Place,
+                    &mut Nothing,
+                );
                 let mut last = 0;
                 for row in 0..size {
                     let seen = part.in_block(block, row % rows);
@@ -183,14 +200,14 @@ impl<'p> Pass<'p> {
                 let at = first_key * key_width + kv_head * dim;
                 let to = RowsMut { data: &mut value_sums[at..], stride: key_width };
                 let right = Rows { data: &s.slopes, stride: dim };
-                product(simd, (last, dim, size), by_key(&s.shares), right, to, Into::Sum);
+                product(simd, (last, dim, size), by_key(&s.shares), right, to, Into::Sum, &mut Nothing);
                 let to = RowsMut { data: &mut key_sums[at..], stride: key_width };
                 let right = Rows { data: &s.queries, stride: dim };
-                product(simd, (last, dim, size), by_key(&s.score_slopes), right, to, Into::Sum);
+                product(simd, (last, dim, size), by_key(&s.score_slopes), right, to, Into::Sum, &mut Nothing);
                 let left = Lhs { data: &s.score_slopes, row_stride: BLOCK, column_stride: 1 };
                 let right = Rows { data: &self.keys[at..], stride: key_width };
                 let to = RowsMut { data: &mut s.query_slopes, stride: dim };
-                product(simd, (size, dim, last), left, right, to, Into::Sum);
+                product(simd, (size, dim, last), left, right, to, Into::Sum, &mut Nothing);
             }
         }
         scale(simd, &mut s.query_slopes, self.scale);

@@ -4,7 +4,7 @@ use pulp::Simd;
 
 use super::super::ahead::Ahead;
 use super::super::lanes::{exp, exp_all, max};
-use super::super::simd::{Into, Lhs, Rows, RowsMut, product_ahead};
+use super::super::simd::{Into, Lhs, Rows, RowsMut, product};
 
 /// Keys of a block. A panel holds a block of keys column by column, `[dim, BLOCK]`, so that scores need no sums
 /// across a vector.
@@ -47,7 +47,7 @@ pub(super) fn take_in<S: Simd>(
     let queries = Lhs { data: gathering.queries, row_stride: dim, column_stride: 1 };
     let panel = Rows { data: panel, stride: BLOCK };
     let to = RowsMut { data: scores, stride: BLOCK };
-    product_ahead(simd, (rows, BLOCK, dim), queries, panel, to, Into::Place, panel_ahead);
+    product(simd, (rows, BLOCK, dim), queries, panel, to, Into::Place, panel_ahead);
     let mut last = 0;
     for row in 0..rows {
         let seen = seen(row);
@@ -71,7 +71,7 @@ pub(super) fn take_in<S: Simd>(
     }
     let shares = Lhs { data: scores, row_stride: BLOCK, column_stride: 1 };
     let mixed = RowsMut { data: gathering.mixed, stride: dim };
-    product_ahead(simd, (rows, dim, last), shares, values, mixed, Into::Sum, values_ahead);
+    product(simd, (rows, dim, last), shares, values, mixed, Into::Sum, values_ahead);
 }
 
 #[inline(always)]

@@ -222,18 +222,16 @@ impl WithSimd for Gather<'_> {
         let mut scores = Buffer::zeros(size * BLOCK);
         let Gathered { mixed, max, sum } = &mut gathered;
         let mut gathering = Gathering { queries: &queries, mixed, max, sum, scores: &mut scores };
+        let read =
+            |block| (piece.keys.panel(dim, piece.kv_head, block), piece.keys.values(piece.kv_head, block));
         for block in piece.blocks.clone() {
-            let panel = piece.keys.panel(dim, piece.kv_head, block);
-            let values = piece.keys.values(piece.kv_head, block);
+            let (panel, values) = read(block);
             let seen = |_| piece.part.in_block(block, 0);
             // Few queries: reading takes longer than computing.
-            let next = (block + 1).min(piece.blocks.end - 1);
-            let (next_panel, next_values) =
-                (piece.keys.panel(dim, piece.kv_head, next), piece.keys.values(piece.kv_head, next));
-            let next_values = &next_values.data[..next_panel.len().min(next_values.data.len())];
+            let (next_panel, next_values) = read((block + 1).min(piece.blocks.end - 1));
             let ahead = (
                 &mut Lines::all(next_panel, steps((size, BLOCK, dim))),
-                &mut Lines::all(next_values, steps((size, dim, BLOCK))),
+                &mut Lines::all(&next_values.data[..dim * BLOCK], steps((size, dim, BLOCK))),
             );
             take_in(simd, dim, &mut gathering, panel, values, seen, ahead);
         }
