@@ -11,3 +11,4 @@ pub mod lease;
 pub mod objects;
 pub mod pod_trouble;
 pub mod progress;
+pub mod results;

@@ -25,6 +25,8 @@ use crate::cluster::children::{PAGE, Touched, Triggers, follow};
 use crate::cluster::claims;
 use crate::cluster::coalesce::coalesce;
 use crate::cluster::lease::Candidate;
+use crate::cluster::objects::{Job, Pod};
+use crate::cluster::results;
 use crate::context::Context;
 use crate::controllers::driver::{on_error, reconcile};
 use crate::controllers::run::Run;
@@ -110,8 +112,16 @@ async fn work(
     let (of_claims, wakes) = (context.clone(), triggers.clone());
     let followers = [
         tokio::spawn(async move { claims::follow(api(&of_claims), &of_claims.claims, &wakes).await }),
-        tokio::spawn(follow(api(&context), context.jobs.clone(), triggers.clone())),
-        tokio::spawn(follow(api(&context), context.pods.clone(), triggers.clone())),
+        {
+            let (jobs, pods) = (context.jobs.clone(), context.pods.clone());
+            let forget = move |job: &Job| results::job_deleted(&jobs, &pods, job);
+            tokio::spawn(follow(api(&context), context.jobs.clone(), triggers.clone(), forget))
+        },
+        {
+            let (jobs, pods) = (context.jobs.clone(), context.pods.clone());
+            let forget = move |pod: &Pod| results::pod_deleted(&pods, &jobs, pod);
+            tokio::spawn(follow(api(&context), context.pods.clone(), triggers.clone(), forget))
+        },
     ];
     // Without them a run would look as if it had never been started.
     let synced = async {

@@ -81,13 +81,15 @@ impl<K> Children<K> {
 }
 
 impl<K: Resource + Clone> Children<K> {
-    fn put(&self, child: K) {
+    /// Takes a child in, in the place of what was known of it.
+    pub fn put(&self, child: K) {
         let Some((uid, name)) = key(&child) else { return };
         let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
         by_run.entry(uid).or_default().insert(name, Arc::new(child));
     }
 
-    fn remove(&self, child: &K) {
+    /// Forgets a child.
+    pub fn remove(&self, child: &K) {
         let Some((uid, name)) = key(child) else { return };
         let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(children) = by_run.get_mut(&uid) {
@@ -98,21 +100,16 @@ impl<K: Resource + Clone> Children<K> {
         }
     }
 
-    /// Removes all but `kept` and returns what that was.
-    fn keep(&self, kept: &HashSet<(String, String)>) -> Vec<Arc<K>> {
-        let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = Vec::new();
-        by_run.retain(|uid, children| {
-            children.retain(|name, child| {
-                let keep = kept.contains(&(uid.clone(), name.clone()));
-                if !keep {
-                    gone.push(child.clone());
-                }
-                keep
-            });
-            !children.is_empty()
-        });
-        gone
+    /// What is known and not `listed`.
+    fn missing(&self, listed: &HashSet<(String, String)>) -> Vec<Arc<K>> {
+        let by_run = self.by_run.read().unwrap_or_else(PoisonError::into_inner);
+        let missing = |uid: &str, name: &str| !listed.contains(&(uid.to_owned(), name.to_owned()));
+        by_run
+            .iter()
+            .flat_map(|(uid, children)| {
+                children.iter().filter(|(name, _)| missing(uid, name)).map(|(_, child)| child.clone())
+            })
+            .collect()
     }
 }
 
@@ -136,29 +133,30 @@ fn run_of<K: Resource>(child: &K) -> Option<Touched> {
 /// 500 the start was the peak of all memory.
 pub const PAGE: u32 = 50;
 
-/// Watches the children of our runs until the process ends.
-pub async fn follow<K>(api: Api<K>, children: Arc<Children<K>>, triggers: Triggers)
+/// Watches the children of our runs until the process ends. `forget` is told of one that was deleted, as it was last,
+/// and takes it out.
+pub async fn follow<K>(api: Api<K>, children: Arc<Children<K>>, triggers: Triggers, forget: impl Fn(&K))
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let selector = format!("{}={}", labels::MANAGED_BY, labels::OPERATOR);
     let config = watcher::Config::default().labels(&selector).page_size(PAGE);
-    take_in(watcher(api, config).default_backoff(), &children, &triggers).await;
+    take_in(watcher(api, config).default_backoff(), &children, &triggers, forget).await;
 }
 
 async fn take_in<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     children: &Children<K>,
     triggers: &Triggers,
+    forget: impl Fn(&K),
 ) where
     K: Resource + Clone + Debug,
 {
     let mut events = std::pin::pin!(events);
     let mut listed = HashSet::new();
-    let touch = |child: &K| {
-        if let Some(touched) = run_of(child) {
-            triggers.send(touched);
-        }
+    let went = |child: &K| {
+        forget(child);
+        run_of(child).into_iter().for_each(|touched| triggers.send(touched));
     };
     // A run that is looked at because of a child must find it.
     let take = |mut child: K| {
@@ -176,15 +174,15 @@ async fn take_in<K>(
             }
             Ok(Event::InitDone) => {
                 // What was deleted while nobody watched.
-                for gone in children.keep(&std::mem::take(&mut listed)) {
-                    touch(&gone);
+                for gone in children.missing(&std::mem::take(&mut listed)) {
+                    went(&gone);
                 }
                 children.synced.send_replace(true);
             }
             Ok(Event::Apply(child)) => take(child),
-            Ok(Event::Delete(child)) => {
-                children.remove(&child);
-                touch(&child);
+            Ok(Event::Delete(mut child)) => {
+                prune(child.meta_mut());
+                went(&child);
             }
             Err(error) => tracing::warn!(%error, "a watch broke off and is started again"),
         }
@@ -221,7 +219,7 @@ mod tests {
             Ok(Event::InitApply(job("a", "1"))),
             Ok(Event::InitDone),
         ];
-        take_in(futures::stream::iter(events), &children, &triggers).await;
+        take_in(futures::stream::iter(events), &children, &triggers, |job| children.remove(job)).await;
         children.synced().await;
         let names = |uid: &str| children.of(uid).iter().map(|job| job.name_any()).collect::<Vec<_>>();
         assert_eq!(names("1"), ["a"]);

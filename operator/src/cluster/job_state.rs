@@ -93,10 +93,9 @@ pub fn is_over(job: &Job) -> bool {
 fn complete(step: StepName, pods: &BTreeMap<u32, Vec<&Pod>>, shards: u32) -> Reading {
     let mut results = Vec::new();
     for index in 0..shards {
-        let done = pods.get(&index).into_iter().flatten().find_map(|pod| {
-            terminated(pod).filter(|ended| ended.exit_code == i32::from(ExitCode::Done.code()))
-        });
-        let Some(done) = done else { return Reading::ResultMissing { index } };
+        let Some(done) = pods.get(&index).into_iter().flatten().find_map(|pod| done(pod)) else {
+            return Reading::ResultMissing { index };
+        };
         match said(step, done) {
             Ok(result) => results.push(result),
             Err(unreadable) => {
@@ -329,15 +328,21 @@ fn terminated(pod: &Pod) -> Option<&Terminated> {
     statuses.iter().find(|status| status.name == "trainer")?.state.terminated.as_deref()
 }
 
+/// How its trainer ended, where that was well.
+fn done(pod: &Pod) -> Option<&Terminated> {
+    terminated(pod).filter(|ended| ended.exit_code == i32::from(ExitCode::Done.code()))
+}
+
+/// Whether a pod has a result.
+#[must_use]
+pub fn has_result(pod: &Pod) -> bool {
+    pod.status.is_finished() && done(pod).is_some()
+}
+
 /// The items of the indexes of a running step that are done, and the addresses of those that run.
 #[must_use]
 pub fn parts(step: StepName, pods: &[Arc<Pod>]) -> (Vec<StepResult>, Vec<String>) {
-    let done = pods
-        .iter()
-        .filter_map(|pod| terminated(pod))
-        .filter(|ended| ended.exit_code == i32::from(ExitCode::Done.code()))
-        .filter_map(|ended| said(step, ended).ok())
-        .collect();
+    let done = pods.iter().filter_map(|pod| done(pod)).filter_map(|ended| said(step, ended).ok()).collect();
     let running = pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())

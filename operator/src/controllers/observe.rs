@@ -78,7 +78,7 @@ pub async fn observe(
                 let observation = of_job(context, step, &job, launch, before, previous, now).await?;
                 let open = matches!(observation.outcome, StepOutcome::Running | StepOutcome::Waiting { .. });
                 if open {
-                    seen.progress = progress(context, run, step, &job).await;
+                    seen.progress = progress(context, step, &job).await;
                 }
                 if !job_state::is_over(&job) {
                     seen.current = Some(job);
@@ -156,13 +156,15 @@ async fn of_job(
     now: &Time,
 ) -> kube::Result<StepObservation> {
     let uid = job.uid().unwrap_or_default();
-    let pods = pods_of(context, job);
+    let mut pods = pods_of(context, job);
     let mut state = job_state::read(step, job, &pods, now);
     if matches!(state.reading, Reading::ResultMissing { .. }) {
         // The watch of pods may be later than that of Jobs.
         let api: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
         let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={uid}"));
-        let pods: Vec<Arc<Pod>> = api.list(&of_job).await?.items.into_iter().map(Arc::new).collect();
+        let listed = api.list(&of_job).await?.items;
+        pods.retain(|pod| !listed.iter().any(|newer| newer.uid() == pod.uid()));
+        pods.extend(listed.into_iter().map(Arc::new));
         state = job_state::read(step, job, &pods, now);
     }
     let JobState { reading, attempts, interrupted } = state;
@@ -265,11 +267,8 @@ async fn without_pods(
     }))
 }
 
-async fn progress(context: &Context, run: &RunIdentity, step: StepName, job: &Job) -> Option<Progress> {
-    let mut pods = context.pods.of(&run.uid);
-    let uid = job.uid().unwrap_or_default();
-    pods.retain(|pod| pod.owner_references().iter().any(|owner| owner.uid == uid));
-    let (done, addresses) = job_state::parts(step, &pods);
+async fn progress(context: &Context, step: StepName, job: &Job) -> Option<Progress> {
+    let (done, addresses) = job_state::parts(step, &pods_of(context, job));
     context.progress.of_step(step, &done, &addresses).await
 }
 

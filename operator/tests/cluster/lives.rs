@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::batch;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
@@ -13,8 +14,9 @@ use stic_crds::status::{INPUTS_READY, RECONCILING, RunStatus, STALLED, SUSPENDED
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kubelet::{Act, end, made, step};
+use crate::node::Node;
 use crate::runs::phase;
-use crate::world::World;
+use crate::world::{World, until};
 
 fn is(status: &RunStatus, condition: &str) -> Option<(String, String)> {
     status.condition(condition).map(|condition| (condition.status.clone(), condition.reason.clone()))
@@ -102,7 +104,7 @@ async fn three_interruptions_without_progress_fail_the_step() {
     world.one("one", "").await;
     let status = world.until_one("one", "failed", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "Interrupted");
-    let api = world.api::<k8s_openapi::api::batch::v1::Job>();
+    let api = world.api::<batch::v1::Job>();
     let job = world.jobs().await.remove(0).name_any();
     for _ in 0..100 {
         let job = api.get(&job).await.expect("it stays");
@@ -143,7 +145,7 @@ async fn terminal_means_terminal_until_a_rerun() {
     world.one("one", "").await;
     let first = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     for job in world.jobs().await {
-        let api = world.api::<k8s_openapi::api::batch::v1::Job>();
+        let api = world.api::<batch::v1::Job>();
         api.delete(&job.name_any(), &DeleteParams::background()).await.expect("it is deleted");
     }
     world.edit("one", json!({"spec": {"backoff": {"limit": 7}}})).await;
@@ -190,7 +192,7 @@ async fn a_deleted_job_is_made_again_and_a_deleted_pod_is_replaced() {
     let job = status.steps[1].job_name.clone().expect("it is recorded");
     // One that the kubelet never saw would not count.
     world.pod("one", StepName::Generate, 0).await;
-    let api = world.api::<k8s_openapi::api::batch::v1::Job>();
+    let api = world.api::<batch::v1::Job>();
     api.delete(&job, &DeleteParams::background()).await.expect("it is deleted");
     let status = world.until_one("one", "training", |status| phase(status) == "Training").await;
     assert_ne!(status.steps[1].job_name.as_ref(), Some(&job));
@@ -198,6 +200,45 @@ async fn a_deleted_job_is_made_again_and_a_deleted_pod_is_replaced() {
     let pod = world.pod("one", StepName::Train, 0).await.name_any();
     pods.delete(&pod, &DeleteParams::default()).await.expect("it is deleted");
     world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+}
+
+/// A Job counts a pod that ends well although it was deleted, and makes no other for it.
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn the_result_of_a_pod_that_was_deleted_is_not_lost() {
+    let mut world = World::new(|step, _| match step {
+        StepName::Generate => Act::Run,
+        _ => Act::Succeed,
+    })
+    .await;
+    world.start();
+    world.one("one", "  preferences: {shards: 2}\n").await;
+    // Its kubelet gives a pod its time.
+    let node = Node::new(&world).await;
+    let pods = world.api::<Pod>();
+    // One is deleted when it has ended, the other while it ends.
+    let first = world.pod("one", StepName::Generate, 0).await;
+    world.finish("one", StepName::Generate, 0, 0, "").await;
+    until("counted", async || {
+        let jobs = world.jobs_of("one").await;
+        let counts =
+            |job: &batch::v1::Job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1);
+        jobs.iter().any(|job| job.name_any().contains("generate") && counts(job)).then_some(())
+    })
+    .await;
+    world.let_go(&first).await;
+    let second = world.pod("one", StepName::Generate, 1).await;
+    node.take(&second).await;
+    pods.delete(&second.name_any(), &DeleteParams::default()).await.expect("it is deleted");
+    end(&pods, &second, 0, &made(&second)).await;
+    world.let_go(&second).await;
+    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    let left = world.pods_of("one").await;
+    assert!(!left.iter().any(|pod| [&first, &second].iter().any(|gone| gone.uid() == pod.uid())), "{left:?}");
+    assert_eq!(world.jobs_of("one").await.len(), 3, "no step was done twice");
+    let items = status.steps[1].items.as_ref().map(|items| items.total);
+    assert_eq!(items, Some(12_000), "of both");
+    node.remove().await;
 }
 
 #[tokio::test]

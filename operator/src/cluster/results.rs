@@ -1,0 +1,40 @@
+//! A trainer's result is in its pod, which may be deleted before its Job is complete: by somebody, with its node, or while
+//! it ends. The Job counts such a pod as done and makes no other, so what it said is kept as long as its Job is there.
+
+use kube::ResourceExt;
+
+use super::children::Children;
+use super::job_state::has_result;
+use super::objects::{Job, Pod};
+use crate::build::labels;
+
+/// Forgets a pod that was deleted, unless it left a result that its Job may need.
+pub fn pod_deleted(pods: &Children<Pod>, jobs: &Children<Job>, pod: &Pod) {
+    let needed = || has_result(pod) && jobs.of(run_uid(pod)).iter().any(|job| owns(job, pod));
+    if needed() {
+        pods.put(pod.clone());
+    }
+    // Asked again: in between, its Job may have gone, and looked for what to take along.
+    if !needed() {
+        pods.remove(pod);
+    }
+}
+
+/// Forgets a Job that was deleted, and the results that were kept for it.
+pub fn job_deleted(jobs: &Children<Job>, pods: &Children<Pod>, job: &Job) {
+    jobs.remove(job);
+    for pod in pods.of(run_uid(job)) {
+        if has_result(&pod) && owns(job, &pod) {
+            pods.remove(&pod);
+        }
+    }
+}
+
+fn run_uid<K: ResourceExt>(child: &K) -> &str {
+    child.labels().get(labels::RUN_UID).map_or("", String::as_str)
+}
+
+fn owns(job: &Job, pod: &Pod) -> bool {
+    let uid = job.uid();
+    uid.is_some() && pod.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+}
