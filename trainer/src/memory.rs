@@ -8,7 +8,8 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 const PLANNED_SHARE: f64 = 0.7;
 
 /// Has the allocator keep what is freed. A layer makes and frees the same large buffers as the one before it: given back
-/// to the system each time, each of their pages has to be asked for and zeroed again, 5 to 10 per cent of a pass.
+/// to the system each time, each of their pages has to be asked for and zeroed again, 5 to 10 per cent of a pass. So
+/// threads share one arena as well: that of a second thread cannot keep what it frees.
 pub fn keep_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "the C library's own way to set it")]
@@ -16,6 +17,7 @@ pub fn keep_freed() {
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 29);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Generated, Generator, SharedPrefix};
 use crate::algorithm::draw::Draw;
 use crate::algorithm::sampling::next_token;
 use crate::error::{Error, Result};
+use crate::kernels::pool::on_pool;
 use crate::model::Mode;
 use crate::model::language::KvCache;
 
@@ -136,12 +137,14 @@ impl Generator<'_> {
             }
             None => (language.new_cache(capacity), prompt.as_slice()),
         };
-        let hidden =
-            language.forward_cached(&language.embed(rest)?, &mut cache, self.adapted(), &self.stop)?;
+        let logits = on_pool(self.model.device(), || {
+            let hidden =
+                language.forward_cached(&language.embed(rest)?, &mut cache, self.adapted(), &self.stop)?;
+            self.logits(&hidden.narrow(0, hidden.dim(0)? - 1, 1)?)
+        })?;
         let mut response = Writing { sampling, draw, tokens: Vec::new(), room, finished: false };
         if room > 0 {
-            let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
-            response.push(&self.logits(&last)?, self.eos);
+            response.push(&logits, self.eos);
         }
         Ok(Slot { ticket, cache, response })
     }
@@ -152,13 +155,15 @@ impl Generator<'_> {
         let last: Vec<u32> = slots.iter().filter_map(|slot| slot.response.tokens.last().copied()).collect();
         let (mut caches, mut responses): (Vec<_>, Vec<_>) =
             slots.iter_mut().map(|slot| (&mut slot.cache, &mut slot.response)).unzip();
-        let hidden = language.decode(&language.embed(&last)?, &mut caches, self.adapted())?;
-        let logits = self.logits(&hidden)?;
-        responses
-            .par_iter_mut()
-            .zip(logits.par_chunks_exact(language.config().vocab_size))
-            .for_each(|(response, logits)| response.push(logits, self.eos));
-        Ok(())
+        on_pool(self.model.device(), || {
+            let hidden = language.decode(&language.embed(&last)?, &mut caches, self.adapted())?;
+            let logits = self.logits(&hidden)?;
+            responses
+                .par_iter_mut()
+                .zip(logits.par_chunks_exact(language.config().vocab_size))
+                .for_each(|(response, logits)| response.push(logits, self.eos));
+            Ok(())
+        })
     }
 
     /// The logits of `[rows, hidden]`, row after row.

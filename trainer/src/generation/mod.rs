@@ -15,6 +15,7 @@ pub use self::at_once::{Footprint, Largest, responses_at_once};
 pub use self::batch::{Request, Requests};
 use crate::error::Result;
 use crate::io::stop::Stop;
+use crate::kernels::pool::on_pool;
 use crate::model::Llava;
 use crate::model::language::KvCache;
 use crate::model::lora::{Adapted, LoraAdapter};
@@ -64,8 +65,10 @@ impl<'a> Generator<'a> {
         let Some(last) = prompt.iter().rposition(|id| *id == image) else { return Ok(None) };
         let ids = &prompt[..=last];
         let mut cache = self.model.language.new_cache(ids.len());
-        let embedded = self.model.embed(ids, features)?;
-        self.model.language.fill(&embedded, &mut cache, self.adapted(), &self.stop)?;
+        on_pool(self.model.device(), || {
+            let embedded = self.model.embed(ids, features)?;
+            self.model.language.fill(&embedded, &mut cache, self.adapted(), &self.stop)
+        })?;
         Ok(Some(SharedPrefix { ids: ids.into(), cache: Arc::new(cache) }))
     }
 }

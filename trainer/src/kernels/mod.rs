@@ -18,6 +18,7 @@ pub(crate) mod linear;
 pub(crate) mod lora;
 pub(crate) mod norm;
 pub(crate) mod numbers;
+pub(crate) mod pool;
 mod products;
 pub(crate) mod rope;
 mod rows;

@@ -18,6 +18,7 @@ use crate::io::artifact::open_input;
 use crate::io::file_digest;
 use crate::io::stop::Stop;
 use crate::io::volumes::Volumes;
+use crate::kernels::pool::on_pool;
 use crate::model::config::{CONFIG_FILE, Flavour};
 use crate::model::lora::LoraAdapter;
 use crate::model::weights::checkpoint_files;
@@ -149,7 +150,7 @@ impl Vlm {
     /// As [`Llava::image_features`].
     pub fn see_pixels(&self, pixels: &PixelValues, stop: &Stop) -> Result<SeenImage> {
         let packing: Option<Packing> = self.checked.processor.packing(pixels.original);
-        let features = self.model.image_features(pixels, packing.as_ref(), stop)?;
+        let features = on_pool(self.device(), || self.model.image_features(pixels, packing.as_ref(), stop))?;
         let tokens = features.dim(0)?;
         Ok(SeenImage { features, tokens })
     }

@@ -10,7 +10,7 @@ use super::super::simd::{Into, Lhs, Rows, RowsMut, product};
 use super::block::{BLOCK, scale};
 use super::forward::{Task, tasks};
 use super::spans::Span;
-use super::{Heads, pack_panels};
+use super::{Heads, pack_panels, pack_rows};
 
 /// Parts that gradients of keys and values are summed in. A number of its own, not that of threads: the order of the
 /// sum decides its bits.
@@ -28,7 +28,9 @@ struct Pass<'a> {
     heads: Heads,
     scale: f32,
     queries: &'a [f32],
-    keys: &'a [f32],
+    /// See [`pack_rows`].
+    key_rows: &'a [f32],
+    /// See [`pack_panels`].
     key_panels: &'a [f32],
     value_panels: &'a [f32],
     blocks: usize,
@@ -72,7 +74,7 @@ pub(super) fn slopes(
         heads,
         scale: heads.scale(),
         queries,
-        keys,
+        key_rows: &pack_rows(keys, heads.keys, heads.dim),
         key_panels: &pack_panels(keys, heads.keys, heads.dim),
         value_panels: &pack_panels(values, heads.keys, heads.dim),
         blocks: (keys.len() / key_width).div_ceil(BLOCK),
@@ -159,7 +161,7 @@ impl<'p> Pass<'p> {
         for part in &task.parts {
             for block in part.blocks(rows) {
                 let at = (kv_head * self.blocks + block) * dim * BLOCK;
-                let panel = |panels: &'p [f32]| Rows { data: &panels[at..at + dim * BLOCK], stride: BLOCK };
+                let packed = |keys: &'p [f32], stride| Rows { data: &keys[at..at + dim * BLOCK], stride };
                 let row_of = |data| Lhs { data, row_stride: dim, column_stride: 1 };
                 let dims = (size, BLOCK, dim);
                 let to = RowsMut { data: &mut s.shares, stride: BLOCK };
@@ -167,7 +169,7 @@ impl<'p> Pass<'p> {
                     simd,
                     dims,
                     row_of(&s.queries),
-                    panel(self.key_panels),
+                    packed(self.key_panels, BLOCK),
                     to,
                     Into::Place,
                     &mut Nothing,
@@ -177,7 +179,7 @@ impl<'p> Pass<'p> {
                     simd,
                     dims,
                     row_of(&s.slopes),
-                    panel(self.value_panels),
+                    packed(self.value_panels, BLOCK),
                     to,
                     Into::Place,
                     &mut Nothing,
@@ -205,7 +207,7 @@ impl<'p> Pass<'p> {
                 let right = Rows { data: &s.queries, stride: dim };
                 product(simd, (last, dim, size), by_key(&s.score_slopes), right, to, Into::Sum, &mut Nothing);
                 let left = Lhs { data: &s.score_slopes, row_stride: BLOCK, column_stride: 1 };
-                let right = Rows { data: &self.keys[at..], stride: key_width };
+                let right = packed(self.key_rows, dim);
                 let to = RowsMut { data: &mut s.query_slopes, stride: dim };
                 product(simd, (size, dim, last), left, right, to, Into::Sum, &mut Nothing);
             }

@@ -71,13 +71,7 @@ impl Panels {
     }
 
     fn read(&self) -> Keys<'_> {
-        Keys {
-            panels: &self.keys,
-            blocks: self.blocks,
-            values: &self.values,
-            value_stride: self.dim,
-            head_stride: self.blocks * BLOCK * self.dim,
-        }
+        Keys { panels: &self.keys, blocks: self.blocks, values: &self.values }
     }
 }
 
@@ -222,8 +216,10 @@ impl WithSimd for Gather<'_> {
         let mut scores = Buffer::zeros(size * BLOCK);
         let Gathered { mixed, max, sum } = &mut gathered;
         let mut gathering = Gathering { queries: &queries, mixed, max, sum, scores: &mut scores };
-        let read =
-            |block| (piece.keys.panel(dim, piece.kv_head, block), piece.keys.values(piece.kv_head, block));
+        let read = |block| {
+            let keys = &piece.keys;
+            (keys.panel(dim, piece.kv_head, block), keys.values(dim, piece.kv_head, block))
+        };
         for block in piece.blocks.clone() {
             let (panel, values) = read(block);
             let seen = |_| piece.part.in_block(block, 0);
@@ -231,7 +227,7 @@ impl WithSimd for Gather<'_> {
             let (next_panel, next_values) = read((block + 1).min(piece.blocks.end - 1));
             let ahead = (
                 &mut Lines::all(next_panel, steps((size, BLOCK, dim))),
-                &mut Lines::all(&next_values.data[..dim * BLOCK], steps((size, dim, BLOCK))),
+                &mut Lines::all(next_values.data, steps((size, dim, BLOCK))),
             );
             take_in(simd, dim, &mut gathering, panel, values, seen, ahead);
         }

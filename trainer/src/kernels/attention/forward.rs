@@ -8,10 +8,10 @@ use super::super::buffer::Buffer;
 use super::super::simd::Rows;
 use super::block::{BLOCK, Gathering, Seen, scale, take_in};
 use super::spans::{Part, Span};
-use super::{Heads, pack_panels};
+use super::{Heads, pack_panels, pack_rows};
 
-/// Queries of a task.
-pub(super) const QUERIES: usize = 32;
+/// Queries of a task. Each meets a block of keys and values once it is in the cache.
+pub(super) const QUERIES: usize = 64;
 
 /// A run of at most [`QUERIES`] queries and what they see.
 pub(super) struct Task {
@@ -55,11 +55,8 @@ pub(super) struct Keys<'a> {
     /// `[kv_heads, blocks, dim, BLOCK]`.
     pub(super) panels: &'a [f32],
     pub(super) blocks: usize,
+    /// `[kv_heads, blocks, BLOCK, dim]`.
     pub(super) values: &'a [f32],
-    /// From a key's value to the next.
-    pub(super) value_stride: usize,
-    /// From a head's values to the next.
-    pub(super) head_stride: usize,
 }
 
 impl<'a> Keys<'a> {
@@ -70,9 +67,9 @@ impl<'a> Keys<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn values(&self, head: usize, block: usize) -> Rows<'a> {
-        let start = head * self.head_stride + block * BLOCK * self.value_stride;
-        Rows { data: &self.values[start..], stride: self.value_stride }
+    pub(super) fn values(&self, dim: usize, head: usize, block: usize) -> Rows<'a> {
+        let size = BLOCK * dim;
+        Rows { data: &self.values[(head * self.blocks + block) * size..][..size], stride: dim }
     }
 }
 
@@ -129,7 +126,7 @@ impl WithSimd for Attend<'_> {
                     // Every head of the group has the same rows.
                     let seen = |row: usize| -> Seen { part.in_block(block, row % rows) };
                     let panel = keys.panel(dim, kv_head, block);
-                    let (values, ahead) = (keys.values(kv_head, block), (&mut Nothing, &mut Nothing));
+                    let (values, ahead) = (keys.values(dim, kv_head, block), (&mut Nothing, &mut Nothing));
                     take_in(simd, dim, &mut gathering, panel, values, seen, ahead);
                 }
             }
@@ -168,14 +165,11 @@ pub(super) fn attend(
     tasks: &[Task],
     with_log_sums: bool,
 ) -> Attended {
-    let key_width = heads.keys * heads.dim;
-    let panels = pack_panels(keys, heads.keys, heads.dim);
+    let blocks = (keys.len() / (heads.keys * heads.dim)).div_ceil(BLOCK);
     let keys = Keys {
-        panels: &panels,
-        blocks: (keys.len() / key_width).div_ceil(BLOCK),
-        values,
-        value_stride: key_width,
-        head_stride: heads.dim,
+        panels: &pack_panels(keys, heads.keys, heads.dim),
+        blocks,
+        values: &pack_rows(values, heads.keys, heads.dim),
     };
     attend_to(heads, queries, tasks, with_log_sums, |_| keys)
 }

@@ -141,19 +141,35 @@ impl CustomOp3 for Attention {
 
 /// `[keys, heads, dim]` to panels `[heads, blocks, dim, BLOCK]`, what is beyond the last key zero.
 fn pack_panels(rows: &[f32], heads: usize, dim: usize) -> Buffer {
+    pack(rows, heads, dim, |panel, column, row| {
+        for (d, value) in row.iter().enumerate() {
+            panel[d * BLOCK + column] = *value;
+        }
+    })
+}
+
+/// `[keys, heads, dim]` to `[heads, blocks, BLOCK, dim]`: rows of one head, which lie a power of two apart, would take
+/// each other's place in the cache.
+fn pack_rows(rows: &[f32], heads: usize, dim: usize) -> Buffer {
+    pack(rows, heads, dim, |block, place, row| block[place * dim..][..dim].copy_from_slice(row))
+}
+
+/// Blocks of keys of one head, as `put` places each of them; what is beyond the last key is zero.
+fn pack(
+    rows: &[f32],
+    heads: usize,
+    dim: usize,
+    put: impl Fn(&mut [f32], usize, &[f32]) + Send + Sync,
+) -> Buffer {
     let width = heads * dim;
     let count = rows.len() / width.max(1);
     let blocks = count.div_ceil(BLOCK);
-    let mut panels = Buffer::zeros(heads * blocks * dim * BLOCK);
-    panels.par_chunks_mut(dim * BLOCK).enumerate().for_each(|(index, panel)| {
-        let (head, block) = (index / blocks, index % blocks);
-        let first = block * BLOCK;
-        for column in 0..BLOCK.min(count - first) {
-            let row = &rows[(first + column) * width + head * dim..][..dim];
-            for (d, value) in row.iter().enumerate() {
-                panel[d * BLOCK + column] = *value;
-            }
+    let mut packed = Buffer::zeros(heads * blocks * dim * BLOCK);
+    packed.par_chunks_mut(dim * BLOCK).enumerate().for_each(|(index, packed)| {
+        let (head, first) = (index / blocks, index % blocks * BLOCK);
+        for place in 0..BLOCK.min(count - first) {
+            put(packed, place, &rows[(first + place) * width + head * dim..][..dim]);
         }
     });
-    panels
+    packed
 }
