@@ -37,7 +37,7 @@ NOT_A_NODE = $(shell tests/cluster/can-be-a-node.sh)
 NODE ?= $(if $(NOT_A_NODE),no,yes)
 
 test: ## All tests, the end-to-end suite only where this machine can be a node (NODE=yes, NODE=no)
-	$(MAKE) --no-print-directory -j2 build cluster-programs
+	$(MAKE) --no-print-directory -j3 build cluster-programs $(VENV)/ready
 	$(MAKE) --no-print-directory lint unit script-test quickstart-test python-tests chart-test controller-test
 	$(if $(filter yes,$(NODE)),$(MAKE) --no-print-directory e2e rbac-test,@echo "make test: NOT RUN: e2e, rbac-test: $(or $(NOT_A_NODE),NODE=$(NODE))" >&2)
 
