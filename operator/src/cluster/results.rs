@@ -1,6 +1,8 @@
 //! A trainer's result is in its pod, which may be deleted before its Job is complete: by somebody, with its node, or while
 //! it ends. The Job counts such a pod as done and makes no other, so what it said is kept as long as its Job is there.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 
 use super::children::Children;
@@ -10,12 +12,9 @@ use crate::build::labels;
 
 /// Forgets a pod that was deleted, unless it left a result that its Job may need.
 pub fn pod_deleted(pods: &Children<Pod>, jobs: &Children<Job>, pod: &Pod) {
-    let needed = || has_result(pod) && jobs.of(run_uid(pod)).iter().any(|job| owns(job, pod));
-    if needed() {
-        pods.put(pod.clone());
-    }
-    // Asked again: in between, its Job may have gone, and looked for what to take along.
-    if !needed() {
+    // Before the question: a Job that goes after it finds what to take along.
+    pods.put(pod.clone());
+    if !(has_result(pod) && jobs.of(run_uid(pod)).iter().any(|job| owns(job, pod))) {
         pods.remove(pod);
     }
 }
@@ -23,11 +22,15 @@ pub fn pod_deleted(pods: &Children<Pod>, jobs: &Children<Job>, pod: &Pod) {
 /// Forgets a Job that was deleted, and the results that were kept for it.
 pub fn job_deleted(jobs: &Children<Job>, pods: &Children<Pod>, job: &Job) {
     jobs.remove(job);
-    for pod in pods.of(run_uid(job)) {
-        if has_result(&pod) && owns(job, &pod) {
-            pods.remove(&pod);
-        }
-    }
+    pods_of(pods, job).iter().filter(|pod| has_result(pod)).for_each(|pod| pods.remove(pod));
+}
+
+/// The pods of a Job, those that were deleted and left a result among them.
+#[must_use]
+pub fn pods_of(pods: &Children<Pod>, job: &Job) -> Vec<Arc<Pod>> {
+    let mut pods = pods.of(run_uid(job));
+    pods.retain(|pod| owns(job, pod));
+    pods
 }
 
 fn run_uid<K: ResourceExt>(child: &K) -> &str {

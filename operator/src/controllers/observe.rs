@@ -17,6 +17,7 @@ use crate::build::{Attempt, CONFIG_FILE, labels, names};
 use crate::cluster::apply::is_ours;
 use crate::cluster::job_state::{self, JobState, MissingPods, Reading};
 use crate::cluster::objects::{Job, Pod};
+use crate::cluster::results::pods_of;
 use crate::context::Context;
 use crate::plan::{JobRef, Observed, StepObservation, StepOutcome};
 use crate::refusal::Reason;
@@ -156,7 +157,7 @@ async fn of_job(
     now: &Time,
 ) -> kube::Result<StepObservation> {
     let uid = job.uid().unwrap_or_default();
-    let mut pods = pods_of(context, job);
+    let mut pods = pods_of(&context.pods, job);
     let mut state = job_state::read(step, job, &pods, now);
     if matches!(state.reading, Reading::ResultMissing { .. }) {
         // The watch of pods may be later than that of Jobs.
@@ -219,14 +220,6 @@ fn count_interruptions(before: Option<Interruptions>, total: u32, reached: u64) 
     Some(Interruptions { total, without_progress, at: reached })
 }
 
-fn pods_of(context: &Context, job: &Job) -> Vec<Arc<Pod>> {
-    let uid = job.uid().unwrap_or_default();
-    let run = job.labels().get(labels::RUN_UID).cloned().unwrap_or_default();
-    let mut pods = context.pods.of(&run);
-    pods.retain(|pod| pod.owner_references().iter().any(|owner| owner.uid == uid));
-    pods
-}
-
 /// Why the Job controller makes no pods: only its events say.
 async fn without_pods(
     context: &Context,
@@ -268,7 +261,7 @@ async fn without_pods(
 }
 
 async fn progress(context: &Context, step: StepName, job: &Job) -> Option<Progress> {
-    let (done, addresses) = job_state::parts(step, &pods_of(context, job));
+    let (done, addresses) = job_state::parts(step, &pods_of(&context.pods, job));
     context.progress.of_step(step, &done, &addresses).await
 }
 

@@ -7,10 +7,10 @@ use super::super::ahead::Lines;
 use super::super::buffer::Buffer;
 use super::super::lanes::exp;
 use super::super::simd::steps;
-use super::Heads;
 use super::block::{BLOCK, Gathering, scale, take_in};
 use super::forward::{Keys, QUERIES, Task, attend_to};
 use super::spans::Part;
+use super::{Heads, put_column, put_row};
 
 /// Blocks of shared keys that one task takes: what it gathers is put together in the order of the keys, so the number
 /// decides bits and is one for all.
@@ -54,11 +54,9 @@ impl Panels {
         let push = |(head, (panels, own_values)): (usize, (&mut [f32], &mut [f32]))| {
             for token in 0..tokens {
                 let from = token * width + head * dim;
-                let (block, column) = ((len + token) / BLOCK, (len + token) % BLOCK);
-                for (d, key) in keys[from..from + dim].iter().enumerate() {
-                    panels[(block * dim + d) * BLOCK + column] = *key;
-                }
-                own_values[(len + token) * dim..][..dim].copy_from_slice(&values[from..from + dim]);
+                let (block, place) = ((len + token) / BLOCK, (len + token) % BLOCK);
+                put_column(&mut panels[block * dim * BLOCK..], place, &keys[from..from + dim]);
+                put_row(&mut own_values[block * BLOCK * dim..], place, &values[from..from + dim]);
             }
         };
         if tokens > BLOCK {

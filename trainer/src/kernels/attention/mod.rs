@@ -141,17 +141,25 @@ impl CustomOp3 for Attention {
 
 /// `[keys, heads, dim]` to panels `[heads, blocks, dim, BLOCK]`, what is beyond the last key zero.
 fn pack_panels(rows: &[f32], heads: usize, dim: usize) -> Buffer {
-    pack(rows, heads, dim, |panel, column, row| {
-        for (d, value) in row.iter().enumerate() {
-            panel[d * BLOCK + column] = *value;
-        }
-    })
+    pack(rows, heads, dim, put_column)
 }
 
 /// `[keys, heads, dim]` to `[heads, blocks, BLOCK, dim]`: rows of one head, which lie a power of two apart, would take
 /// each other's place in the cache.
 fn pack_rows(rows: &[f32], heads: usize, dim: usize) -> Buffer {
-    pack(rows, heads, dim, |block, place, row| block[place * dim..][..dim].copy_from_slice(row))
+    pack(rows, heads, dim, put_row)
+}
+
+/// `row` as a column of a block `[dim, BLOCK]`.
+fn put_column(block: &mut [f32], column: usize, row: &[f32]) {
+    for (d, value) in row.iter().enumerate() {
+        block[d * BLOCK + column] = *value;
+    }
+}
+
+/// `row` as a row of a block `[BLOCK, dim]`.
+fn put_row(block: &mut [f32], place: usize, row: &[f32]) {
+    block[place * row.len()..][..row.len()].copy_from_slice(row);
 }
 
 /// Blocks of keys of one head, as `put` places each of them; what is beyond the last key is zero.
