@@ -3,9 +3,9 @@
 #
 #   compile.sh FOLDER PROGRAM...
 #
-# With the features of the whole workspace and of its tests, which a test has to be named for, and the flag for the
-# programs alone: what they depend on is compiled as for `make build`, once. proptest asks getrandom, on which candle
-# stands, for more than candle does.
+# With the features of the whole workspace and of its tests, which a test has to be named for, and the wrapper of
+# `make build`: the trainer, and what both depend on, is compiled for tests and images once. proptest asks getrandom, on
+# which candle stands, for more than candle does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,4 +25,4 @@ shift
 RUSTC_WORKSPACE_WRAPPER=$PWD/images/rustc-static.sh cargo build --release --locked --workspace \
   "${@/#/--bin=}" --test=dependency_directions \
   --config profile.release.package.stic-operator.opt-level=3 --config profile.release.package.stic-crds.opt-level=3
-install -D -t "$folder" "${@/#/target/release/}"
+install -D -s -t "$folder" "${@/#/target/release/}"

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# A wrapper of rustc for the crates of this workspace (RUSTC_WORKSPACE_WRAPPER): their programs are linked statically and
-# stripped. What they depend on is compiled as for the tests, once.
+# A wrapper of rustc for the crates of this workspace (RUSTC_WORKSPACE_WRAPPER): operator and trainer are linked statically.
 set -euo pipefail
 case " $* " in
-  *" --crate-name stic_"*" --crate-type bin "*) exec "$@" -C target-feature=+crt-static -C strip=symbols ;;
+  *" --crate-name stic_"*" --crate-type bin "*) exec "$@" -C target-feature=+crt-static ;;
   *) exec "$@" ;;
 esac
