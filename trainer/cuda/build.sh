@@ -35,7 +35,7 @@ for library in cudart cublas cublasLt curand nvrtc nvrtc-builtins; do
     ln -sf "$file" "$target/lib/"
   done
 done
-# Not static, as `make` asks for otherwise: the driver is loaded.
-env -u RUSTC_WORKSPACE_WRAPPER PATH="$toolkit/bin:$PATH" CUDA_HOME="$toolkit" CARGO_TARGET_DIR="$target" cargo rustc --release -p stic-trainer \
-  --bin stic-trainer --features cuda -- -C link-arg=-Wl,-rpath,'$ORIGIN/lib'
+# Linked dynamically, unlike the programs of `make build`: it loads the driver.
+env -u RUSTC_WORKSPACE_WRAPPER PATH="$toolkit/bin:$PATH" CUDA_HOME="$toolkit" CARGO_TARGET_DIR="$target" \
+  cargo rustc --release -p stic-trainer --bin stic-trainer --features cuda -- -C link-arg=-Wl,-rpath,'$ORIGIN/lib'
 cp "$target/release/stic-trainer" "$target/stic-trainer"
