@@ -204,6 +204,12 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
                 .into(),
         };
     }
+    if matches!(next, Plan::Retry(_))
+        && !observe::is_newest::<K>(context, &run, object.meta().generation).await?
+    {
+        // The watch is about to bring what is newer.
+        return Ok(Action::requeue(timing::LOOK_AGAIN));
+    }
     let image = context.settings.trainer_image.as_str();
     let facts = |run: &Result<Validated, Refusal>, seen: &Seen, plan: &Plan| {
         let facts = Facts {

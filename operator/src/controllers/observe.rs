@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use stic_contract::{Progress, RunConfig, RunIdentity, StepName, pipeline};
 use stic_crds::RunStatus;
 use stic_crds::status::{Interruptions, StepState, StepStatus};
@@ -307,6 +307,19 @@ pub async fn started_with(context: &Context, run: &RunIdentity) -> kube::Result<
             None
         }
     }))
+}
+
+/// Whether `generation` is the newest of a run. Its watch and that of its Jobs come in no order: what was corrected
+/// before a Job was deleted may arrive after the deletion.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn is_newest<K>(context: &Context, run: &RunIdentity, generation: Option<i64>) -> kube::Result<bool>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let stored = raw(context, &ApiResource::erase::<K>(&()), run).await?;
+    Ok(stored.is_some_and(|stored| stored.metadata.generation == generation))
 }
 
 /// A run as it is stored. A list of one asks for no more rights than the watch does.

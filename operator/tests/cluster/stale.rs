@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -21,6 +22,40 @@ const RESOURCES: [&str; 3] = ["jobs", "pods", "stageoneruns"];
 async fn watches_that_lag_double_nothing_and_take_nothing_back() {
     let each = RESOURCES.iter().map(|resource| lagging(std::slice::from_ref(resource)));
     tokio::join!(futures::future::join_all(each), lagging(&RESOURCES));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn what_is_corrected_before_a_job_is_deleted_holds_for_its_successor() {
+    let mut world = World::new(|step, count| match (step, count) {
+        (StepName::Prepare, 1) => Act::Run,
+        _ => Act::Succeed,
+    })
+    .await;
+    let proxy = Proxy::before(&mut world).await;
+    world.start();
+    world.one("one", "").await;
+    world.pod("one", StepName::Prepare, 0).await;
+    let first = world.status_of("one").await.steps[0].job_name.clone().expect("a Job");
+    let looks = || proxy.seen().iter().filter(|seen| seen.path.ends_with("/stageoneruns")).count();
+    proxy.hold("stageoneruns");
+    let before = looks();
+    world.edit("one", json!({"spec": {"pod": {"image": "registry/right"}}})).await;
+    world.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
+    let is_another = |job: &Job| job.name_any() != first;
+    world
+        .until_true("the deletion is seen", async || {
+            looks() > before || world.jobs().await.iter().any(is_another)
+        })
+        .await;
+    proxy.release("stageoneruns");
+    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    let of_spec = |job: &Job| {
+        let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        pod.is_some_and(|pod| pod.containers[0].image.as_deref() == Some("registry/right"))
+    };
+    let jobs = world.jobs().await;
+    assert!(jobs.iter().filter(|job| is_another(job)).all(of_spec), "{jobs:#?}");
 }
 
 /// Held, resumed, a Job deleted, and run again, on views that are up to three seconds old.
@@ -48,7 +83,7 @@ async fn lagging(resources: &[&'static str]) {
         world.edit("one", json!({"spec": {"suspend": false}})).await;
         world.until_true("it runs again", async || world.pods_started()[&StepName::Generate] == 2).await;
         let job = world.jobs().await.into_iter().find(|job| job.name_any().contains("-generate-"));
-        let (jobs, job) = (world.api::<k8s_openapi::api::batch::v1::Job>(), job.expect("it runs").name_any());
+        let (jobs, job) = (world.api::<Job>(), job.expect("it runs").name_any());
         jobs.delete(&job, &DeleteParams::background()).await.expect("it is deleted");
         world.pod("one", StepName::Train, 0).await;
         world.edit("one", json!({"spec": {"rerun": 1}})).await;
