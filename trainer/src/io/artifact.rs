@@ -102,13 +102,16 @@ impl Output {
         Ok(Draft { kind, made_from, name, dir })
     }
 
-    /// Begins a sharded artifact: what it is made from lies beside the shards for the step that seals them.
+    /// Begins shard `shard` of an artifact: what that is made from lies beside the shards for the step that seals them.
     ///
     /// # Errors
     /// [`Error::Storage`].
-    pub fn begin_shards(&self, kind: ArtifactKind, made_from: Value) -> Result<Draft> {
+    pub fn begin_shard(&self, kind: ArtifactKind, made_from: Value, shard: u32) -> Result<Draft> {
         let draft = self.begin(kind, made_from)?;
-        atomic::write(&draft.dir.join(MADE_FROM_FILE), draft.made_from.to_string().as_bytes())?;
+        // Each shard writes it, and they start together: under a name of its own at first.
+        let own = draft.dir.join(format!("shard-{shard:05}-{MADE_FROM_FILE}"));
+        atomic::write(&own, draft.made_from.to_string().as_bytes())?;
+        atomic::rename(&own, &draft.dir.join(MADE_FROM_FILE))?;
         Ok(draft)
     }
 
@@ -278,4 +281,48 @@ pub fn build_and_machine() -> Value {
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "cpu": model,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use stic_contract::RunKind;
+
+    use super::*;
+
+    #[test]
+    fn shards_that_start_together_are_not_in_each_others_way() {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir(root.path().join("stic")).expect("a volume");
+        let run = RunIdentity {
+            kind: RunKind::StageOneRun,
+            namespace: "default".into(),
+            name: "r".into(),
+            uid: "u".into(),
+            rerun: 0,
+        };
+        let location = VolumePath { volume: "stic".into(), path: "out".into() };
+        let output = Output::open(&run, &location, &Volumes::new(root.path().into())).expect("opened");
+        let together = Barrier::new(4);
+        let shard = &|shard: u32| {
+            let begin = |round: u32| {
+                together.wait();
+                let name =
+                    output.begin_shard(ArtifactKind::Preferences, json!({"round": round}), shard)?.name;
+                Ok(output.reopen_for_sealing(ArtifactKind::Preferences, &name)?.made_from)
+            };
+            (0..25).map(begin).collect::<Vec<Result<Value>>>()
+        };
+        let shards = thread::scope(|scope| {
+            let shards: Vec<_> = (0..4).map(|index| scope.spawn(move || shard(index))).collect();
+            shards.into_iter().map(|shard| shard.join().expect("no panic")).collect::<Vec<_>>()
+        });
+        for rounds in shards {
+            for (round, made_from) in rounds.into_iter().enumerate() {
+                assert_eq!(made_from.expect("begun, and whole"), json!({"round": round}));
+            }
+        }
+    }
 }

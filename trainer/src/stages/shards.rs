@@ -50,7 +50,7 @@ pub(super) fn write_shard<M: Maker<Item = Item, Row: Row>>(
         config.seed,
         task.precision,
     );
-    let draft = output.begin_shards(task.kind, key)?;
+    let draft = output.begin_shard(task.kind, key, context.shard)?;
     let mut done = vec![false; prepared.len()];
     let mut journal = Journal::open::<M::Row>(&shard_path(&draft.dir, context.shard), |id| {
         done[prepared.rows().index_of(id)?] = true;
