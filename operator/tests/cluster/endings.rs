@@ -226,13 +226,7 @@ async fn a_deadline_ends_the_run_and_a_later_one_with_a_rerun_goes_on() {
     let status = world.until_one("one", "over", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "DeadlineExceeded");
     assert!(text(&status, "Stalled").contains("raise that and spec.rerun"), "{}", text(&status, "Stalled"));
-    until("its pod ended", async || {
-        let pods = world.pods_of("one").await;
-        pods.iter()
-            .all(|pod| pod.status.as_ref().is_some_and(|it| it.phase.as_deref() != Some("Running")))
-            .then_some(())
-    })
-    .await;
+    world.pods_end("one").await;
     world.edit("one", json!({"spec": {"activeDeadlineSeconds": 600, "rerun": 1}})).await;
     world.finish("one", StepName::Train, 0, 0, "").await;
     world.until_one("one", "done", |status| status.rerun == 1 && phase(status) == "Succeeded").await;

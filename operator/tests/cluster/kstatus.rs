@@ -45,12 +45,11 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
     world.one_of("lacks", &lacks).await;
     world.start();
     world.until_one("held", "generates", |status| phase(status) == "Generating").await;
-    world.edit("held", json!({"spec": {"suspend": true}})).await;
+    world.hold("held").await;
     world.until_one("lacks", "waits", |status| phase(status) == "ClaimMissing").await;
     world
         .until_two("after", "waits", |status| crate::runs::text(status, "Succeeded").contains("failed"))
         .await;
-    world.until_one("held", "is held", |status| phase(status) == "Suspended").await;
     world.edit("held", json!({"spec": {"suspend": false}})).await;
     world.edit("fails", json!({"spec": {"rerun": 1}})).await;
     world.claim("absent").await;

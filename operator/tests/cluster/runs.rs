@@ -137,13 +137,18 @@ impl World {
         held
     }
 
-    /// Waits until no pod of a run works.
+    /// Waits until no pod of a run works, nor will: its Jobs that are not over have let go of theirs. Until the Job
+    /// controller has seen that one is held, it may yet make a pod, and one that is not started yet may run.
     pub(crate) async fn pods_end(&self, name: &str) {
         let over = |pod: &Pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
-        self.until_true("its pods end", async || self.pods_of(name).await.iter().all(over)).await;
+        let rests = |job: &Job| is_any(job, &["Suspended", "Complete", "Failed"]);
+        self.until_true("its pods end", async || {
+            self.jobs_of(name).await.iter().all(rests) && self.pods_of(name).await.iter().all(over)
+        })
+        .await;
     }
 
     /// The pod that runs an index of a step, once it does.
@@ -173,6 +178,14 @@ impl World {
 pub(crate) fn with_claim(spec: &str) -> String {
     let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
     spec.replace("{volume: {claimName: stic, path: coco-6k}}", template)
+}
+
+/// Whether any of these conditions of a Job is true.
+pub(crate) fn is_any(job: &Job, kinds: &[&str]) -> bool {
+    job.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| kinds.contains(&condition.type_.as_str()) && condition.status == "True")
 }
 
 pub(crate) fn phase(status: &RunStatus) -> &str {

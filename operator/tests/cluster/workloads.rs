@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
+use crate::runs::is_any;
 use crate::world::World;
 
 pub(crate) const QUEUE: &str = "kueue.x-k8s.io/queue-name";
@@ -111,7 +112,7 @@ struct Player {
 impl Player {
     async fn look(&self) -> kube::Result<()> {
         for job in self.jobs.list(&ListParams::default().labels(QUEUE)).await?.items {
-            if job.metadata.deletion_timestamp.is_some() || over(&job) {
+            if job.metadata.deletion_timestamp.is_some() || is_any(&job, &["Complete", "Failed"]) {
                 continue;
             }
             let wanted = self.workload_is_active(&job).await? && self.room.load(Ordering::Relaxed);
@@ -144,12 +145,6 @@ impl Player {
         self.workloads.create(&PostParams::default(), &workload).await?;
         Ok(true)
     }
-}
-
-fn over(job: &Job) -> bool {
-    job.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
-        ["Complete", "Failed"].contains(&condition.type_.as_str()) && condition.status == "True"
-    })
 }
 
 /// Serves these versions of as much of Kueue's API as anybody here reads.
