@@ -90,20 +90,29 @@ async fn report(api: &Api<Object>, name: &str) {
 }
 
 /// Makes the volume that a claim waits for.
-pub(crate) async fn bind(world: &World, claim: &str) -> String {
-    let name = format!("{}-{claim}", world.namespace);
+pub(crate) async fn bind(world: &World, claim: &str) {
+    let name = world.volume_of(claim);
     let volume: PersistentVolume = from(json!({"metadata": {"name": name},
         "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "hostPath": {"path": "/nowhere"},
             "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "",
             "claimRef": {"namespace": world.namespace, "name": claim}}}));
     let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
     volumes.create(&PostParams::default(), &volume).await.expect("a volume");
+    // Not `Available`: that may be over, and the two bound, between two looks.
+    until(&format!("{name} seen"), async || {
+        (volumes.get(&name).await.expect("it exists").status?.phase? != "Pending").then_some(())
+    })
+    .await;
+    // What binds them looks at a claim when it changes, and every 15 seconds.
+    let seen = Patch::Merge(json!({"metadata": {"annotations": {"test/volume": name}}}));
+    let claims = world.api::<PersistentVolumeClaim>();
+    claims.patch(claim, &PatchParams::default(), &seen).await.expect("it exists");
     in_phase(world, claim, "Bound").await;
-    name
 }
 
 /// Takes the volume of a claim away.
-pub(crate) async fn lose(world: &World, claim: &str, volume: &str) {
+pub(crate) async fn lose(world: &World, claim: &str) {
+    let volume = &world.volume_of(claim);
     let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
     volumes.delete(volume, &DeleteParams::default()).await.expect("a volume");
     let unprotected = Patch::Merge(json!({"metadata": {"finalizers": null}}));

@@ -40,8 +40,8 @@ async fn a_claim_that_comes_or_comes_back_is_noticed_at_once() {
     .await;
     let claims = world.api::<PersistentVolumeClaim>();
     world.claim("lost").await;
-    let volume = bind(&world, "lost").await;
-    lose(&world, "lost", &volume).await;
+    bind(&world, "lost").await;
+    lose(&world, "lost").await;
     let node = Node::new(&world).await;
     world.start();
     run_on(&world, "misses", "absent").await;
