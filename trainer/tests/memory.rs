@@ -138,8 +138,9 @@ impl Bench {
         let journal = self.path(&format!("stic/out/.partial/u-0/{folder}/shard-00000.jsonl"));
         let row: Value = serde_json::from_slice(&fs::read(&journal).unwrap()).unwrap();
 
-        // Which pages of the program are resident is not all ours to say: the smaller of two runs counts.
-        let peaks = [0, 1].map(|_| {
+        // One run in six holds 1.3 MiB more, of however many items: the thread that reads images is then an item ahead of
+        // the one that describes them. So the smallest of some runs counts; what grows with the items is in every run.
+        let peaks = [(); 5].map(|()| {
             self.write_rows(&journal, &row, 0..count - LEFT);
             let (result, peak) = self.step(&config);
             assert_eq!(result["items"], json!({"total": count, "done": count, "skipped": 0}));

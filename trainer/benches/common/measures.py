@@ -66,6 +66,7 @@ class Row:
     ratio: float  # how many times faster ours is; of memory, how many times as much it takes
     goal: str  # of the ratio; empty where there is none
     others_share: float  # the most CPU that other processes took during any of its runs
+    stolen_share: tuple[float, float]  # and that the host gave to other machines: during ours, during theirs
 
 
 class Bench:
@@ -247,7 +248,8 @@ class Bench:
         """Of the medians."""
         a, b = (statistics.median(map(value, sides)) for sides in [ours, theirs])
         others = max(side.process.others_share for side in [*ours, *theirs])
-        row = Row(measure, peer, a, b, ratio(a, b), goal, others)
+        stolen = tuple(max(side.process.stolen_share for side in sides) for sides in [ours, theirs])
+        row = Row(measure, peer, a, b, ratio(a, b), goal, others, stolen)
         say(json.dumps(asdict(row)))
         return row
 

@@ -28,6 +28,7 @@ class Ended:
     peak_rss_bytes: int
     peak_gpu_bytes: int  # 0 where there is none
     others_share: float  # of all CPU time of the machine while it ran: what other processes took
+    stolen_share: float  # what the host gave to other machines
     ended: float  # seconds since the epoch
 
 
@@ -35,7 +36,7 @@ def run(command: list[object], threads: int, on_log: Callable[[str], None] = lam
     """Runs a command on `threads` CPUs; each line that it logs is given to `on_log` as it comes."""
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    begun, busy = time.time(), _busy_seconds()
+    begun, (busy, stolen) = time.time(), _cpu_seconds()
     starter = [sys.executable, "-S", __file__, ",".join(map(str, cpus))]
     child = subprocess.Popen(
         [*starter, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -50,9 +51,11 @@ def run(command: list[object], threads: int, on_log: Callable[[str], None] = lam
     if code != 0:
         raise SystemExit(f"{' '.join(map(str, command))}\nexit code {code}\n{''.join(logged[-30:])}")
     took = json.loads(logged[-1])
-    others = _busy_seconds() - busy - took["cpu_seconds"]
+    busy_now, stolen_now = _cpu_seconds()
     available = (ended - begun) * (os.cpu_count() or 1)
-    return Ended(output, took["peak_rss_bytes"], gpu.peak, max(0.0, others / available), ended)
+    others_share = max(0.0, busy_now - busy - took["cpu_seconds"]) / available
+    stolen_share = (stolen_now - stolen) / available
+    return Ended(output, took["peak_rss_bytes"], gpu.peak, others_share, stolen_share, ended)
 
 
 def _start(cpus: str, command: list[str]) -> int:
@@ -93,10 +96,12 @@ class _GpuMemory:
         return int(asked.stdout) * 2**20 if asked.returncode == 0 else None
 
 
-def _busy_seconds() -> float:
-    """CPU seconds that all processes have taken since the machine started, stolen time left out."""
-    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
-    return (user + nice + system + irq + softirq) / TICK
+def _cpu_seconds() -> tuple[float, float]:
+    """CPU seconds since the machine started: those that all processes have taken, and those that its host gave to others
+    while they were wanted."""
+    ticks = map(int, Path("/proc/stat").read_text().split()[1:9])
+    user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
+    return (user + nice + system + irq + softirq) / TICK, steal / TICK
 
 
 def cpu_model() -> str:

@@ -33,11 +33,12 @@ def facts(settings: Settings) -> dict[str, str]:
 def markdown(rows: list[Row], known: dict[str, str]) -> str:
     """The facts as a list, the rows as a table."""
     lines = [f"- {name}: {value}" for name, value in known.items()]
-    lines += ["", "| measure | peer | ours | theirs | ratio | goal | other processes' CPU |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines += ["", "| measure | peer | ours | theirs | ratio | goal | other processes' CPU | stolen CPU |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for row in rows:
         figures = f"{row.ours:.4g} | {row.theirs:.4g} | {row.ratio:.2f} | {row.goal}{_verdict(row)}"
-        lines.append(f"| {row.measure} | {row.peer} | {figures} | {row.others_share:.0%} |")
+        stolen = ", ".join(f"{share:.0%}" for share in row.stolen_share)
+        lines.append(f"| {row.measure} | {row.peer} | {figures} | {row.others_share:.0%} | {stolen} |")
     return "\n".join(lines) + "\n"
 
 
