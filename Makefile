@@ -24,8 +24,8 @@ venv = $(CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
 PYTHON ?= python3
 
 .PHONY: help build quickstart test lint unit python-tests quickstart-test crds images script-test \
-	chart-test cluster-test cluster-programs controller-test cluster e2e rbac-test bench-scale bench-peers \
-	trainer-cuda audit clean
+	chart-test cluster-test cluster-programs controller-test controller-together controller-alone cluster e2e rbac-test \
+	bench-scale bench-peers trainer-cuda audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,11 +41,16 @@ quickstart: build ## Both stages on a toy model, then a table of what they chang
 NOT_A_NODE = $(shell tests/cluster/can-be-a-node.sh)
 NODE ?= $(if $(NOT_A_NODE),no,yes)
 
+# Side by side runs what waits, or works on one core: e2e begins with cases that wait most of the time, as do the tests of
+# controller-alone. What the first line built is not asked for again, which would be to wait for cargo's lock; `images` takes
+# the place of the programs of the tests.
 test: ## All tests, the end-to-end suite only where this machine can be a node (NODE=yes, NODE=no)
 	$(MAKE) --no-print-directory -j3 build cluster-programs $(VENV)/ready
-	$(MAKE) --no-print-directory -j2 lint chart-test
-	$(MAKE) --no-print-directory unit script-test quickstart-test python-tests controller-test
-	$(if $(filter yes,$(NODE)),$(MAKE) --no-print-directory e2e rbac-test,@echo "make test: NOT RUN: e2e, rbac-test: $(or $(NOT_A_NODE),NODE=$(NODE))" >&2)
+	$(MAKE) --no-print-directory -j3 --old-file=build lint chart-test unit script-test python-tests
+	$(MAKE) --no-print-directory --old-file=build controller-together
+	$(if $(filter yes,$(NODE)),$(MAKE) --no-print-directory images build)
+	$(MAKE) --no-print-directory -j2 --old-file=images --old-file=build controller-alone $(if $(filter yes,$(NODE)),e2e)
+	$(if $(filter yes,$(NODE)),$(MAKE) --no-print-directory rbac-test,@echo "make test: NOT RUN: e2e, rbac-test: $(or $(NOT_A_NODE),NODE=$(NODE))" >&2)
 
 cluster-programs:
 	tests/cluster/build.sh $(if $(filter yes,$(NODE)),,--control-plane) >/dev/null
@@ -93,13 +98,19 @@ chart-test: ## The Helm chart on a control plane of its own; no root
 cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
 	tests/cluster/test.sh
 
+# Each on a control plane of its own. The audit logs stay, for rbac-test.
+ON_CONTROL_PLANE = tests/cluster/cluster.sh --control-plane --logs target/audit/$@ \
+	$(CARGO_TEST) --no-fail-fast --test cluster -- --ignored
 # Most of the time they wait for Kubernetes.
 AT_ONCE ?= 10
 
-controller-test: build ## Controller and kubectl-stic on a control plane of their own, killed before and after every write; no root
-	tests/cluster/cluster.sh --control-plane --logs target/audit/control-plane bash -euc '\
-	  $(CARGO_TEST) --no-fail-fast --test cluster -- --ignored --skip alone:: --test-threads $(AT_ONCE); \
-	  $(CARGO_TEST) --test cluster -- --ignored alone:: --test-threads 1'
+controller-test: controller-together controller-alone ## Controller and kubectl-stic on a control plane, killed between any two writes; no root
+
+controller-together: build
+	$(ON_CONTROL_PLANE) --skip alone:: --test-threads $(AT_ONCE)
+
+controller-alone: build
+	$(ON_CONTROL_PLANE) alone:: --test-threads 1
 
 # A node of its own with both images: no pod there pulls anything.
 ON_NODE := tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
@@ -112,13 +123,14 @@ ifeq ($(origin KUBECONFIG),command line)
 e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG=FILE on any cluster
 	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
 else
-# The audit log stays, for rbac-test. `build` comes last: it puts the programs of the tests back in their place.
+# `build` comes last: it puts the programs of the tests back in their place.
 e2e: images build
-	$(ON_NODE) --logs target/audit/node tests/e2e/run.sh
+	$(ON_NODE) --logs target/audit/$@ tests/e2e/run.sh
 endif
 
 rbac-test: ## The chart's rules against what the operator asked for in both suites, by their audit logs
-	PATH="$$(tests/cluster/build.sh)/bin:$$PATH" python3 tests/rbac.py target/audit/control-plane/audit.log target/audit/node/audit.log
+	PATH="$$(tests/cluster/build.sh)/bin:$$PATH" python3 tests/rbac.py \
+	  $(foreach suite,controller-together controller-alone e2e,target/audit/$(suite)/audit.log)
 
 bench-scale: ## The controller's cost for 100, 1,000 and 5,000 runs (RUNS="100 1000", RATE=N a second; all at once by default)
 	tests/cluster/build.sh --control-plane >/dev/null

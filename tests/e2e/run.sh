@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The end-to-end suite, on the cluster that KUBECONFIG names: installs the operator with its chart unless it is there,
-# and runs every program of cases/ side by side, and then those of cases/alone/, which stop parts of the cluster, one
-# after the other. Each has a namespace of its own. `make e2e` starts a node for it; `make e2e KUBECONFIG=FILE` takes any
+# and runs the programs of cases/alone/, which stop parts of the cluster, one after the other, and then those of cases/
+# side by side. Each has a namespace of its own. `make e2e` starts a node for it; `make e2e KUBECONFIG=FILE` takes any
 # cluster whose nodes have the images, or can pull them:
 #
 #   HELM_ARGUMENTS   more of them, such as --set image.repository=…
@@ -105,13 +105,13 @@ run_case() { # FILE
     kubectl delete namespace "e2e-$name" --ignore-not-found --wait=false >/dev/null || true
 }
 
+for file in "${alone[@]}"; do run_case "$file"; done
 side_by_side=${JOBS:-$((2 * $(nproc)))}
 for file in "${together[@]}"; do
   while [ "$(jobs -rp | wc -l)" -ge "$side_by_side" ]; do wait -n || true; done
   run_case "$file" &
 done
 wait
-for file in "${alone[@]}"; do run_case "$file"; done
 
 failed=$(grep -c '^FAILED' "$E2E_SHARED/results" || true)
 # On a node of its own the whole audit log is there.

@@ -14,6 +14,7 @@ if [ "${1:-}" = --rate ]; then
 fi
 [ $# -gt 0 ] || set -- 100 1000 5000
 [ "$(id -u)" != 0 ] || echo -15 2>/dev/null >/proc/self/autogroup || true
+"$repository/tests/cluster/build.sh" --kwok >/dev/null
 for runs in "$@"; do
   # In a session of its own a command would be in another autogroup; cluster.sh's components are.
   "$repository/tests/cluster/cluster.sh" --control-plane ${LOGS:+--logs "$LOGS/$runs"} \

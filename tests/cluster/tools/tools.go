@@ -5,6 +5,5 @@ package tools
 
 import (
 	_ "github.com/yannh/kubeconform/cmd/kubeconform"
-	_ "helm.sh/helm/v4/cmd/helm"
 	_ "sigs.k8s.io/kwok/cmd/kwok"
 )
