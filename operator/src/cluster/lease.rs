@@ -25,6 +25,8 @@ pub struct Candidate {
     identity: String,
     /// The last record seen and when it was, by our own clock: clocks of others are not trusted.
     seen: Option<(Record, Instant)>,
+    /// When the request that renewed last was begun: what others count from comes after it.
+    renewed: Instant,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,15 +45,16 @@ impl Candidate {
             name: name.to_owned(),
             identity: identity.to_owned(),
             seen: None,
+            renewed: Instant::now(),
         }
     }
 
     /// Returns once this candidate leads.
     pub async fn acquire(&mut self) {
         loop {
-            match self.try_lease().await {
-                Ok(true) => return,
-                Ok(false) => {}
+            match self.renew().await {
+                Ok(true) if self.is_held() => return,
+                Ok(_) => {}
                 Err(error) => tracing::warn!(%error, lease = self.name, "cannot take the lease"),
             }
             tokio::time::sleep(RETRY).await;
@@ -60,23 +63,27 @@ impl Candidate {
 
     /// Renews for as long as that works, and returns why it no longer does.
     pub async fn hold(&mut self) -> &'static str {
-        let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(RETRY).await;
-            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
-            match tokio::time::timeout(left, self.try_lease()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+            let left = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
+            match tokio::time::timeout(left, self.renew()).await {
+                // An answer may come late although it was awaited in time: this process may have stood still.
+                Ok(Ok(true)) if self.is_held() => {}
                 Ok(Ok(false)) if self.seen.as_ref().is_some_and(|(seen, _)| seen.holder != self.identity) => {
                     return "another replica leads";
                 }
                 // Somebody wrote in between; the next try sees what.
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) if renewed.elapsed() < RENEW_DEADLINE => {
+                Ok(Err(error)) if self.is_held() => {
                     tracing::warn!(%error, lease = self.name, "cannot renew the lease");
                 }
-                Ok(Err(_)) | Err(_) => return "the lease could not be renewed in time",
+                Ok(Ok(true) | Err(_)) | Err(_) => return "the lease could not be renewed in time",
             }
         }
+    }
+
+    fn is_held(&self) -> bool {
+        self.renewed.elapsed() < RENEW_DEADLINE
     }
 
     /// Lets others take over at once.
@@ -92,6 +99,15 @@ impl Candidate {
         if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
             tracing::debug!(%error, "the lease runs out by itself");
         }
+    }
+
+    async fn renew(&mut self) -> kube::Result<bool> {
+        let began = Instant::now();
+        let leads = self.try_lease().await?;
+        if leads {
+            self.renewed = began;
+        }
+        Ok(leads)
     }
 
     async fn try_lease(&mut self) -> kube::Result<bool> {
