@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod backoff;
+pub mod changes;
 pub mod children;
 pub mod claims;
 pub mod coalesce;

@@ -11,7 +11,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef, Store, store};
+use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource};
 use stic_contract::RunKind;
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::cluster::changes::changes;
 use crate::cluster::children::{PAGE, Touched, Triggers, follow};
 use crate::cluster::claims;
 use crate::cluster::coalesce::coalesce;
@@ -137,20 +138,26 @@ async fn work(
     let upstreams = {
         let context = context.clone();
         // A StageTwoRun hears of the StageOneRun it starts from.
-        runs::<StageOneRun>(&context.clone(), stage_one_writer).inspect_ok(move |object| {
-            let metadata = object.meta();
-            let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return };
-            for name in context.references.of(namespace, name) {
-                let kind = RunKind::StageTwoRun;
-                triggers.send(Touched { kind, namespace: namespace.clone(), name });
+        runs::<StageOneRun>(&context.clone(), stage_one_writer).inspect_ok(move |changed| {
+            for Touched { namespace, name, .. } in changed {
+                for name in context.references.of(namespace, name) {
+                    let kind = RunKind::StageTwoRun;
+                    triggers.send(Touched { kind, namespace: namespace.clone(), name });
+                }
             }
         })
     };
     let downstreams = runs::<StageTwoRun>(&context, stage_two_writer);
-    tokio::join!(
-        control(context.clone(), upstreams, stage_ones, ones, stop.clone()),
-        control(context.clone(), downstreams, stage_twos, twos, stop),
-    );
+    let listed = context.stage_ones.clone();
+    let stage_two = async {
+        let mut stopping = stop.clone();
+        tokio::select! {
+            // Or it would say of each StageOneRun that it does not exist.
+            _ = listed.wait_until_ready() => control(context.clone(), downstreams, stage_twos, twos, stop.clone()).await,
+            () = stopped(&mut stopping) => {}
+        }
+    };
+    tokio::join!(control(context.clone(), upstreams, stage_ones, ones, stop.clone()), stage_two);
     for follower in followers {
         follower.abort();
     }
@@ -159,7 +166,7 @@ async fn work(
 fn runs<K: Run>(
     context: &Context,
     writer: Writer<Guard<K>>,
-) -> impl Stream<Item = watcher::Result<Guard<K>>> + Send + 'static {
+) -> impl Stream<Item = watcher::Result<Vec<Touched>>> + Send + 'static {
     let events = watcher(api::<Guard<K>>(context), watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .modify(|object| {
@@ -170,22 +177,25 @@ fn runs<K: Run>(
                 annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
             }
         });
-    reflector::reflector(writer, events).touched_objects()
+    changes(writer, events).map_ok(|changed| {
+        let touched =
+            |run: ObjectRef<_>| Some(Touched { kind: K::KIND, namespace: run.namespace?, name: run.name });
+        changed.into_iter().filter_map(touched).collect()
+    })
 }
 
 async fn control<K: Run>(
     context: Arc<Context>,
-    objects: impl Stream<Item = watcher::Result<Guard<K>>> + Send + 'static,
+    runs: impl Stream<Item = watcher::Result<Vec<Touched>>> + Send + 'static,
     reader: Store<Guard<K>>,
     mut touched: mpsc::UnboundedReceiver<Touched>,
     mut stop: watch::Receiver<bool>,
 ) {
     // Changes of a run and of its children come one way, so that those that come together are looked at together.
     let (changes, mut changed) = mpsc::unbounded_channel();
-    let objects = objects.try_filter_map(move |object| {
-        let metadata = object.meta();
-        if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
-            let _ = changes.send(Touched { kind: K::KIND, namespace: namespace.clone(), name: name.clone() });
+    let objects = runs.try_filter_map(move |changed| {
+        for run in changed {
+            let _ = changes.send(run);
         }
         std::future::ready(Ok(None))
     });

@@ -1,0 +1,76 @@
+//! Which runs changed, from the watch that fills their store.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use futures::{Stream, TryStreamExt};
+use kube::Resource;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, reflector};
+use kube::runtime::watcher::{self, Event};
+
+/// Fills a store from `events` and says what changed in it. A new list is in the store whole or not at all: after it all
+/// that it has may have changed, and what it has not is gone, and nobody hears of either otherwise.
+pub fn changes<K>(
+    writer: Writer<K>,
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = watcher::Result<Vec<ObjectRef<K>>>>
+where
+    K: Resource<DynamicType: Eq + Hash + Clone + Default> + Clone + Debug,
+{
+    let store = writer.as_reader();
+    let listed =
+        move || store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect::<HashSet<_>>();
+    let mut before = HashSet::new();
+    reflector(writer, events).map_ok(move |event| match event {
+        Event::Init => {
+            before = listed();
+            Vec::new()
+        }
+        Event::InitApply(_) => Vec::new(),
+        Event::InitDone => std::mem::take(&mut before).union(&listed()).cloned().collect(),
+        Event::Apply(object) | Event::Delete(object) => vec![ObjectRef::from_obj(&object)],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::reflector::store;
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(name: &str) -> ConfigMap {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n"}})).expect("a ConfigMap")
+    }
+
+    #[tokio::test]
+    async fn after_a_new_list_all_has_changed_and_what_it_lacks_too_but_not_before_it_is_whole() {
+        let (reader, writer) = store();
+        let events = [
+            Event::Init,
+            Event::InitApply(map("a")),
+            Event::InitApply(map("b")),
+            Event::InitDone,
+            Event::Apply(map("c")),
+            Event::Delete(map("c")),
+            Event::Init,
+            Event::InitApply(map("b")),
+            Event::InitApply(map("d")),
+            Event::InitDone,
+        ];
+        let mut seen = Vec::new();
+        let mut changes = std::pin::pin!(changes(writer, futures::stream::iter(events.into_iter().map(Ok))));
+        while let Some(changed) = changes.next().await {
+            let mut names: Vec<_> = changed.expect("no error").into_iter().map(|it| it.name).collect();
+            names.sort();
+            // What is looked at because of a change finds it.
+            assert!(!names.contains(&"d".into()) || reader.state().iter().any(|it| **it == map("d")));
+            seen.push(names.concat());
+        }
+        assert_eq!(seen, ["", "", "", "ab", "c", "c", "", "", "", "abd"]);
+    }
+}
