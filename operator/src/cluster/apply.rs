@@ -101,21 +101,30 @@ impl Context {
             let of_runs = claim.owner_references().iter().filter(|owner| labels::is_run(owner));
             of_runs.map(|owner| json!({"$patch": "delete", "uid": owner.uid})).collect()
         };
-        self.patch_claim(run, &claim.name_any(), references).await
+        self.patch_claim(run, claim, references).await
     }
 
     /// Makes `run` one of the owners that a claim goes with: the last of them takes it along.
-    pub async fn share_claim(&self, run: &RunIdentity, claim: &str) -> kube::Result<()> {
+    pub async fn share_claim(&self, run: &RunIdentity, claim: &PersistentVolumeClaim) -> kube::Result<()> {
         let mut owner = labels::owner(run);
         owner.controller = None;
         owner.block_owner_deletion = None;
         self.patch_claim(run, claim, vec![serde_json::to_value(owner).map_err(Error::SerdeError)?]).await
     }
 
-    async fn patch_claim(&self, run: &RunIdentity, claim: &str, owners: Vec<Value>) -> kube::Result<()> {
+    /// Of the version that was looked at: who owns a claim depends on who did.
+    async fn patch_claim(
+        &self,
+        run: &RunIdentity,
+        claim: &PersistentVolumeClaim,
+        owners: Vec<Value>,
+    ) -> kube::Result<()> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &run.namespace);
-        let patch = Patch::Strategic(json!({"metadata": {"ownerReferences": owners}}));
-        self.write(Write::PatchClaim, api.patch(claim, &PatchParams::default(), &patch)).await.map(drop)
+        let version = claim.resource_version();
+        let patch =
+            Patch::Strategic(json!({"metadata": {"resourceVersion": version, "ownerReferences": owners}}));
+        let request = async { api.patch(&claim.name_any(), &PatchParams::default(), &patch).await };
+        self.write(Write::PatchClaim, request).await.map(drop)
     }
 
     /// Holds a plain Job, or lets it go on. Its pods end and save.

@@ -52,6 +52,8 @@ pub struct JobStatus {
     pub succeeded: i32,
     /// When it was started, or started again.
     pub start_time: Option<Time>,
+    /// When all was done.
+    pub completion_time: Option<Time>,
 }
 
 /// A pod.

@@ -59,7 +59,7 @@ pub async fn launch(
     pinned: Pinned,
 ) -> kube::Result<Launched> {
     let step = launch.step;
-    if observe::ends_yet(context, &run.run, step) {
+    if observe::ends_yet(context, &run.run, step, launch.attempt).await? {
         return Ok(Launched::Blocked {
             reason: Reason::of_step(step),
             message: format!("step {step} starts again when the pod of its last Job has ended"),

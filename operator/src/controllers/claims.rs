@@ -156,7 +156,7 @@ async fn share_with_upstream(
         .iter()
         .any(|owner| owner.controller == Some(true) && owner.kind == labels::kind(RunKind::StageOneRun));
     if run.kind == RunKind::StageTwoRun && of_stage_one && !owners.iter().any(|owner| owner.uid == run.uid) {
-        context.share_claim(run, &claim.name_any()).await?;
+        context.share_claim(run, claim).await?;
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ async fn claim(
     Api::namespaced(context.client.clone(), &run.namespace).get_opt(name).await
 }
 
-/// Whether a claim goes with its run may be decided when the run is over.
+/// Whether a claim goes with its run may be decided anew, also when the run is over.
 pub(super) async fn settle_claim<K: Run>(context: &Context, record: &Record<'_, K>) -> kube::Result<()> {
     if record.object.output().volume_claim_template.is_none() {
         return Ok(());

@@ -15,7 +15,7 @@ use stic_crds::status::{SUCCEEDED, SUSPENDED};
 use tracing::Instrument;
 
 use super::act::{self, Launched, Pinned};
-use super::claims::say_of_claims;
+use super::claims::{say_of_claims, settle_claim};
 use super::observe::{self, Seen};
 use super::run::Run;
 use super::stage_two::Upstream;
@@ -204,9 +204,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
                 .into(),
         };
     }
-    if matches!(next, Plan::Retry(_))
-        && !observe::is_newest::<K>(context, &run, object.meta().generation).await?
-    {
+    if matches!(next, Plan::Retry(_)) && !observe::is_newest::<K>(context, &run, object.meta()).await? {
         // The watch is about to bring what is newer.
         return Ok(Action::requeue(timing::LOOK_AGAIN));
     }
@@ -279,6 +277,10 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
     if let (Plan::Wait { reason, message }, Ok(run)) = (&mut next, &settled) {
         say_of_claims(context, run, *reason, message).await?;
     }
+    if before.observed_generation != object.meta().generation.unwrap_or_default() {
+        // What becomes of the claim may be decided at any time.
+        settle_claim(context, &record).await?;
+    }
     record.write(context, facts(&settled, &seen, &next)).await?;
     if record.previous.succeeded().is_some() {
         return finished::settle(context, &mut record, &now).await;
@@ -286,6 +288,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
     let runs = seen.current.is_some() && seen.observed.steps.values().any(is_open);
     let wait = match () {
         () if waits => timing::LOOK_AGAIN,
+        () if seen.result_is_due => timing::RESULT,
         () if runs => timing::progress(context.settings.progress_interval, &record.previous, &now),
         () => timing::RESYNC,
     };

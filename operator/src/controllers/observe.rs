@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Resource, ResourceExt};
@@ -21,9 +22,12 @@ use crate::cluster::results::pods_of;
 use crate::context::Context;
 use crate::plan::{JobRef, Observed, StepObservation, StepOutcome};
 use crate::refusal::Reason;
+use crate::validated::for_queue;
 
 /// A step that ends this often asking to be resumed and got no further in between never will.
 const FUTILE_INTERRUPTIONS: u32 = 3;
+/// How much later than that of Jobs the watch of pods may be: a result that came with neither by then is lost.
+const RESULT_DUE: SignedDuration = SignedDuration::from_secs(10);
 /// More launches than any budget allows.
 const MAX_LAUNCHES: u32 = 128;
 
@@ -38,6 +42,8 @@ pub struct Seen {
     pub strays: Vec<Arc<Job>>,
     /// What the running step reports.
     pub progress: Option<Progress>,
+    /// Whether a Job is done whose result may yet come.
+    pub result_is_due: bool,
 }
 
 /// Sees the steps of a run.
@@ -77,8 +83,9 @@ pub async fn observe(
             }
             Launched::There(job, launch) => {
                 let observation = of_job(context, step, &job, launch, before, previous, now).await?;
+                seen.result_is_due |= job_state::is_over(&job) && observation.outcome == StepOutcome::Running;
                 let open = matches!(observation.outcome, StepOutcome::Running | StepOutcome::Waiting { .. });
-                if open {
+                if open && !job_state::is_over(&job) {
                     seen.progress = progress(context, step, &job).await;
                 }
                 if !job_state::is_over(&job) {
@@ -159,8 +166,10 @@ async fn of_job(
     let uid = job.uid().unwrap_or_default();
     let mut pods = pods_of(&context.pods, job);
     let mut state = job_state::read(step, job, &pods, now);
-    if matches!(state.reading, Reading::ResultMissing { .. }) {
-        // The watch of pods may be later than that of Jobs.
+    let last =
+        matches!(state.reading, Reading::ResultMissing { .. } | Reading::Outcome(StepOutcome::Failed { .. }));
+    if last {
+        // The watch of pods may be later than that of Jobs, and of a Job that is over nobody asks again.
         let api: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
         let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={uid}"));
         let listed = api.list(&of_job).await?.items;
@@ -170,6 +179,12 @@ async fn of_job(
     }
     let JobState { reading, attempts, interrupted } = state;
     let same_job = before.filter(|before| before.job_uid.as_deref() == Some(&uid));
+    // Those of a Job that was deleted count on.
+    let counted = before.map_or(0, |before| before.attempts);
+    let attempts = match same_job {
+        Some(_) => counted.max(launch - 1 + attempts),
+        None => (counted + attempts).max(launch - 1 + attempts),
+    };
     let reached = previous.progress.as_ref().filter(|progress| progress.step == step);
     let interruptions = count_interruptions(
         same_job.and_then(|before| before.interruptions),
@@ -178,6 +193,8 @@ async fn of_job(
     );
     let mut outcome = match reading {
         Reading::Outcome(outcome) => outcome,
+        // A pod that was deleted is in no list, and its watch may be about to say what it left.
+        Reading::ResultMissing { .. } if is_fresh(job, now) => StepOutcome::Running,
         Reading::ResultMissing { index } => StepOutcome::Failed {
             reason: Reason::ResultLost,
             retryable: true,
@@ -201,11 +218,17 @@ async fn of_job(
         outcome = without_pods(context, step, job, &lack).await?.unwrap_or(outcome);
     }
     Ok(StepObservation {
-        attempts: same_job.map_or(0, |before| before.attempts).max(launch - 1 + attempts),
+        attempts,
         outcome,
         job: Some(JobRef { name: job.name_any(), uid, launch }),
         interruptions,
     })
+}
+
+/// Whether a Job was done only just.
+fn is_fresh(job: &Job, now: &Time) -> bool {
+    let done = job.status.completion_time.as_ref();
+    done.is_some_and(|done| now.0.duration_since(done.0) < RESULT_DUE)
 }
 
 /// Interruptions count together until there is progress between two of them.
@@ -282,13 +305,28 @@ pub fn has_started(context: &Context, run: &RunIdentity) -> bool {
     })
 }
 
-/// Whether a pod of an earlier Job of `step` may still write.
-#[must_use]
-pub fn ends_yet(context: &Context, run: &RunIdentity, step: StepName) -> bool {
-    context.pods.of(&run.uid).iter().any(|pod| {
-        let of_step = pod.labels().get(labels::STEP).is_some_and(|label| label == step.as_str());
-        of_step && !pod.status.is_finished()
-    })
+/// Whether a pod of an earlier Job of `step` may still write. The watch of pods may be later than that of Jobs, so where
+/// there was an earlier one the API server is asked.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn ends_yet(
+    context: &Context,
+    run: &RunIdentity,
+    step: StepName,
+    attempt: u32,
+) -> kube::Result<bool> {
+    let of_step = |pod: &Pod| pod.labels().get(labels::STEP).is_some_and(|label| label == step.as_str());
+    if context.pods.of(&run.uid).iter().any(|pod| of_step(pod) && !pod.status.is_finished()) {
+        return Ok(true);
+    }
+    if attempt == 1 && run.rerun == 0 {
+        return Ok(false);
+    }
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &run.namespace);
+    let of_run = format!("{}={},{}={step}", labels::RUN_UID, run.uid, labels::STEP);
+    let pods = api.list(&ListParams::default().labels(&of_run)).await?.items;
+    Ok(pods.iter().any(|pod| !pod.status.is_finished()))
 }
 
 /// The run config that the run started with.
@@ -309,17 +347,18 @@ pub async fn started_with(context: &Context, run: &RunIdentity) -> kube::Result<
     }))
 }
 
-/// Whether `generation` is the newest of a run. Its watch and that of its Jobs come in no order: what was corrected
-/// before a Job was deleted may arrive after the deletion.
+/// Whether a run with this metadata is the newest, as far as its Jobs are made of it. Its watch and that of its Jobs come
+/// in no order: what was corrected before a Job was deleted may arrive after the deletion.
 ///
 /// # Errors
 /// Those of the API server.
-pub async fn is_newest<K>(context: &Context, run: &RunIdentity, generation: Option<i64>) -> kube::Result<bool>
+pub async fn is_newest<K>(context: &Context, run: &RunIdentity, seen: &ObjectMeta) -> kube::Result<bool>
 where
     K: Resource<DynamicType = ()>,
 {
     let stored = raw(context, &ApiResource::erase::<K>(&()), run).await?;
-    Ok(stored.is_some_and(|stored| stored.metadata.generation == generation))
+    let of_jobs = |it: &ObjectMeta| (it.generation, for_queue(&it.labels), for_queue(&it.annotations));
+    Ok(stored.is_some_and(|stored| of_jobs(&stored.metadata) == of_jobs(seen)))
 }
 
 /// A run as it is stored. A list of one asks for no more rights than the watch does.

@@ -11,6 +11,8 @@ use crate::validated::Validated;
 
 /// What nobody reports: a claim that was made, a quota that was raised, a node that came back.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// A result that is on its way.
+pub(super) const RESULT: Duration = Duration::from_secs(1);
 /// Should a watch ever lose something, an unfinished run is looked at this often.
 pub(super) const RESYNC: Duration = Duration::from_secs(600);
 /// A step that runs for hours is asked no less often than this.

@@ -5,3 +5,4 @@ mod claims;
 mod kueue;
 mod leadership;
 mod outage;
+mod unreadable;

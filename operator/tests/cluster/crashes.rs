@@ -137,7 +137,7 @@ async fn runs_survive_a_crash_between_any_two_writes() {
             let lived = lived(life, Some(failpoint.clone())).await;
             // How many of these there are depends on what is seen at once: the last ones may not come.
             let sure = match write {
-                Write::PatchStatus | Write::CreateEvent => 2 * nth <= of,
+                Write::PatchStatus | Write::CreateEvent | Write::PatchJob => 2 * nth <= of,
                 // What goes is deleted once; again only while the watch has not told so.
                 Write::DeleteJob | Write::DeleteConfigMap => nth <= gone,
                 _ => true,

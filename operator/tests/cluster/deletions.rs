@@ -90,6 +90,36 @@ async fn a_run_deleted_in_any_phase_takes_along_what_it_was_told_to() {
     director.check().await;
 }
 
+/// Whether a claim goes may be decided until the run is deleted, also while its last step is at work.
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn a_claim_goes_or_stays_as_the_spec_says_last() {
+    let mut world = World::new(|step, _| match step {
+        StepName::Train => Act::Run,
+        _ => Act::Succeed,
+    })
+    .await;
+    world.start();
+    world.one_with_claim("stays", "  retention: {whenDeleted: Delete}\n").await;
+    world.one_with_claim("goes", "  retention: {whenDeleted: Retain}\n").await;
+    let claims = world.api::<PersistentVolumeClaim>();
+    for (run, policy) in [("stays", "Retain"), ("goes", "Delete")] {
+        world.pod(run, StepName::Train, 0).await;
+        world.edit(run, json!({"spec": {"retention": {"whenDeleted": policy}}})).await;
+        world.until_one(run, "seen", |status| status.observed_generation == 2).await;
+        let claim = claims.get(&format!("{run}-output")).await.expect("it was made");
+        assert_eq!(claim.owner_references().is_empty(), run == "stays", "{claim:?}");
+        world.finish(run, StepName::Train, 0, 0, "").await;
+        world.until_one(run, "done", |status| phase(status) == "Succeeded").await;
+        world.delete_one(run).await;
+    }
+    // The pods that name it go with the run.
+    until("gone", async || claims.get_opt("goes-output").await.expect("an answer").is_none().then_some(()))
+        .await;
+    let claim = claims.get("stays-output").await.expect("it stays");
+    assert!(claim.metadata.deletion_timestamp.is_none(), "{claim:?}");
+}
+
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn a_claim_that_stage_two_reads_from_stays_until_both_are_gone() {

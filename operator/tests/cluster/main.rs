@@ -25,7 +25,6 @@ mod record;
 mod reruns;
 mod runs;
 mod stale;
-mod unreadable;
 mod upgrades;
 mod upstream;
 mod workloads;

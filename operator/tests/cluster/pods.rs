@@ -96,7 +96,7 @@ async fn a_pod_that_is_refused_is_mended_in_the_spec_of_the_same_run() {
 
 /// Does what a condition tells people to do, and waits for the end.
 async fn made_anew(world: &World) {
-    let first = world.status_of("one").await.steps[0].job_name.clone().expect("a Job");
+    let first = world.prepare_job("one").await;
     world.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
     let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_ne!(status.steps[0].job_name.as_ref(), Some(&first), "the mend applies from the next attempt on");
@@ -123,7 +123,7 @@ async fn an_image_that_cannot_be_pulled_and_a_pod_that_fits_nowhere_say_so_until
     assert!(said.contains("no node takes the pod") && said.contains("node affinity/selector"), "{said}");
     assert!(said.ends_with("which is then made anew"), "{said}");
     world.edit("one", json!({"spec": {"pod": {"nodeSelector": null, "tolerations": null}}})).await;
-    let first = world.status_of("one").await.steps[0].job_name.clone().expect("a Job");
+    let first = world.prepare_job("one").await;
     world.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
     let pod = until("a second pod", async || {
         let pods = world.pods_of("one").await;

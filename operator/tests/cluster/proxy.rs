@@ -36,6 +36,8 @@ struct Shared {
 pub(crate) struct Seen {
     pub method: Method,
     pub path: String,
+    /// How many had been answered when it came.
+    pub after: usize,
 }
 
 impl Proxy {
@@ -102,6 +104,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let path = parts.uri.path().to_owned();
+    let after = shared.seen.lock().expect("nobody panics here").len();
     let watches = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
     let mut forward = axum::http::Request::new(client::Body::from(body.to_vec()));
     *forward.method_mut() = parts.method.clone();
@@ -111,7 +114,11 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         return Response::builder().status(StatusCode::BAD_GATEWAY).body(Body::empty()).expect("an answer");
     };
     let (answer, body) = answer.into_parts();
-    shared.seen.lock().expect("nobody panics here").push(Seen { method: parts.method, path: path.clone() });
+    shared.seen.lock().expect("nobody panics here").push(Seen {
+        method: parts.method,
+        path: path.clone(),
+        after,
+    });
     let body = if watches {
         let resource = path.rsplit('/').next().unwrap_or_default().to_owned();
         Body::from_stream(body.into_data_stream().then(move |chunk| {

@@ -226,7 +226,7 @@ fn of_change(before: &Value, now: &Value) -> Vec<String> {
         let later = new["steps"].as_array().into_iter().flatten().find(|later| later["name"] == step["name"]);
         let later = later.unwrap_or(&Value::Null);
         must(later["attempts"].as_u64() >= step["attempts"].as_u64(), "attempts were taken back");
-        must(step["jobUid"].is_null() || !later["jobUid"].is_null(), "a step forgot its Job");
+        must(step["jobUID"].is_null() || !later["jobUID"].is_null(), "a step forgot its Job");
         if step["state"] == "Succeeded" || step["state"] == "Reused" {
             must(later["state"] == step["state"], "a step that was done is not any more");
             must(later["completionTime"] == step["completionTime"], "a step was done at another time");

@@ -43,9 +43,14 @@ impl World {
 
     /// Applies a StageTwoRun that starts from `from`.
     pub(crate) async fn two(&self, name: &str, from: &str) {
+        self.two_with(name, from, "").await;
+    }
+
+    /// The same with further lines of its spec.
+    pub(crate) async fn two_with(&self, name: &str, from: &str, extra: &str) {
         let api: Api<StageTwoRun> = self.api();
         let spec = STAGE_TWO.replace("{name: coco-6k}", &format!("{{name: {from}}}"));
-        apply(&api, "StageTwoRun", name, &spec).await;
+        apply(&api, "StageTwoRun", name, &format!("{spec}{extra}")).await;
     }
 
     pub(crate) async fn until_one(
@@ -107,6 +112,13 @@ impl World {
 
     pub(crate) async fn status_of(&self, name: &str) -> RunStatus {
         self.api::<StageOneRun>().get(name).await.expect("it exists").status.unwrap_or_default()
+    }
+
+    /// The name of its first Job, once its status has it.
+    pub(crate) async fn prepare_job(&self, name: &str) -> String {
+        let job = |status: &RunStatus| status.steps.first().and_then(|step| step.job_name.clone());
+        let status = self.until_one(name, "started", |status| job(status).is_some()).await;
+        job(&status).expect("it has one")
     }
 
     pub(crate) async fn edit(&self, name: &str, patch: Value) {

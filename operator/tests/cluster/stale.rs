@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -12,7 +13,7 @@ use stic_contract::StepName;
 use crate::kubelet::Act;
 use crate::proxy::Proxy;
 use crate::record::Recorder;
-use crate::runs::phase;
+use crate::runs::{is_any, phase, text};
 use crate::world::World;
 
 const RESOURCES: [&str; 3] = ["jobs", "pods", "stageoneruns"];
@@ -36,7 +37,7 @@ async fn what_is_corrected_before_a_job_is_deleted_holds_for_its_successor() {
     world.start();
     world.one("one", "").await;
     world.pod("one", StepName::Prepare, 0).await;
-    let first = world.status_of("one").await.steps[0].job_name.clone().expect("a Job");
+    let first = world.prepare_job("one").await;
     let looks = || proxy.seen().iter().filter(|seen| seen.path.ends_with("/stageoneruns")).count();
     proxy.hold("stageoneruns");
     let before = looks();
@@ -56,6 +57,44 @@ async fn what_is_corrected_before_a_job_is_deleted_holds_for_its_successor() {
     };
     let jobs = world.jobs().await;
     assert!(jobs.iter().filter(|job| is_another(job)).all(of_spec), "{jobs:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn what_a_trainer_said_is_heard_where_its_job_is_over_before_its_end_is_seen() {
+    let mut world = World::new(|step, _| match step {
+        StepName::Generate => Act::Run,
+        _ => Act::Succeed,
+    })
+    .await;
+    let proxy = Proxy::before(&mut world).await;
+    world.start();
+    world.one("fails", "").await;
+    world.one("gone", "").await;
+    let pod = world.pod("gone", StepName::Generate, 0).await;
+    world.pod("fails", StepName::Generate, 0).await;
+    proxy.hold("pods");
+    world.finish("fails", StepName::Generate, 0, 65, "so it is; mend it").await;
+    let status = world.until_one("fails", "over", |status| status.succeeded() == Some(false)).await;
+    assert!(text(&status, "Succeeded").contains("so it is; mend it"), "{}", text(&status, "Succeeded"));
+
+    // Of a pod that is deleted nobody but the watch can tell.
+    proxy.hold("jobs");
+    world.finish("gone", StepName::Generate, 0, 0, "").await;
+    let is_counted = |job: &Job| job.name_any().contains("-generate-") && is_any(job, &["Complete"]);
+    world.until_true("its Job ends", async || world.jobs_of("gone").await.iter().any(is_counted)).await;
+    world.let_go(&pod).await;
+    let pods = world.api::<Pod>();
+    world
+        .until_true("it is gone", async || pods.get_opt(&pod.name_any()).await.expect("an answer").is_none())
+        .await;
+    let looks = || proxy.seen().iter().filter(|seen| seen.path.ends_with("/pods")).count();
+    let before = looks();
+    proxy.release("jobs");
+    world.until_true("the pod is looked for", async || looks() > before).await;
+    proxy.release("pods");
+    world.until_one("gone", "done", |status| phase(status) == "Succeeded").await;
+    assert_eq!(world.jobs_of("gone").await.len(), 3, "no step was done twice");
 }
 
 /// Held, resumed, a Job deleted, and run again, on views that are up to three seconds old.

@@ -1,7 +1,5 @@
 //! Another version of the operator takes over with runs in flight.
 
-use std::time::Duration;
-
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
@@ -12,7 +10,7 @@ use stic_contract::StepName;
 use crate::kubelet::Act;
 use crate::operator::{Operator, Setup};
 use crate::runs::phase;
-use crate::world::{TRAINER_IMAGE, World};
+use crate::world::{PATIENCE, TRAINER_IMAGE, World};
 
 const NEXT_IMAGE: &str = "registry/trainer@sha256:11";
 
@@ -28,7 +26,7 @@ async fn a_run_under_way_keeps_what_it_began_with_and_a_new_one_gets_the_new() {
     world.one("one", "").await;
     world.pod("one", StepName::Generate, 0).await;
     old.terminate();
-    assert!(old.end(Duration::from_secs(5)).await.success());
+    assert!(old.end(PATIENCE).await.success());
     let seed = other_defaults(&world).await;
 
     let _new = Operator::start(&Setup { trainer_image: NEXT_IMAGE.into(), ..world.setup.clone() });

@@ -64,7 +64,8 @@ async fn stage_two_follows_its_stage_one_through_failure_and_deletion() {
     world.two("late", "one").await;
     world.until_two("late", "is done", |status| phase(status) == "Succeeded").await;
     world.delete_one("one").await;
-    world.two("too-late", "one").await;
+    // Held, or it would start where the deletion is not seen yet.
+    world.two_with("too-late", "one", "  suspend: true\n").await;
     let gone = |status: &RunStatus| text(status, INPUTS_READY).contains("does not exist");
     world.until_two("too-late", "told", gone).await;
     let api = world.api::<StageTwoRun>();

