@@ -46,6 +46,8 @@ def requests(audit: Path, user: str) -> tuple[set[Request], set[Request]]:
     denied: dict[Request, set[Object]] = {}
     with audit.open() as lines:
         for line in lines:
+            if not line.endswith("\n"):
+                break  # It is being written.
             event = json.loads(line)
             reference = event.get("objectRef", {})
             if event["user"].get("username") != user or "resource" not in reference:

@@ -62,6 +62,12 @@ class Rbac(unittest.TestCase):
         self.assertEqual(judged(*used, denied), (1, said))
         self.assertEqual(judged(*used, denied, partial=True), (1, said))
 
+    def test_a_line_that_is_being_written_is_left_out(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            audit = Path(folder, "audit.log")
+            audit.write_text(json.dumps(event(LIST_JOBS)) + '\n{"user": {"userna')
+            self.assertEqual(rbac.requests(audit, OPERATOR), ({LIST_JOBS}, set()))
+
     def test_what_a_young_api_server_denied_and_then_allowed_is_granted(self) -> None:
         early = event(LIST_JOBS, decision="forbid")
         self.assertEqual(judged(early, event(LIST_JOBS), event(PATCH_STATUS))[0], 0)

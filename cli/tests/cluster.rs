@@ -59,9 +59,12 @@ async fn a_run_is_shown_heard_held_and_run_again() {
 
     // What its pods say.
     let all = world.stic(&["logs", "s1/one"]);
-    all.ends(0, "[generate 0] generate 0 begins\n[generate 1] generate 1 begins\n");
-    world.stic(&["logs", "s1/one", "--shard", "1"]).ends(0, "generate 1 begins\n");
-    world.stic(&["logs", "s1/one", "--step", "prepare"]).ends(0, "prepare 0 begins\nprepare 0 ends\n");
+    let twice = |line: &str| format!("{line}\n{line} and says so\n");
+    let shards = ["[generate 0] generate 0 begins", "[generate 1] generate 1 begins"];
+    all.ends(0, &shards.map(twice).concat());
+    world.stic(&["logs", "s1/one", "--shard", "1"]).ends(0, &twice("generate 1 begins"));
+    let prepare = ["prepare 0 begins", "prepare 0 ends"].map(twice).concat();
+    world.stic(&["logs", "s1/one", "--step", "prepare"]).ends(0, &prepare);
     let none = world.stic(&["logs", "s1/one", "--previous"]);
     assert!(none.code == 64 && none.err.contains("leave out --previous"), "{none:?}");
 
@@ -86,7 +89,7 @@ async fn a_run_is_shown_heard_held_and_run_again() {
     assert_eq!(heard.status.code(), Some(0), "{text}");
     let said = |line: &str| text.lines().filter(|other| *other == line).count();
     assert_eq!(said("[prepare] prepare 0 ends"), 0, "it was over before: {text}");
-    for line in ["[generate 0] generate 0 begins", "[generate 1] generate 1 begins"] {
+    for line in shards {
         assert_eq!(said(line), 2, "of the pod before and after it was held: {text}");
     }
     for line in [
@@ -95,7 +98,7 @@ async fn a_run_is_shown_heard_held_and_run_again() {
         "[train] train 0 begins",
         "[train] train 0 ends",
     ] {
-        assert_eq!(said(line), 1, "{line} in: {text}");
+        assert_eq!((said(line), said(&format!("{line} and says so"))), (1, 1), "{line} in: {text}");
     }
 
     // And again.
@@ -147,7 +150,8 @@ mod alone {
         let heard = following.wait_with_output().expect("it ends");
         let (out, err) = (String::from_utf8_lossy(&heard.stdout), std::fs::read_to_string(&told));
         assert_eq!(heard.status.code(), Some(0), "{out}\n{err:?}");
-        assert_eq!(out, "[train] train 0 begins\n[train] train 0 ends\n", "{err:?}");
+        let twice = |line: &str| format!("[train] {line}\n[train] {line} and says so\n");
+        assert_eq!(out, ["train 0 begins", "train 0 ends"].map(twice).concat(), "{err:?}");
     }
 
     async fn until(what: &str, holds: impl Fn() -> bool) {

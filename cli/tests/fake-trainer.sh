@@ -4,7 +4,7 @@
 #   calls       a line per call: step and shard
 #   fail-STEP   the exit code and the message to end with
 #   slow-STEP   the step works until it is told to stop
-#   deaf-STEP   the step also ignores being told
+#   deaf-STEP   the step is told, and works on
 set -euo pipefail
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -67,14 +67,14 @@ def artifact(kind, made_by):
             "reused": reused}
 
 
-if (switches / f"deaf-{step}").exists():
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-else:
-    def stop(*_):
-        with open(switches / "calls", "a") as calls:
-            calls.write("SIGTERM\n")
+def stop(*_):
+    with open(switches / "calls", "a") as calls:
+        calls.write("SIGTERM\n")
+    if not (switches / f"deaf-{step}").exists():
         end(75, message="interrupted")
-    signal.signal(signal.SIGTERM, stop)
+
+
+signal.signal(signal.SIGTERM, stop)
 # A test that waits for the call may send a signal at once: the handler is set by now.
 with open(switches / "calls", "a") as calls:
     calls.write(f"{config['run']['kind']} {step} {shard}\n")

@@ -89,7 +89,7 @@ impl Bench {
     fn wait_for_call(&self, call: &str) {
         let start = Instant::now();
         while !self.calls().iter().any(|line| line == call) {
-            assert!(start.elapsed() < Duration::from_secs(30), "{call} was not called: {:?}", self.calls());
+            assert!(start.elapsed() < Duration::from_secs(300), "{call} was not called: {:?}", self.calls());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -366,12 +366,11 @@ fn a_second_interrupt_kills() {
     bench.switch("deaf-generate", "");
     let child = bench.command(&["one.yaml"]).spawn().expect("it starts");
     bench.wait_for_call("StageOneRun generate 0");
-    let start = Instant::now();
     signal(&child, Signal::INT);
-    std::thread::sleep(Duration::from_millis(300));
+    bench.wait_for_call("SIGTERM");
     signal(&child, Signal::INT);
+    // By itself it would work for a minute and end with 1.
     Ran::from(child.wait_with_output().expect("it ends")).ended(75, &["stopped at once"]);
-    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

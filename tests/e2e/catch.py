@@ -1,7 +1,7 @@
 """Stops a trainer, so that it stays in its step, and prints its process.
 
 A step of a test takes a tenth of a second, so this looks every few milliseconds, before whatever else wants the
-processor. A trainer is stopped as soon as it handles SIGTERM, and so ends with 75 when it is told to: until then it runs
+processor, and on each of them: a machine's host may take one away for longer than that. A trainer is stopped as soon as it handles SIGTERM, and so ends with 75 when it is told to: until then it runs
 for no more than a part of a millisecond at a time. With --line-in it is stopped once such a file has a line.
 """
 
@@ -40,6 +40,30 @@ class Seen:
         # The kubelet's folder of a pod's logs starts with the namespace.
         self.logs = f"{os.environ['CLUSTER_RUN']}/pod-logs/{os.environ['NAMESPACE']}"
         self.others: set[str] = set()
+
+    def stopped(self, until: float) -> str | None:
+        """Waits for the trainer on every processor, and stops it from the first that sees it."""
+        answers, answer = os.pipe()
+        watchers = []
+        for processor in os.sched_getaffinity(0):
+            watchers.append(os.fork())
+            if watchers[-1] == 0:
+                try:
+                    os.sched_setaffinity(0, {processor})
+                    while (process := self.trainer()) is None and time.monotonic() < until:
+                        time.sleep(0.004)
+                    if process:
+                        os.kill(int(process), signal.SIGSTOP)
+                        os.write(answer, f"{process} ".encode())
+                finally:
+                    os._exit(0)
+        os.close(answer)
+        seen = os.read(answers, 1024).split()  # None when all have given up.
+        for watcher in watchers:
+            # None stops a trainer that was let go again.
+            os.kill(watcher, signal.SIGKILL)
+            os.waitpid(watcher, 0)
+        return seen[0].decode() if seen else None
 
     def trainer(self) -> str | None:
         for process in os.listdir("/proc"):
@@ -101,9 +125,9 @@ def main() -> None:
             sys.exit(f"FAILED: {what} was not there in 120 s: {arguments}")
         time.sleep(seconds)
 
-    seen = Seen(arguments.run, arguments.step, arguments.index)
-    while (process := seen.trainer()) is None:
-        pause(0.002)
+    process = Seen(arguments.run, arguments.step, arguments.index).stopped(until)
+    if process is None:
+        sys.exit(f"FAILED: {what} was not there in 120 s: {arguments}")
     caught = Caught(process, what)
     caught.stop()
     while not caught.handles_sigterm():

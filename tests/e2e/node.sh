@@ -21,11 +21,18 @@ ended() {
   until_true "process $2 ends" 60 over "$2"
 }
 over() { ! kill -0 "$1" 2>/dev/null; }
+# Whether a process that was caught has a SIGTERM waiting for it.
+told() { (($(sed -n 's/^ShdPnd:\s*/0x/p' "/proc/$1/status") & 0x4000)); }
 
 # The operator.
 o() { kubectl --namespace stic-system "$@"; }
 operator() { # CHANGES...: upgrades the release, and waits until it runs.
   helm upgrade stic-operator "$repository/charts/stic-operator" --namespace stic-system --reset-then-reuse-values --wait \
     --timeout 120s "$@" >/dev/null
+  # helm counts none that is being deleted, and that may still lead.
+  until_true "the old operator has ended" 60 none_ends
+}
+none_ends() {
+  [ -z "$(o get pods --selector app.kubernetes.io/name=stic-operator --output jsonpath='{.items[*].metadata.deletionTimestamp}')" ]
 }
 leader() { o get lease stic-operator --output jsonpath='{.spec.holderIdentity}'; }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ impl Kubelet {
 
     /// Waits until `pods` pods are followed, over a connection that was cut off once.
     pub(crate) async fn until_heard(&self, pods: usize) {
-        for _ in 0..600 {
+        for _ in 0..6000 {
             if self.state().heard.len() >= pods {
                 return;
             }
@@ -71,9 +71,12 @@ impl Kubelet {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// After it comes what it said a little earlier: stdout and stderr are written down by one each.
     fn say(&self, pod: &str, text: &str) {
-        let line = format!("{} {text}", Timestamp::now());
-        self.state().logs.entry(pod.to_owned()).or_default().0.push(line);
+        let now = Timestamp::now();
+        let before = now - SignedDuration::from_millis(1);
+        let lines = [format!("{now} {text}"), format!("{before} {text} and says so")];
+        self.state().logs.entry(pod.to_owned()).or_default().0.extend(lines);
     }
 }
 

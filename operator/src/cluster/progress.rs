@@ -155,7 +155,7 @@ mod tests {
             assert!(request[..count].starts_with(b"GET /progress HTTP/1.1\r\n"));
             let _ = stream.write_all(answer.as_bytes()).await;
         });
-        let client = Client { permits: Semaphore::new(1), timeout: Duration::from_millis(500), port };
+        let client = Client { permits: Semaphore::new(1), timeout: Duration::from_secs(30), port };
         let answer = client.ask("127.0.0.1").await;
         server.abort();
         answer

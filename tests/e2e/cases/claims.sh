@@ -72,7 +72,7 @@ for step in prepare generate train; do
     until_true "the $kind of runs that were deleted in $step go" 60 nothing_of
   done
   until_true "the claim of a run that takes it along goes" 60 is_gone persistentvolumeclaim delete-$step-output
-  k wait persistentvolumeclaim/retain-$step-output --for=jsonpath='{.status.phase}'=Bound --timeout=10s
+  k wait persistentvolumeclaim/retain-$step-output --for=jsonpath='{.status.phase}'=Bound --timeout=60s
   # A step that had just begun has nothing yet.
   [ $step = prepare ] || [ -d "$(folder retain-$step-output)/.partial" ] || die "nothing is left of the retained run's work"
 done

@@ -21,11 +21,13 @@ process=$(caught seen generate)
 shown stageonerun/seen Generating
 shown prepare Succeeded "1 attempt" "8/8 items"
 shown generate Running "1 attempt"
+running seen generate >/dev/null
 shown pod/seen-generate- Running node
 stic get | grep -E '^stageonerun/seen +Generating' >/dev/null || die "the table is: $(stic get)"
 
 [[ $(stic suspend s1/seen) == *"save and end"* ]] || die "suspend says nothing"
 reason stageonerun/seen Suspended
+until_true "the kubelet tells it to end" 60 told "$process"
 let_go "$process"
 until_true "the pod of a held run ends" 60 has_no_pod seen
 shown generate Suspended
@@ -43,7 +45,9 @@ for step in prepare generate train; do
   grep -q "^\[$step\] ." "$log" || die "nothing of $step in the followed log: $(cat "$log")"
 done
 [ "$(sed -n 's/^\[\([a-z]*\)\].*/\1/p' "$log" | uniq | tr '\n' ' ')" = "prepare generate train " ] || die "the log is out of order: $(cat "$log")"
-[ -z "$(sort "$log" | uniq --repeated)" ] || die "lines came twice: $(sort "$log" | uniq --repeated)"
+[ -z "$(sort "$log" | uniq --repeated)" ] || die "lines came twice: $(sort "$log" | uniq --repeated)
+of: $(cat "$log")
+and said was: $(cat "$log.notes")"
 stic logs s1/seen --step prepare | grep . >/dev/null || die "the log of a finished step is empty"
 
 shown stageonerun/seen Succeeded "took ([0-9]+m)?[0-9]+s"

@@ -12,7 +12,7 @@ refused() { # KIND/NAME FILE RECORDED
   reason "$1" DataInvalid
   says "$1" "$2"
   says "$1" "${3:0:20}"
-  k wait "$1" --for=condition=Stalled --timeout=10s
+  k wait "$1" --for=condition=Stalled --timeout=60s
 }
 
 stage_one base
@@ -35,8 +35,6 @@ says stageonerun/stale "raised rerun"
 
 # What was sealed and is found spoiled by the next attempt at the step that sealed it.
 stage_one sealed
-process=$(caught sealed train)
-let_go "$process"
 process=$(caught sealed train --line-in "$(folder stic)/sealed/preferences-*/preferences.jsonl")
 ended KILL "$process"
 spoil "$(compgen -G "$(folder stic)/sealed/preferences-*/preferences.jsonl")"

@@ -30,9 +30,10 @@ for step in prepare generate train; do
   process=$(caught held $step)
   suspend stageonerun/held true
   reason stageonerun/held Suspended
+  until_true "the kubelet tells it to end" 60 told "$process"
   let_go "$process"
   until_true "no pod of a held run is left" 60 has_no_pod held
-  k wait stageonerun/held --for=condition=Suspended --timeout=10s
+  k wait stageonerun/held --for=condition=Suspended --timeout=60s
   suspend stageonerun/held false
 done
 same shaken

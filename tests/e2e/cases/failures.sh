@@ -15,7 +15,7 @@ spec:
 Y
 reason stageonerun/no-images DataInvalid
 says stageonerun/no-images "holds no image"
-k wait stageonerun/no-images --for=condition=Stalled --timeout=10s
+k wait stageonerun/no-images --for=condition=Stalled --timeout=60s
 
 # A model that is none: 64.
 k apply --filename - <<Y

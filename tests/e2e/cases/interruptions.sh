@@ -11,7 +11,9 @@ stop() {
   ended "$1" "$process"
 }
 
-stage_one told
+# Slow beside who watches it: a few steps are over in no time otherwise.
+slowly='pod: {resources: {limits: {cpu: 200m}}}'
+stage_one told "$slowly"
 stop TERM told prepare
 stop TERM told generate 'preferences-*/shard-00000.jsonl'
 # What was made then is still there at the end of the second attempt, once.
@@ -32,7 +34,7 @@ done
 [ "$(step stageonerun/told train interruptions.total)" = 1 ] || die "the interruption of train is not counted"
 
 # With no time to save, what is lost is what was not saved yet.
-stage_one shot
+stage_one shot "$slowly"
 stop KILL shot train 'adapter-*/metrics.jsonl'
 same shot
 [ "$(exits shot train)" = "137 0" ] || die "train ended with $(exits shot train)"

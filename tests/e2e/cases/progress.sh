@@ -5,13 +5,15 @@ source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
 claims
 export EPOCHS=10 # 20 steps
+# They take ten seconds or more, of which the operator sees one a second.
+slowly='pod: {training: {resources: {limits: {cpu: 400m}}}}'
 progress() { k get "stageonerun/$1" --output jsonpath="{.status.progress.$2}"; } # RUN FIELD
 
 # As people watch it.
 k get stageoneruns --watch --output-watch-events=false >"$E2E_SHARED/$NAMESPACE.watch" &
 watch=$!
 trap 'kill $watch' EXIT
-stage_one seen
+stage_one seen "$slowly"
 moved() { # COLUMN: of phase Training, at least three different values were shown
   [ "$(awk -v column="$1" '$2 == "Training" && NF == 8 {print $column}' "$E2E_SHARED/$NAMESPACE.watch" | sort -u | wc -l)" -ge 3 ]
 }
@@ -25,7 +27,7 @@ awk '$2 == "Training" && $7 ~ /^[0-9]+[smh]/ {found = 1} END {exit !found}' "$E2
   die "no ETA was shown: $(cat "$E2E_SHARED/$NAMESPACE.watch")"
 
 # Cut off: the trainer goes on and says so on its volume, the status stays.
-stage_one cut
+stage_one cut "$slowly"
 process=$(caught cut train)
 let_go "$process"
 reports() { [ "$(progress cut step)" = train ] && [ "$(progress cut currentStep)" -gt 0 ]; }

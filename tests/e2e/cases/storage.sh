@@ -23,18 +23,20 @@ for step in generate train; do
   let_go "$process"
   failed() { [[ $(exits filled $step) == 74* ]]; }
   until_true "the full volume fails $step" 60 failed
-  told() { [[ $(condition stageonerun/filled Succeeded message) == *"tried again"*"free space or enlarge the volume"* ]]; }
-  until_true "filled says why $step is tried again" 20 told
+  said() { [[ $(condition stageonerun/filled Succeeded message) == *"tried again"*"free space or enlarge the volume"* ]]; }
+  # Said between two attempts, of which a busy machine may see more than one fail.
+  until_true "filled says why $step is tried again" 120 said
   rm "$(folder filling)/ballast"
 done
 same filled
-[ "$(exits filled generate)" = "74 0" ] || die "generate ended with $(exits filled generate)"
-[ "$(exits filled train)" = "74 0" ] || die "train ended with $(exits filled train)"
+for step in generate train; do
+  [[ $(exits filled $step) =~ ^(74 )+0$ ]] || die "$step ended with $(exits filled $step)"
+done
 
 reason stageonerun/cramped StorageFailed
 says stageonerun/cramped "the run needs up to"
 says stageonerun/cramped "free space or enlarge the volume, then run again"
-k wait stageonerun/cramped --for=condition=Stalled --timeout=10s
+k wait stageonerun/cramped --for=condition=Stalled --timeout=60s
 mount -o remount,size=64m "$(folder tiny)"
 rerun stageonerun/cramped 1
 k wait stageonerun/cramped --for=jsonpath='{.status.rerun}'=1 --timeout=60s

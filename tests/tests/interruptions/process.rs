@@ -49,14 +49,12 @@ impl Running {
 
     /// The process ids of its children.
     pub(crate) fn children(&self) -> Vec<u32> {
-        let id = self.child.id().to_string();
-        let parent = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1).map(str::to_owned);
-        let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-            let child: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
-            (parent(&stat)? == id).then_some(child)
-        });
-        all.collect()
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(thread.ok()?.path().join("children")).ok()
+        };
+        let children: Vec<String> = threads.filter_map(of_thread).collect();
+        children.iter().flat_map(|ids| ids.split_whitespace()).map(|id| id.parse().unwrap()).collect()
     }
 
     pub(crate) fn end(mut self) -> Ended {

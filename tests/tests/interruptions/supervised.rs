@@ -42,7 +42,7 @@ fn a_killed_trainer_is_told_of_and_after_a_killed_runner_too_the_same_command_go
     let mut moments = Moments::draw();
     let step = Baseline::get().step("stageonerun", "generate");
     // On a busy machine a trainer may be done before it is killed: then another one is.
-    let killed = (0..10).find_map(|_| {
+    let killed = (0..100).find_map(|_| {
         let bench = Bench::new(Layout::PLAIN);
         let work = Work::of(&bench, step);
         let enough = 1 + moments.below(4);

@@ -1,5 +1,6 @@
 //! The log of one pod, line by line, to its end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::AsyncBufReadExt as _;
@@ -23,13 +24,21 @@ pub(super) struct Stream {
     pods: Api<Pod>,
     pod: String,
     label: Option<String>,
-    /// The time of the last line that was printed, by which a new connection goes on.
+    printed: Printed,
+}
+
+/// The last lines that were printed, by which a new connection goes on. It can ask for what came since a second, and lines
+/// are not in the order of their times: stdout and stderr are written down by one each.
+#[derive(Debug, Default)]
+struct Printed {
     last: Option<Timestamp>,
+    /// Those that are asked for again.
+    lines: BTreeSet<(Timestamp, String)>,
 }
 
 impl Stream {
     pub(super) fn new(cluster: &Cluster, pod: &str, label: Option<String>) -> Self {
-        Self { pods: cluster.api(), pod: pod.to_owned(), label, last: None }
+        Self { pods: cluster.api(), pod: pod.to_owned(), label, printed: Printed::default() }
     }
 
     /// Prints what there is.
@@ -44,7 +53,7 @@ impl Stream {
         loop {
             // Looked at before the log is: what it says after this look is in the log.
             let over = patiently(|| self.is_over()).await?;
-            let before = self.last;
+            let before = self.printed.last;
             let broken = match self.open(!over).await {
                 Ok(lines) => self.print(lines).await?.map(|error| error.to_string()),
                 // Gone with its log, for example by a suspension.
@@ -54,7 +63,7 @@ impl Stream {
             if over && broken.is_none() {
                 return Ok(());
             }
-            failed = if broken.is_none() || self.last > before { 0 } else { failed + 1 };
+            failed = if broken.is_none() || self.printed.last > before { 0 } else { failed + 1 };
             if let Some(why) = broken.filter(|_| failed > TRIES) {
                 return Err(Failure::unavailable(format!("the log of pod {} broke off: {why}", self.pod)));
             }
@@ -71,7 +80,7 @@ impl Stream {
         let parameters = LogParams {
             container: Some(children::TRAINER.into()),
             follow,
-            since_time: self.last,
+            since_time: self.printed.since(),
             timestamps: true,
             ..LogParams::default()
         };
@@ -80,7 +89,7 @@ impl Stream {
 
     /// Prints to the end, or to where the connection breaks.
     async fn print(&mut self, mut lines: impl AsyncBufRead + Unpin) -> Result<Option<std::io::Error>> {
-        let resumed = self.last;
+        let (since, resumed) = (self.printed.since(), self.printed.last);
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -92,16 +101,36 @@ impl Stream {
             // A log is what a program wrote, and need not be UTF-8.
             let text = String::from_utf8_lossy(&line);
             let (time, text) = split(text.trim_end_matches('\n'));
-            // sinceTime is of whole seconds: what was printed of that second comes again.
-            if time.is_some() && time <= resumed {
-                continue;
+            if let Some(time) = time {
+                let is_new = self.printed.note(time, text);
+                if Some(time) < since || (!is_new && Some(time) <= resumed) {
+                    continue;
+                }
             }
-            self.last = time.or(self.last);
             match &self.label {
                 Some(label) => say::print(format_args!("[{label}] {text}"))?,
                 None => say::print(text)?,
             }
         }
+    }
+}
+
+impl Printed {
+    /// A second before that of the last line.
+    fn since(&self) -> Option<Timestamp> {
+        Timestamp::from_second(self.last?.as_second() - 1).ok()
+    }
+
+    /// Notes a line, and says whether it is none of the last that were noted.
+    fn note(&mut self, time: Timestamp, text: &str) -> bool {
+        let is_new = self.lines.insert((time, text.to_owned()));
+        self.last = self.last.max(Some(time));
+        if let Some(since) = self.since()
+            && self.lines.first().is_some_and(|(first, _)| *first < since)
+        {
+            self.lines = self.lines.split_off(&(since, String::new()));
+        }
+        is_new
     }
 }
 
@@ -117,6 +146,23 @@ fn split(line: &str) -> (Option<Timestamp>, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_again_is_known_whatever_the_order_of_times() {
+        let at = |millis: i64| Timestamp::from_millisecond(1_000_000 + millis).expect("a time");
+        let mut printed = Printed::default();
+        assert_eq!(printed.since(), None);
+        assert!(printed.note(at(5), "of stderr") && printed.note(at(4), "of stdout"));
+        assert_eq!(printed.since(), Some(at(-1000)));
+        assert!(!printed.note(at(5), "of stderr") && !printed.note(at(4), "of stdout"));
+        assert!(printed.note(at(5), "another of that time"));
+        assert!(
+            printed.note(at(1999), "later") && !printed.note(at(4), "of stdout"),
+            "it is asked for again"
+        );
+        assert!(printed.note(at(2000), "later"));
+        assert_eq!(printed.lines.len(), 2, "what is not asked for again is not kept");
+    }
 
     #[test]
     fn a_line_is_split_from_its_time() {

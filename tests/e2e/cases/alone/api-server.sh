@@ -13,7 +13,7 @@ for step in prepare generate train; do
   let_go "$process"
   until_true "$step ends without an API server" 60 over "$process"
   component.sh start kube-apiserver
-  until_true "the API server is back" 60 ready
+  until_true "the API server is back" 120 ready
 done
 same surprised
 for step in prepare generate train; do

@@ -25,7 +25,7 @@ says stageonerun/stranded "kubectl taint nodes node $taint" Reconciling
 kubectl taint nodes node "$taint"
 until_true "the pod of the lost node is removed" 90 is_gone pod "$pod"
 component.sh start kubelet
-kubectl wait node node --for=condition=Ready --timeout=60s
+kubectl wait node node --for=condition=Ready --timeout=90s
 kubectl taint nodes node "$taint-"
 same stranded
 operator --set tolerations=null
