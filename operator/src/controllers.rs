@@ -4,6 +4,7 @@ pub mod act;
 mod claims;
 pub mod driver;
 mod finished;
+mod look_up;
 mod not_understood;
 pub mod observe;
 pub mod recorded;

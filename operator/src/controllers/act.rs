@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
 use super::claims::claims;
-use super::observe;
+use super::look_up;
 use crate::build::Attempt;
 use crate::build::config_map::config_map;
 use crate::build::job::{JobSettings, QUEUE_NAME, job};
@@ -59,7 +59,7 @@ pub async fn launch(
     pinned: Pinned,
 ) -> kube::Result<Launched> {
     let step = launch.step;
-    if observe::ends_yet(context, &run.run, step, launch.attempt).await? {
+    if look_up::ends_yet(context, &run.run, step, launch.attempt).await? {
         return Ok(Launched::Blocked {
             reason: Reason::of_step(step),
             message: format!("step {step} starts again when the pod of its last Job has ended"),

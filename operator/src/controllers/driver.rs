@@ -19,7 +19,7 @@ use super::claims::{say_of_claims, settle_claim};
 use super::observe::{self, Seen};
 use super::run::Run;
 use super::stage_two::Upstream;
-use super::{finished, not_understood, timing};
+use super::{finished, look_up, not_understood, timing};
 use crate::cluster::job_state::{self, Reading};
 use crate::context::{Context, RunKey};
 use crate::plan::{JobRef, Plan, StepObservation, StepOutcome, plan};
@@ -190,7 +190,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
     let mut next = plan(&settled, &seen.observed);
     if matches!(&next, Plan::Start(launch) | Plan::Retry(launch) if launch.step != StepName::Prepare || launch.attempt > 1)
         && let (Ok(validated), Some(started_with)) =
-            (&mut settled, observe::started_with(context, &run).await?)
+            (&mut settled, look_up::started_with(context, &run).await?)
     {
         let layout = before.resolved.as_ref().map(|resolved| resolved.training_image_layout);
         validated.pin(&started_with, layout);
@@ -204,7 +204,7 @@ async fn advance<K: Run>(object: &K, context: &Context) -> Result<Action, Error>
                 .into(),
         };
     }
-    if matches!(next, Plan::Retry(_)) && !observe::is_newest::<K>(context, &run, object.meta()).await? {
+    if matches!(next, Plan::Retry(_)) && !look_up::is_newest::<K>(context, &run, object.meta()).await? {
         // The watch is about to bring what is newer.
         return Ok(Action::requeue(timing::LOOK_AGAIN));
     }

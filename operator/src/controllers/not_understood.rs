@@ -8,7 +8,7 @@ use kube::core::{ApiResource, DynamicObject};
 use serde_json::{Value, json};
 use stic_crds::status::{RECONCILING, STALLED, SUCCEEDED};
 
-use super::observe;
+use super::look_up;
 use super::run::Run;
 use crate::context::Context;
 use crate::refusal::Reason;
@@ -26,7 +26,7 @@ pub(super) async fn tell<K: Run>(
         return Ok(());
     }
     let run = identity(K::KIND, &invalid.metadata, 0)?;
-    let Some(object) = observe::raw(context, &ApiResource::erase::<K>(&()), &run).await? else {
+    let Some(object) = look_up::raw(context, &ApiResource::erase::<K>(&()), &run).await? else {
         return Ok(());
     };
     let message = format!(
