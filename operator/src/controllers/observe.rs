@@ -81,12 +81,13 @@ pub async fn observe(
             }
             Launched::There(job, launch) => {
                 let observation = of_job(context, step, &job, launch, before, previous, now).await?;
-                seen.result_is_due |= job_state::is_over(&job) && observation.outcome == StepOutcome::Running;
                 let open = matches!(observation.outcome, StepOutcome::Running | StepOutcome::Waiting { .. });
-                if open && !job_state::is_over(&job) {
-                    seen.progress = progress(context, step, &job).await;
-                }
-                if !job_state::is_over(&job) {
+                if job_state::is_over(&job) {
+                    seen.result_is_due |= open;
+                } else {
+                    if open {
+                        seen.progress = progress(context, step, &job).await;
+                    }
                     seen.current = Some(job);
                 }
                 observation
@@ -181,7 +182,7 @@ async fn of_job(
     let counted = before.map_or(0, |before| before.attempts);
     let attempts = match same_job {
         Some(_) => counted.max(launch - 1 + attempts),
-        None => (counted + attempts).max(launch - 1 + attempts),
+        None => counted.max(launch - 1) + attempts,
     };
     let reached = previous.progress.as_ref().filter(|progress| progress.step == step);
     let interruptions = count_interruptions(
