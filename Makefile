@@ -1,66 +1,76 @@
-# The two commands of a fresh machine: `make quickstart` runs the main job, `make test` passes the tests.
+# On a fresh machine: `make quickstart` runs both stages on a toy model, `make test` runs the tests.
 # Both need a Rust toolchain and the package registries; `make test` also Python 3.11 or later with venv.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-# One profile, one selection of packages and features for everything: another one unifies features otherwise and would
-# build candle twice. The operator has the points at which its suite kills it; that of the images has none.
-SELECTION := --release --workspace --features stic-operator/failpoints
-CARGO_BUILD := cargo build $(SELECTION) --bins --tests
-CARGO_TEST := cargo test $(SELECTION)
-BIN := target/release
-# Programs are static where this machine can link so: the trainer that is tested is the one in the image, compiled once.
-# Without this, cargo compiles the crates of the workspace, and only them, once more.
+# Where built programs are. Scripts and Python programs find them by this variable alone.
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export STIC_BIN := $(CARGO_TARGET_DIR)/ci
+
+# One profile and one selection of packages for everything below. With another one cargo enables other features of
+# candle's dependencies and compiles candle again.
+SELECTION := --profile ci --workspace
+NEXTEST := tools/cargo.sh nextest run --cargo-profile ci --workspace
+# Programs are static where this machine can link so: the trainer that the tests run is then the one of the image.
+# Without this, cargo compiles the crates of the workspace, and only those, once more.
 ifneq ($(wildcard $(shell cc -print-file-name=libc.a 2>/dev/null)),)
 export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/images/rustc-static.sh
 endif
+
 WORK ?= stic-work
-CACHE := $(HOME)/.cache/stic
+export STIC_CACHE ?= $(HOME)/.cache/stic
+PYTHON ?= python3
 REQUIREMENTS := tests/requirements.txt
 VENV = $(call venv,$(REQUIREMENTS))
-venv = $(CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
-PYTHON ?= python3
+venv = $(STIC_CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
 
-.PHONY: help build quickstart test lint unit python-tests quickstart-test crds images script-test \
-	chart-test cluster-test cluster-programs controller-test controller-together controller-alone cluster e2e rbac-test \
-	bench-scale bench-peers trainer-cuda audit clean
+.PHONY: help build install quickstart test tools lint unit python-tests quickstart-test generate images test-images \
+	script-test chart-test cluster-test cluster-programs controller-test kueue-test cluster e2e rbac-test bench-scale bench-peers bench-data \
+	trainer-cuda audit msrv fuzz miri clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-build: ## Build everything
-	$(CARGO_BUILD)
+build: ## Everything that the other targets need, in the profile `ci`
+	cargo build $(SELECTION) --bins --tests
 
-quickstart: build ## Both stages on a toy model, then a table of what they changed (WORK=DIR, stic-work by default)
+install: ## kubectl-stic and stic-trainer, optimized, with cargo install
+	cargo install --locked --path cli
+	cargo install --locked --path trainer
+
+quickstart: build ## Both stages on a toy model, and a table of what they changed (WORK=DIR, stic-work by default)
 	examples/quickstart/run.sh $(WORK)
 
-# A node needs root, and namespaces and cgroups that a container may not have. NODE=yes makes it an error that there is none.
-# Only the recipes that need it ask: what is missing, or nothing.
+# --- tests ------------------------------------------------------------------------------------------------------
+
+# A node needs root, and namespaces and cgroups that a container may not have. Empty if this machine can be one, otherwise
+# the reason. NODE=yes makes it an error if it cannot.
 NOT_A_NODE = $(shell tests/cluster/can-be-a-node.sh)
 NODE ?= $(if $(NOT_A_NODE),no,yes)
 
-# Side by side runs what waits, or works on one core: e2e begins with cases that wait most of the time, as do the tests of
-# controller-alone. What the first line built is not asked for again, which would be to wait for cargo's lock; `images` takes
-# the place of the programs of the tests.
-test: ## All tests, the end-to-end suite only where this machine can be a node (NODE=yes, NODE=no)
-	$(MAKE) --no-print-directory -j3 build cluster-programs $(VENV)/ready
-	$(MAKE) --no-print-directory -j3 --old-file=build lint chart-test unit script-test python-tests
-	$(MAKE) --no-print-directory --old-file=build controller-together
-	$(if $(filter yes,$(NODE)),$(MAKE) --no-print-directory images build)
-	$(MAKE) --no-print-directory -j2 --old-file=images --old-file=build controller-alone $(if $(filter yes,$(NODE)),e2e)
-	$(if $(filter yes,$(NODE)),$(MAKE) --no-print-directory rbac-test,@echo "make test: NOT RUN: e2e, rbac-test: $(or $(NOT_A_NODE),NODE=$(NODE))" >&2)
+# docs/development/test-time.md says where the time goes.
+timed = @TIMEFORMAT="make test: $(1) took %0lR"; time
+
+# The first line builds, and `--old-file=build` keeps the others from asking cargo again, where each would wait for the lock
+# of the build folder. Side by side run only targets that wait for something, or use one processor.
+test: ## All tests; the end-to-end suite only where this machine can be a node (NODE=yes, NODE=no)
+	$(call timed,build) $(MAKE) --no-print-directory -j3 build tools cluster-programs $(VENV)/ready
+	$(call timed,lint and unit) $(MAKE) --no-print-directory -j3 --old-file=build lint chart-test unit script-test python-tests
+	$(call timed,controller-test) $(MAKE) --no-print-directory --old-file=build controller-test
+	$(if $(filter yes,$(NODE)),$(call timed,e2e) $(MAKE) --no-print-directory --old-file=build e2e rbac-test,@echo "make test: NOT RUN: e2e, rbac-test: $(or $(NOT_A_NODE),NODE=$(NODE))" >&2)
+
+# nextest, cargo-deny and cargo-shear in the pinned versions.
+tools:
+	tools/cargo.sh --install
 
 cluster-programs:
 	tests/cluster/build.sh $(if $(filter yes,$(NODE)),,--control-plane) >/dev/null
 
-lint: ## rustfmt, clippy with -D warnings
-	cargo fmt --all --check
-	cargo clippy $(SELECTION) --all-targets -- -D warnings
-
-unit: build ## Rust tests: parity with PyTorch, the trainer's suites, the API, the CLI
-	$(CARGO_TEST)
+unit: build ## Rust tests that need no cluster: parity with PyTorch, trainer, API, CLI
+	$(NEXTEST)
+	cargo test $(SELECTION) --doc
 
 QUICKSTART_TEST := target/quickstart-test
 
@@ -72,82 +82,122 @@ PEERS := trainer/benches/peers/requirements.txt
 
 $(call venv,$(REQUIREMENTS))/ready: $(REQUIREMENTS)
 $(call venv,$(PEERS))/ready: $(PEERS)
-$(CACHE)/venv-%/ready:
+$(STIC_CACHE)/venv-%/ready:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-python-tests: build quickstart-test ## Against transformers and PEFT
+python-tests: build quickstart-test ## Parity with transformers and PEFT
 	$(MAKE) --no-print-directory $(VENV)/ready
 	tests/python.sh $(VENV)/bin/python $(QUICKSTART_TEST)
 
-crds: ## Write the CRDs from the types, in crds/ and for the Helm chart
-	cargo run --release -p stic-crds --example generate-crds
+script-test: ## The image writer, the RBAC check, and what the documents name
+	$(PYTHON) images/test_oci.py
+	$(PYTHON) tests/test_rbac.py
+	$(PYTHON) tests/check_docs.py
 
-images: ## OCI archives of operator and trainer in target/images, with no daemon
-	images/build.sh
-
-script-test: ## The writer of images, and the check of the chart's rules
-	python3 images/test_oci.py
-	python3 tests/test_rbac.py
-
-chart-test: ## The Helm chart on a control plane of its own; no root
+chart-test: ## The Helm chart, on a control plane of its own; no root
 	tests/chart.sh
 
-cluster-test: ## The test cluster itself: starts, restarts, leaves nothing behind; as root
+cluster-test: ## The test cluster itself: it starts, restarts, and leaves nothing behind; as root
 	tests/cluster/test.sh
 
-# Each on a control plane of its own. The audit logs stay, for rbac-test.
-ON_CONTROL_PLANE = tests/cluster/cluster.sh --control-plane --logs target/audit/$@ \
-	$(CARGO_TEST) --no-fail-fast --test cluster -- --ignored
-# Most of the time they wait for Kubernetes.
-AT_ONCE ?= 10
+# The audit log stays, for rbac-test.
+controller-test: build ## Controller and kubectl-stic on a control plane, killed between any two writes; no root
+	tests/cluster/cluster.sh --control-plane --logs target/audit/$@ $(NEXTEST) --profile control-plane --run-ignored only
 
-controller-test: controller-together controller-alone ## Controller and kubectl-stic on a control plane, killed between any two writes; no root
+# Not part of `make test`: Kueue must be built first.
+kueue-test: build ## Controller beside the real Kueue: after changes of queues; no root (10 minutes once to build Kueue, then 5)
+	tests/cluster/cluster.sh --control-plane --logs target/audit/$@ tests/cluster/kueue.sh \
+	  $(NEXTEST) --profile kueue --run-ignored only
 
-controller-together: build
-	$(ON_CONTROL_PLANE) --skip alone:: --test-threads $(AT_ONCE)
+# A node of its own that has both images: no pod pulls anything.
+ON_NODE := tests/cluster/cluster.sh --image target/test-images/stic-operator.tar --image target/test-images/stic-trainer.tar
 
-controller-alone: build
-	$(ON_CONTROL_PLANE) alone:: --test-threads 1
-
-# A node of its own with both images: no pod there pulls anything.
-ON_NODE := tests/cluster/cluster.sh --image target/images/stic-operator.tar --image target/images/stic-trainer.tar
-
-cluster: images build ## A shell on a Kubernetes of its own with the operator installed, which ends with the shell; as root
+cluster: test-images ## A shell on a Kubernetes of its own, with the operator installed, which ends with the shell; as root
 	$(ON_NODE) tests/cluster/try.sh
 
-# A KUBECONFIG of the environment is not meant: only one that is given here is a cluster to test on.
+# A KUBECONFIG of the environment does not count: only one that is given to make names a cluster to test on.
 ifeq ($(origin KUBECONFIG),command line)
-e2e: ## The end-to-end suite: on a node of its own (as root), or with KUBECONFIG=FILE on any cluster
+e2e: ## The end-to-end suite: on a node of its own (as root), or on any cluster with KUBECONFIG=FILE
 	KUBECONFIG=$(KUBECONFIG) tests/e2e/run.sh
 else
-# `build` comes last: it puts the programs of the tests back in their place.
-e2e: images build
+e2e: test-images
 	$(ON_NODE) --logs target/audit/$@ tests/e2e/run.sh
 endif
 
-rbac-test: ## The chart's rules against what the operator asked for in both suites, by their audit logs
-	PATH="$$(tests/cluster/build.sh)/bin:$$PATH" python3 tests/rbac.py \
-	  $(foreach suite,controller-together controller-alone e2e,target/audit/$(suite)/audit.log)
+rbac-test: ## The chart's RBAC rules, against the audit logs of controller-test and e2e
+	PATH="$$(tests/cluster/build.sh)/bin:$$PATH" $(PYTHON) tests/rbac.py \
+	  $(foreach suite,controller-test e2e,target/audit/$(suite)/audit.log)
+
+# --- lints and generated files ----------------------------------------------------------------------------------
+
+# The second clippy run holds src to 80 lines a function; tests may be longer. `--test`, and `--examples` of the docs, give both
+# the features of the first run, so that no dependency is checked again.
+lint: build audit ## Format, clippy, docs, unused dependencies, licences, advisories, generated files, workflows
+	cargo fmt --all --check
+	cargo clippy $(SELECTION) --all-targets -- -D warnings
+	cargo clippy $(SELECTION) --lib --bins --test module_cycles -- -D warnings -W clippy::too_many_lines
+	RUSTDOCFLAGS="-D warnings" cargo doc $(SELECTION) --no-deps --lib --examples
+	tools/cargo.sh shear --deny-warnings
+	$(STIC_BIN)/xtask generate --check
+	tools/actionlint.sh
+
+generate: build ## Write the CRDs, the reference pages and the tables in documents (cargo xtask generate)
+	$(STIC_BIN)/xtask generate
+
+audit: ## Licences, sources and advisories of dependencies
+	tools/cargo.sh deny check bans licenses sources
+	@if tools/cargo.sh deny fetch db >/dev/null 2>&1; then \
+	  tools/cargo.sh deny --offline check advisories; \
+	else \
+	  echo "make audit: NOT CHECKED: advisories: the RustSec database cannot be fetched from here" >&2; \
+	fi
+
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+msrv: ## The oldest Rust that Cargo.toml promises compiles everything (needs that toolchain)
+	@rustup run $(MSRV) rustc --version >/dev/null || { echo "make msrv: error: Rust $(MSRV) is missing: run rustup toolchain install $(MSRV) --profile minimal" >&2; exit 1; }
+	cargo +$(MSRV) check --locked --workspace --all-targets
+
+# --- images and benchmarks --------------------------------------------------------------------------------------
+
+images: ## OCI archives of operator and trainer for users, fully optimized, in target/images; no daemon
+	images/build.sh
+
+# The same from the programs that the tests run, which are quicker to compile, larger, and have failpoints.
+test-images: build
+	images/build.sh --programs $(STIC_BIN) --output target/test-images
 
 bench-scale: ## The controller's cost for 100, 1,000 and 5,000 runs (RUNS="100 1000", RATE=N a second; all at once by default)
 	tests/cluster/build.sh --control-plane >/dev/null
 	images/compile.sh target/images/bin stic-operator
 	operator/benches/scale/bench.sh $(if $(RATE),--rate $(RATE)) $(RUNS)
 
+bench-data: ## Drawing 5,000 instructions from a file like mix665k: fails above 60 s or 100 MB
+	cargo build --release --package stic-trainer
+	$(PYTHON) trainer/benches/data/mix665k.py measure $(CARGO_TARGET_DIR)/release/stic-trainer
+
 # ARGS are those of trainer/benches/peers/bench.py.
-bench-peers: build $(call venv,$(PEERS))/ready ## The trainer beside TRL, transformers and PEFT on CPUs (ARGS="--only dpo,sft --quick")
-	$(call venv,$(PEERS))/bin/python trainer/benches/peers/bench.py $(ARGS)
+bench-peers: $(call venv,$(PEERS))/ready ## The trainer beside TRL, transformers and PEFT on CPUs (ARGS="--only dpo,sft --quick")
+	cargo build --release --package stic-trainer
+	STIC_BIN=$(CARGO_TARGET_DIR)/release $(call venv,$(PEERS))/bin/python trainer/benches/peers/bench.py $(ARGS)
 
 trainer-cuda: ## target/cuda/stic-trainer, for GPUs; neither GPU nor CUDA is needed (CUDA_COMPUTE_CAP=90)
-	CACHE=$(CACHE) PYTHON=$(PYTHON) trainer/cuda/build.sh target/cuda
-
-audit: ## Licences, sources and advisories of dependencies
-	command -v cargo-deny >/dev/null || cargo install --locked --version 0.20.2 cargo-deny
-	cargo deny check
+	PYTHON=$(PYTHON) trainer/cuda/build.sh target/cuda
 
 clean:
 	cargo clean
 	rm -rf $(WORK)
+
+fuzz: ## Each fuzz target for SECONDS=60 (TARGETS="image adapter" for some); needs nightly Rust and cargo-fuzz
+	fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
+
+# Several threads are needed to find a data race, but not as many as there are processors.
+MIRIFLAGS ?= -Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-permissive-provenance -Zmiri-tree-borrows
+
+miri: ## The kernels' unsafe code and the contract under Miri; needs nightly Rust with the miri component
+	RAYON_NUM_THREADS=2 MIRIFLAGS="$(MIRIFLAGS)" cargo +nightly miri test -p stic-trainer --lib -- \
+	  kernels::aligned_buffer kernels::batched_gemv kernels::micro_kernel kernels::swish
+	MIRIFLAGS="$(MIRIFLAGS)" cargo +nightly miri test -p stic-contract --lib

@@ -1,11 +1,7 @@
 #!/usr/bin/env bash
-# Compiles programs of this workspace for images: static and stripped, the operator fully optimized.
+# Compiles programs of this workspace for images of users: static, stripped, with the profile `release`.
 #
 #   compile.sh FOLDER PROGRAM...
-#
-# With the features of the whole workspace and of its tests, which a test has to be named for, and the wrapper of
-# `make build`: the trainer, and what both depend on, is compiled for tests and images once. proptest asks getrandom, on
-# which candle stands, for more than candle does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,15 +10,19 @@ die() {
   exit 1
 }
 
-[ "$(uname -s)" = Linux ] || die "static Linux binaries are built on Linux; elsewhere: docker build -f trainer/Dockerfile ."
+[ "$(uname -s)" = Linux ] || die "static Linux programs are built on Linux; elsewhere run docker build -f trainer/Dockerfile ."
 host=$(rustc -vV | sed -n 's/^host: //p')
 case $host in
   *-linux-gnu) ;;
-  *) die "the host is $host, and static binaries are tested with *-linux-gnu only: install that toolchain of Rust" ;;
+  *) die "the host is $host, and static programs are tested with *-linux-gnu only: install that Rust toolchain" ;;
 esac
 folder=${1:?compile.sh FOLDER PROGRAM...}
 shift
-RUSTC_WORKSPACE_WRAPPER=$PWD/images/rustc-static.sh cargo build --release --locked --workspace \
-  "${@/#/--bin=}" --test=dependency_directions \
-  --config profile.release.package.stic-operator.opt-level=3 --config profile.release.package.stic-crds.opt-level=3
-install -D -s -t "$folder" "${@/#/target/release/}"
+[ $# -gt 0 ] || die "no program is named: compile.sh FOLDER PROGRAM..."
+# Both packages are selected whichever programs are requested: cargo chooses features by the selection, and compiles once this way.
+RUSTC_WORKSPACE_WRAPPER=$PWD/images/rustc-static.sh cargo build --release --locked \
+  --package stic-operator --package stic-trainer "${@/#/--bin=}"
+install -D -s -t "$folder" "${@/#/${CARGO_TARGET_DIR:-target}/release/}"
+for program in "$@"; do
+  ! grep -q STIC_FAILPOINT "$folder/$program" || die "$program has the failpoints of the tests: a dependency must not enable stic-operator/failpoints"
+done

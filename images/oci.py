@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Writes the last stage of a Dockerfile as an OCI archive, with no daemon and no dependency.
 
-The Dockerfile stays the one description of the image. Understood is what an image from scratch needs: ARG, COPY, ENV,
-LABEL, USER, WORKDIR, ENTRYPOINT and CMD; anything else is an error. The same files and arguments give the same bytes:
-entries are sorted, belong to root and carry the time of SOURCE_DATE_EPOCH (0 where it is not set).
+The Dockerfile remains the only description of the image. The last stage must be FROM scratch and may use ARG, COPY, ENV,
+LABEL, USER, WORKDIR, ENTRYPOINT and CMD; anything else is an error. Builds are reproducible: entries are sorted, belong
+to root, and have the time SOURCE_DATE_EPOCH (0 if unset).
 
-The archive is an OCI layout with the index of `docker save` beside it, so containerd, podman and docker all load it.
+The archive is an OCI layout that also has the index of `docker save`, so containerd, podman and docker all load it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PT_INTERP = 3
 
 
 class Refused(Exception):
-    """What the user has to mend."""
+    """An error that the user can fix."""
 
 
 def main():
@@ -45,7 +45,7 @@ def main():
         refuse_dynamic(name, data)
     size = sum(map(len, files.values()))
     if arguments.max_bytes and size > arguments.max_bytes:
-        raise Refused(f"{arguments.name} holds {size} bytes, over its limit of {arguments.max_bytes}")
+        raise Refused(f"{arguments.name} has {size} bytes of files, over its limit of {arguments.max_bytes}: make the programs smaller")
     archive, digest = image(files, stage["config"], arguments.name, epoch)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     partial = arguments.output.with_name(arguments.output.name + ".partial")
@@ -63,19 +63,19 @@ def parse_arguments():
         action="append",
         default=[],
         metavar="NAME:PATH=DIR",
-        help="folder DIR that stands for PATH of the earlier stage NAME",
+        help="take what COPY --from=NAME reads below PATH from the folder DIR",
     )
     parser.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="value of an ARG")
     parser.add_argument("--name", required=True, help="name and tag, as in a pod")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--max-bytes", type=int, help="refuse an image whose files are larger, uncompressed")
+    parser.add_argument("--max-bytes", type=int, help="fail if the files are larger than this, uncompressed")
     return parser.parse_args()
 
 
 def pair(text):
     name, separator, value = text.partition("=")
     if not separator:
-        raise Refused(f"{text}: NAME=VALUE is expected")
+        raise Refused(f"{text}: write NAME=VALUE")
     return name, value
 
 
@@ -132,11 +132,11 @@ def last_stage(path, given):
             while words[0].startswith("--"):
                 option, value = pair(words.pop(0))
                 if option != "--from":
-                    raise Refused(f"{path}: COPY {option} is not understood")
+                    raise Refused(f"{path}: COPY {option} is not supported")
                 stage = value
             copies.append((stage, words[:-1], words[-1]))
         else:
-            raise Refused(f"{path}: {word} is not understood in a stage from scratch")
+            raise Refused(f"{path}: {word} is not supported in a stage from scratch")
     return {"config": config, "copies": copies}
 
 
@@ -152,12 +152,12 @@ def find(source, stage, arguments):
         else:
             raise Refused(f"COPY --from={stage} {source}: give --stage {stage}:{Path(source).parent}=DIR")
     if not path.is_file():
-        raise Refused(f"{path}: no such file, and the image needs it")
+        raise Refused(f"{path}: no such file; the image needs it, so build it first")
     return path
 
 
 def refuse_dynamic(name, data):
-    """In an image from scratch there is no loader: such a program would not start, with a message nobody understands."""
+    """An image from scratch has no dynamic loader, so that the program would fail with 'no such file or directory'."""
     if data[:5] != b"\x7fELF\x02":
         return
     (offset,) = struct.unpack_from("<Q", data, 32)
@@ -191,7 +191,7 @@ def layer(files, epoch):
 def image(files, config, name, epoch):
     machine = platform.machine()
     if machine not in ARCHITECTURES:
-        raise Refused(f"{machine} is not an architecture that images are made for")
+        raise Refused(f"the architecture {machine} is not supported: build on {' or '.join(ARCHITECTURES)}")
     created = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     plain = layer(files, epoch)
     packed = io.BytesIO()

@@ -57,7 +57,7 @@ class Oci(unittest.TestCase):
         self.assertIsNone(self.write("--arg", "VERSION=1", output="again.tar"))
         self.assertEqual((self.folder / "image.tar").read_bytes(), (self.folder / "again.tar").read_bytes())
 
-    def test_the_image_is_what_the_dockerfile_says(self):
+    def test_the_image_has_what_the_dockerfile_says(self):
         self.assertIsNone(self.write("--arg", "VERSION=1"))
         files = self.archive()
         for name, data in files.items():
@@ -89,11 +89,11 @@ class Oci(unittest.TestCase):
                 ],
             )
 
-    def test_what_cannot_work_is_refused(self):
+    def test_an_image_that_cannot_work_is_refused(self):
         self.assertIn("VERSION has no ARG", self.write().replace("${VERSION}", "VERSION"))
         self.assertIn("over its limit of 10", self.write("--arg", "VERSION=1", "--max-bytes", "10"))
         (self.folder / "Dockerfile").write_text(DOCKERFILE + "RUN true\n")
-        self.assertIn("RUN is not understood", self.write("--arg", "VERSION=1"))
+        self.assertIn("RUN is not supported", self.write("--arg", "VERSION=1"))
         (self.folder / "Dockerfile").write_text(DOCKERFILE.replace("FROM scratch", "FROM debian"))
         self.assertIn("must be FROM scratch", self.write("--arg", "VERSION=1"))
         (self.folder / "Dockerfile").write_text(DOCKERFILE)

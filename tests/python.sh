@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# Against transformers and PEFT: PYTHON is an interpreter with tests/requirements.txt, WORK a finished quickstart.
+# Compares the trainer with transformers and PEFT.
+#
+#   python.sh PYTHON WORK     an interpreter with tests/requirements.txt, and the work folder of a finished quickstart
+#
+# STIC_BIN is the folder of the built programs; `make python-tests` sets it.
 set -euo pipefail
 
 python=${1:?usage: python.sh PYTHON WORK}
 work=${2:?usage: python.sh PYTHON WORK}
 root=$(cd "$(dirname "$0")/.." && pwd)
-bin=$root/target/release
+bin=${STIC_BIN:?is not set: run make python-tests, or name the folder of the built programs}
 volumes=$root/examples/quickstart/volumes
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 echo "== further models through the Rust parity gates: other seeds, widths, heads, grids, prompts"
 "$python" "$root/tests/parity/make_fixtures.py" --variants "$scratch/variants"
-STIC_PARITY_DIR=$scratch/variants cargo test --release --workspace --features stic-operator/failpoints --test parity
+STIC_PARITY_DIR=$scratch/variants cargo test --profile ci --workspace --test parity
 
 echo "== all layouts of LLaVA checkpoints"
 "$python" "$root/tests/parity/check_layouts.py" --trainer "$bin/stic-trainer"

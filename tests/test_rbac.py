@@ -1,4 +1,5 @@
-"""Tests of rbac.py, with audit events as an API server writes them and the rules of a chart of two verbs."""
+"""Tests of rbac.py, with audit events as an API server writes them and a chart that grants two verbs, and of the reader of
+rendered roles in chart_permissions.py."""
 
 import contextlib
 import io
@@ -10,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
+import chart_permissions
 import rbac
 
 OPERATOR = "system:serviceaccount:stic-system:stic-operator"
@@ -27,62 +29,104 @@ def event(request: rbac.Request, user: str = OPERATOR, decision: str = "allow", 
             "annotations": {"authorization.k8s.io/decision": decision}}
 
 
-def judged(*events: dict, partial: bool = False) -> tuple[int | str, str]:
-    """The exit code, and what was said."""
+def run(*events: dict, partial: bool = False) -> tuple[int | str, str]:
+    """The exit code and the output of rbac.py for these audit events."""
     with tempfile.TemporaryDirectory() as folder:
         audit = Path(folder, "audit.log")
         audit.write_text("".join(json.dumps(event) + "\n" for event in events))
-        said = io.StringIO()
+        output = io.StringIO()
         arguments = ["rbac.py", str(audit)] + ["--partial"] * partial
         with (mock.patch.object(rbac, "granted", lambda: {LIST_JOBS, PATCH_STATUS}), mock.patch.object(sys, "argv", arguments),
-              contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)):
+              contextlib.redirect_stdout(output), contextlib.redirect_stderr(output)):
             try:
                 rbac.main()
             except SystemExit as end:
-                return end.code, said.getvalue()
-        return 0, said.getvalue()
+                return end.code, output.getvalue()
+        return 0, output.getvalue()
 
 
 class Rbac(unittest.TestCase):
-    def test_all_that_is_granted_is_used(self) -> None:
-        self.assertEqual(judged(event(LIST_JOBS), event(PATCH_STATUS)),
-                         (0, "rbac: 2 of 2 granted verbs were used, none was denied\n"))
+    def test_every_granted_verb_is_used(self) -> None:
+        self.assertEqual(run(event(LIST_JOBS), event(PATCH_STATUS)),
+                         (0, "rbac: 2 of 2 granted verbs were used, no request was denied\n"))
 
-    def test_what_nothing_used_fails_unless_the_logs_are_not_all(self) -> None:
-        unused = "rbac: the chart grants patch of stageoneruns/status (stic.dev), which nothing used\n"
-        self.assertEqual(judged(event(LIST_JOBS)), (1, unused))
-        self.assertEqual(judged(event(LIST_JOBS), partial=True)[0], 0)
+    def test_an_unused_verb_fails_unless_partial(self) -> None:
+        unused = "rbac: the chart grants patch of stageoneruns/status (stic.dev), which no suite used\n"
+        self.assertEqual(run(event(LIST_JOBS)), (1, unused))
+        self.assertEqual(run(event(LIST_JOBS), partial=True)[0], 0)
         others = event(PATCH_STATUS, user="admin")
-        self.assertEqual(judged(event(LIST_JOBS), others), (1, unused), "an admin's use is not the operator's")
+        self.assertEqual(run(event(LIST_JOBS), others), (1, unused), "an admin's use is not the operator's")
 
-    def test_what_was_denied_fails(self) -> None:
+    def test_a_denied_request_fails(self) -> None:
         used = [event(LIST_JOBS), event(PATCH_STATUS)]
         denied = event(("", "secrets", "get"), decision="forbid")
-        said = "rbac: the chart does not grant get of secrets (core), which the operator asked for\n"
-        self.assertEqual(judged(*used, denied), (1, said))
-        self.assertEqual(judged(*used, denied, partial=True), (1, said))
+        message = "rbac: the chart does not grant get of secrets (core), which the operator requested\n"
+        self.assertEqual(run(*used, denied), (1, message))
+        self.assertEqual(run(*used, denied, partial=True), (1, message))
 
-    def test_a_line_that_is_being_written_is_left_out(self) -> None:
+    def test_an_incomplete_last_line_is_ignored(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             audit = Path(folder, "audit.log")
             audit.write_text(json.dumps(event(LIST_JOBS)) + '\n{"user": {"userna')
             self.assertEqual(rbac.requests(audit, OPERATOR), ({LIST_JOBS}, set()))
 
-    def test_what_a_young_api_server_denied_and_then_allowed_is_granted(self) -> None:
+    def test_a_denial_before_the_same_request_was_allowed_is_ignored(self) -> None:
         early = event(LIST_JOBS, decision="forbid")
-        self.assertEqual(judged(early, event(LIST_JOBS), event(PATCH_STATUS))[0], 0)
+        self.assertEqual(run(early, event(LIST_JOBS), event(PATCH_STATUS))[0], 0)
         other = event(LIST_JOBS, decision="forbid", name="b")
-        self.assertEqual(judged(other, event(LIST_JOBS), event(PATCH_STATUS))[0], 1, "another object was denied")
+        self.assertEqual(run(other, event(LIST_JOBS), event(PATCH_STATUS))[0], 1, "another object was denied")
 
-    def test_a_verb_that_is_never_called_is_called(self) -> None:
+    def test_a_request_in_never_called_fails(self) -> None:
         finalizers = event(("stic.dev", "stageoneruns/finalizers", "update"))
-        code, said = judged(event(LIST_JOBS), event(PATCH_STATUS), finalizers)
+        code, output = run(event(LIST_JOBS), event(PATCH_STATUS), finalizers)
         self.assertEqual(code, 1)
-        self.assertIn("take it out of NEVER_CALLED", said)
+        self.assertIn("remove it from NEVER_CALLED", output)
 
-    def test_a_log_without_the_operator_is_not_taken_for_one(self) -> None:
-        code, _ = judged(event(LIST_JOBS, user="admin"))
-        self.assertIn("asked for nothing", str(code))
+    def test_a_log_without_requests_of_the_operator_fails(self) -> None:
+        code, _ = run(event(LIST_JOBS, user="admin"))
+        self.assertIn("has no request of", str(code))
+
+
+ROLES = """apiVersion: v1
+kind: ServiceAccount
+---
+# Source: stic-operator/templates/rbac.yaml
+kind: Role
+metadata:
+  name: a
+  namespace: n
+rules:
+# Two lines
+# of reasons.
+- apiGroups: [stic.dev]
+  resources: [stageoneruns, stageoneruns/status]
+  verbs: [get]
+# Core.
+- apiGroups: [""]
+  resources: [pods]
+  resourceNames: [a]
+  verbs: [get, list]
+"""
+
+
+class ChartPermissions(unittest.TestCase):
+    def test_roles_are_read_with_their_reasons(self) -> None:
+        runs, pods = "stageoneruns", "pods"
+        self.assertEqual(chart_permissions.roles(ROLES), [chart_permissions.Role("Role", "n", (
+            chart_permissions.Rule(("stic.dev",), (runs, f"{runs}/status"), ("get",), (), "Two lines of reasons."),
+            chart_permissions.Rule(("",), (pods,), ("get", "list"), ("a",), "Core."),
+        ))])
+
+    def test_a_rule_in_another_form_is_an_error_and_not_skipped(self) -> None:
+        for line in ("  verbs:", "  - get", "  nonResourceURLs: [/metrics]", '  verbs: ["*"] # all'):
+            with self.assertRaises(SystemExit, msg=line):
+                chart_permissions.roles(ROLES + line + "\n")
+        with self.assertRaises(SystemExit):
+            chart_permissions.roles("kind: ServiceAccount\n")
+
+    def test_resources_are_spelled_as_kubectl_spells_them(self) -> None:
+        self.assertEqual(chart_permissions.spell("stic.dev", "stageoneruns/status"), "stageoneruns.stic.dev/status")
+        self.assertEqual(chart_permissions.spell("", "pods"), "pods")
 
 
 if __name__ == "__main__":

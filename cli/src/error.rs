@@ -1,34 +1,31 @@
-//! Why a command ended early, and the one place where that becomes an exit code.
+//! Why a command failed, and with which exit code.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use stic_contract::ExitCode;
+use stic_contract::exit_code::CLUSTER_UNAVAILABLE;
 
-use crate::say::tell;
-
-/// The cluster cannot be reached, or refuses (`EX_UNAVAILABLE`). No trainer ends with it.
-const UNAVAILABLE: u8 = 69;
-
-/// A failure: its message ends with the mend.
+/// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The exit code.
+    /// The exit code of the process.
     pub code: u8,
-    /// None if it has been told already.
+    /// What happened and how to fix it; `None` if that was printed already.
     pub message: Option<String>,
-    /// Whether the same may go well a moment later, with nothing mended.
-    pub passes: bool,
+    /// Whether the same request may succeed a moment later without any change.
+    pub is_transient: bool,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: ExitCode, message: impl fmt::Display) -> Self {
-        Self { code: exit.code(), message: Some(message.to_string()), passes: false }
+        Self { code: exit.code(), message: Some(message.to_string()), is_transient: false }
     }
 
-    /// A manifest or an argument is wrong.
+    /// A manifest or an argument is invalid.
     pub(crate) fn config(message: impl fmt::Display) -> Self {
         Self::new(ExitCode::ConfigInvalid, message)
     }
@@ -37,36 +34,30 @@ impl Failure {
     pub(crate) fn storage(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
         move |error| {
-            Self::new(
-                ExitCode::StorageFailed,
-                format!(
-                    "{path}: {error}; check the folder and the space left, then run the same command again"
-                ),
-            )
+            let advice = match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "Change the owner or mode of the folder, or use another --work-dir or --volume."
+                }
+                _ => "Check the folder and the free space, then run the same command again.",
+            };
+            Self::new(ExitCode::StorageFailed, format!("{path}: {error}. {advice}"))
         }
     }
 
-    /// The cluster cannot be reached, or refuses.
+    /// The cluster cannot be reached, or refuses the request.
     pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
-        Self { code: UNAVAILABLE, message: Some(message.to_string()), passes: false }
+        Self { code: CLUSTER_UNAVAILABLE, message: Some(message.to_string()), is_transient: false }
     }
 
-    /// What cannot be.
+    /// Something that should be impossible.
     pub(crate) fn bug(what: impl fmt::Display) -> Self {
-        Self::new(ExitCode::Bug, format!("{what}; this is a bug, please report it with the manifests"))
+        Self::new(ExitCode::Bug, format!("{what}. This is a bug; please report it with the manifests."))
     }
 
+    /// Prints the error, or the help text, as clap does.
     pub(crate) fn from_clap(error: clap::Error) -> Self {
         let _ = error.print();
         let exit = if error.use_stderr() { ExitCode::ConfigInvalid } else { ExitCode::Done };
-        Self { code: exit.code(), message: None, passes: false }
-    }
-
-    pub(crate) fn report(&self) -> std::process::ExitCode {
-        if let Some(message) = &self.message {
-            let kind = if self.code == ExitCode::Interrupted.code() { "" } else { "error: " };
-            tell(format_args!("{kind}{message}"));
-        }
-        self.code.into()
+        Self { code: exit.code(), message: None, is_transient: false }
     }
 }

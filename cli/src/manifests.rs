@@ -1,4 +1,4 @@
-//! Manifests: from files to admitted objects, every mistake with its file and line.
+//! Manifests: from files to admitted objects. Every mistake is reported with its file and line.
 
 mod document;
 
@@ -7,87 +7,100 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use stic_contract::RunKind;
 use stic_crds::admission::Admission;
 use stic_crds::{GROUP, VERSION};
 
 use self::document::Document;
 use crate::error::{Failure, Result};
+use crate::run_name::RunName;
 
-/// A run as an API server would store it, and where it came from.
+/// A run as an API server would store it, and the place it was read from.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
-    /// With every default filled in.
+    pub name: RunName,
+    pub namespace: String,
+    /// The object with all defaults filled in.
     pub object: Value,
-    /// Its folder, beside which `volumes/` may lie.
+    /// The folder of the file, in which `volumes/` is looked up.
     pub folder: PathBuf,
-    /// File and line, for messages.
-    pub origin: String,
     document: Document,
 }
 
 impl Manifest {
-    pub(crate) fn kind(&self) -> &str {
-        self.object["kind"].as_str().unwrap_or_default()
+    fn new(kind: RunKind, document: Document, mut object: Value, default_namespace: &str) -> Self {
+        let metadata = &mut object["metadata"];
+        if metadata.get("namespace").is_none() {
+            metadata["namespace"] = json!(default_namespace);
+        }
+        Self {
+            name: RunName::new(kind, metadata["name"].as_str().unwrap_or_default()),
+            namespace: metadata["namespace"].as_str().unwrap_or_default().to_owned(),
+            object,
+            folder: document.folder().to_owned(),
+            document,
+        }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        self.object["metadata"]["name"].as_str().unwrap_or_default()
+    pub(crate) const fn kind(&self) -> RunKind {
+        self.name.kind
     }
 
-    pub(crate) fn namespace(&self) -> &str {
-        self.object["metadata"]["namespace"].as_str().unwrap_or_default()
-    }
-
-    /// The `StageOneRun` it starts from.
+    /// The name of the `StageOneRun` that it starts from.
     pub(crate) fn upstream(&self) -> Option<&str> {
         self.object["spec"]["initFrom"]["stageOneRunRef"]["name"].as_str()
     }
 
-    /// A message about one of its fields, with the line.
-    pub(crate) fn about(&self, field: &str, message: impl std::fmt::Display) -> String {
-        format!("{}: {message}", self.document.place(field))
+    /// Whether this is the manifest of `name` in `namespace`.
+    pub(crate) fn is(&self, namespace: &str, name: &RunName) -> bool {
+        self.namespace == namespace && self.name == *name
+    }
+
+    /// A message about one of the fields, with file and line.
+    pub(crate) fn message_at(&self, field: &str, message: impl std::fmt::Display) -> String {
+        format!("{}: {message}", self.document.location(field))
     }
 }
 
-/// What was read.
 #[derive(Debug, Default)]
 pub(crate) struct Manifests {
-    /// The runs, in the order in which they can run.
+    /// The runs, in an order in which they can run.
     pub runs: Vec<Manifest>,
-    /// Objects that mean nothing here, such as Namespaces.
+    /// Objects of other kinds, such as Namespaces, for messages.
     pub skipped: Vec<String>,
 }
 
-/// Reads and admits everything in `files`.
+/// Reads and admits all manifests in `files`.
 ///
 /// # Errors
-/// All that is wrong with any of them.
+/// Everything that is wrong with any of them.
 pub(crate) fn load(files: &[PathBuf], namespace: &str) -> Result<Manifests> {
     let mut documents = Vec::new();
     for file in files {
         read(file, &mut documents)?;
     }
-    let mut found = Manifests::default();
+    let mut manifests = Manifests::default();
     let mut errors = Vec::new();
-    let mut admissions: BTreeMap<String, Admission> = BTreeMap::new();
+    let mut admissions = BTreeMap::new();
     for document in documents {
-        admit(document, namespace, &mut admissions, &mut found, &mut errors)?;
+        admit(document, namespace, &mut admissions, &mut manifests, &mut errors)?;
     }
-    refuse_duplicates(&found.runs, &mut errors);
+    errors.extend(duplicates(&manifests.runs));
     if !errors.is_empty() {
-        let what =
+        let count =
             if errors.len() == 1 { "1 mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
-        return Err(Failure::config(format!("nothing was done: {what}\n  {}", errors.join("\n  "))));
+        return Err(Failure::config(format!("nothing was done: {count}\n  {}", errors.join("\n  "))));
     }
-    if found.runs.is_empty() {
+    if manifests.runs.is_empty() {
+        let note = if files.iter().any(|file| file.is_dir()) { " (subfolders are not searched)" } else { "" };
         return Err(Failure::config(format!(
-            "no StageOneRun or StageTwoRun in {}; name the file that holds one with -f",
+            "no StageOneRun or StageTwoRun in {}{note}. Give a file that contains one with -f.",
             files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
         )));
     }
-    // Only a StageTwoRun waits for others, and only for StageOneRuns.
-    found.runs.sort_by_key(|run| run.kind() != "StageOneRun");
-    Ok(found)
+    // Only a StageTwoRun depends on other runs, and only on StageOneRuns.
+    manifests.runs.sort_by_key(Manifest::kind);
+    Ok(manifests)
 }
 
 fn read(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
@@ -99,22 +112,22 @@ fn read(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
     }
     if !path.is_dir() {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let mend = match error.kind() {
-                std::io::ErrorKind::InvalidData => "save the file as UTF-8",
-                _ => "name a manifest or a folder of manifests",
+            let fix = match error.kind() {
+                std::io::ErrorKind::InvalidData => "Save the file as UTF-8.",
+                _ => "Give a manifest or a folder of manifests.",
             };
-            Failure::config(format!("{}: {error}; {mend}", path.display()))
+            Failure::config(format!("{}: {error}. {fix}", path.display()))
         })?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         documents.extend(document::parse(&path.display().to_string(), folder, &text)?);
         return Ok(());
     }
-    let mut inside = Vec::new();
+    let mut entries = Vec::new();
     for entry in std::fs::read_dir(path).map_err(Failure::storage(path))? {
-        inside.push(entry.map_err(Failure::storage(path))?.path());
+        entries.push(entry.map_err(Failure::storage(path))?.path());
     }
-    inside.sort();
-    for file in inside {
+    entries.sort();
+    for file in entries {
         let extension = file.extension().and_then(|extension| extension.to_str());
         if file.is_file() && matches!(extension, Some("yaml" | "yml" | "json")) {
             read(&file, documents)?;
@@ -126,97 +139,77 @@ fn read(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
 fn admit(
     document: Document,
     namespace: &str,
-    admissions: &mut BTreeMap<String, Admission>,
-    found: &mut Manifests,
+    admissions: &mut BTreeMap<RunKind, Admission>,
+    manifests: &mut Manifests,
     errors: &mut Vec<String>,
 ) -> Result<()> {
     let value = document.value();
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    if version.is_empty() || kind.is_empty() {
-        errors.push(format!("{}: no Kubernetes object: apiVersion and kind must be set", document.place("")));
+    let (version, kind_name) = (text("apiVersion"), text("kind"));
+    if version.is_empty() || kind_name.is_empty() {
+        errors.push(format!("{}: not a Kubernetes object: set apiVersion and kind", document.location("")));
         return Ok(());
     }
-    let known = ["StageOneRun", "StageTwoRun"].contains(&kind.as_str());
-    let ours = version.split('/').next() == Some(GROUP);
-    if !ours && !known {
-        let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        found.skipped.push(format!("{kind} {name} ({})", document.place("")));
-        return Ok(());
-    }
-    if version != format!("{GROUP}/{VERSION}") || !known {
-        errors.push(format!(
-            "{}: no matches for kind {kind:?} in version {version:?}: this program knows StageOneRun and StageTwoRun in {GROUP}/{VERSION}",
-            document.place(if known { "apiVersion" } else { "kind" })
-        ));
-        return Ok(());
-    }
-    if !admissions.contains_key(&kind) {
-        let admission = Admission::of(&kind)
-            .map_err(|error| Failure::new(stic_contract::ExitCode::Bug, format!("{error}; this is a bug")))?;
-        admissions.insert(kind.clone(), admission);
-    }
-    match admissions[&kind].admit(&value, None) {
-        Ok(mut object) => {
-            let metadata = &mut object["metadata"];
-            if metadata.get("namespace").is_none() {
-                metadata["namespace"] = json!(namespace);
-            }
-            found.runs.push(Manifest {
-                object,
-                folder: document.folder().to_owned(),
-                origin: document.place(""),
-                document,
-            });
+    let kind = kind_name.parse::<RunKind>();
+    let is_our_group = version.split('/').next() == Some(GROUP);
+    let kind = match kind {
+        Ok(kind) if version == format!("{GROUP}/{VERSION}") => kind,
+        Err(_) if !is_our_group => {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            manifests.skipped.push(format!("{kind_name} {name} ({})", document.location("")));
+            return Ok(());
         }
-        Err(mistakes) => {
-            errors.extend(mistakes.iter().map(|mistake| {
-                // Strict decoding names the field itself, as the API server's sentence does.
-                let text = if mistake.message.starts_with("unknown field") {
-                    mistake.message.clone()
-                } else {
-                    mistake.to_string()
-                };
-                format!("{}: {text}", document.place(&mistake.field))
-            }));
+        _ => {
+            errors.push(format!(
+                "{}: no matches for kind {kind_name:?} in version {version:?}: this program supports StageOneRun and StageTwoRun in {GROUP}/{VERSION}",
+                document.location(if kind.is_ok() { "apiVersion" } else { "kind" })
+            ));
+            return Ok(());
         }
+    };
+    let admission = match admissions.entry(kind) {
+        std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+        std::collections::btree_map::Entry::Vacant(entry) => {
+            entry.insert(Admission::of(kind).map_err(Failure::bug)?)
+        }
+    };
+    match admission.admit(&value, None) {
+        Ok(object) => manifests.runs.push(Manifest::new(kind, document, object, namespace)),
+        Err(mistakes) => errors.extend(mistakes.iter().map(|mistake| {
+            // As on the API server, the message about an unknown field contains the field itself.
+            let text = if mistake.message.starts_with("unknown field") {
+                mistake.message.clone()
+            } else {
+                mistake.to_string()
+            };
+            format!("{}: {text}", document.location(&mistake.field))
+        })),
     }
     Ok(())
 }
 
-fn refuse_duplicates(runs: &[Manifest], errors: &mut Vec<String>) {
+/// A message for every run that has the kind, namespace and name of an earlier one.
+fn duplicates(runs: &[Manifest]) -> Vec<String> {
+    let mut messages = Vec::new();
     for (i, run) in runs.iter().enumerate() {
-        let same = |other: &&Manifest| {
-            (other.kind(), other.namespace(), other.name()) == (run.kind(), run.namespace(), run.name())
-        };
-        if let Some(first) = runs[..i].iter().find(same) {
-            errors.push(run.about(
-                "metadata.name",
-                format!(
-                    "{} {} is already in {}: rename one of the two",
-                    run.kind(),
-                    run.name(),
-                    first.origin
-                ),
-            ));
+        if let Some(first) = runs[..i].iter().find(|other| other.is(&run.namespace, &run.name)) {
+            let message =
+                format!("{} is already in {}: rename one of the two", run.name, first.document.location(""));
+            messages.push(run.message_at("metadata.name", message));
         }
     }
+    messages
 }
 
-/// Checks `new` as a change of `old`.
+/// Checks the change from `old` to `new`.
 ///
 /// # Errors
-/// What cannot change.
+/// If an immutable field was changed.
 pub(crate) fn check_change(new: &Manifest, old: &Value) -> Result<()> {
-    let admission = Admission::of(new.kind())
-        .map_err(|error| Failure::new(stic_contract::ExitCode::Bug, format!("{error}; this is a bug")))?;
+    let admission = Admission::of(new.kind()).map_err(Failure::bug)?;
     admission.admit(&new.object, Some(old)).map(|_| ()).map_err(|mistakes| {
-        let lines: Vec<String> = mistakes.iter().map(|mistake| new.about(&mistake.field, mistake)).collect();
-        Failure::config(format!(
-            "{} {} was run before with another spec\n  {}",
-            new.kind(),
-            new.name(),
-            lines.join("\n  ")
-        ))
+        let lines: Vec<String> =
+            mistakes.iter().map(|mistake| new.message_at(&mistake.field, mistake)).collect();
+        Failure::config(format!("{} has run before with another spec\n  {}", new.name, lines.join("\n  ")))
     })
 }

@@ -1,4 +1,4 @@
-//! What is remembered of a run between two commands: `<work>/runs/<namespace>/<kind>/<name>/`.
+//! The state of a local run, kept between two commands in `<work>/runs/<namespace>/<kind>/<name>/`.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,40 +8,37 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stic_contract::{ArtifactKind, Digest, StepName};
-use stic_crds::StageOneRun;
-use stic_crds::status::{RunStatus, SUCCEEDED};
+use stic_contract::{ArtifactKind, Digest, ExitCode, StepName};
+use stic_crds::{RunStatus, StageOneRun};
 
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest};
+use crate::run_name::RunName;
 
 const MANIFEST: &str = "manifest.json";
 const STATUS: &str = "status.json";
 
-/// A run's folder, locked.
+/// The folder of a run, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct State {
     dir: PathBuf,
     mounts: PathBuf,
-    kind: String,
     namespace: String,
-    name: String,
-    /// The object, as an API server would hold it, without its status.
+    name: RunName,
+    /// The object as an API server would store it, without its status.
     object: Value,
-    /// The status.
     pub status: RunStatus,
-    /// Held until the command ends.
     _lock: File,
 }
 
 impl State {
-    /// Opens the folder of a run for a manifest, which [`State::record`] keeps once the run can begin.
+    /// Opens the folder of a manifest's run. [`State::save_manifest`] stores the manifest once the run can start.
     ///
     /// # Errors
-    /// Another command has it open, or it was run before with a spec that cannot become this one.
+    /// If another command has it open, or it has run before with a spec that cannot be changed to this one.
     pub(crate) fn open(work_dir: &Path, manifest: &Manifest) -> Result<Self> {
-        let (kind, namespace, name) = (manifest.kind(), manifest.namespace(), manifest.name());
-        let dir = folder(&work_dir.join("runs"), kind, namespace, name);
+        let Manifest { name, namespace, .. } = manifest;
+        let dir = run_dir(work_dir, namespace, name);
         std::fs::create_dir_all(&dir).map_err(Failure::storage(&dir))?;
         let lock = lock(&dir)?;
         let mut object = manifest.object.clone();
@@ -52,36 +49,34 @@ impl State {
             let before = old["metadata"]["generation"].as_i64().unwrap_or(1);
             generation = if old["spec"] == object["spec"] { before } else { before + 1 };
         }
-        object["metadata"]["uid"] = json!(uid(kind, namespace, name));
+        object["metadata"]["uid"] = json!(uid(namespace, name));
         object["metadata"]["generation"] = json!(generation);
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
         Ok(Self {
             status: read(&dir.join(STATUS))?.unwrap_or_default(),
-            mounts: folder(&work_dir.join("mounts"), kind, namespace, name),
+            mounts: mounts_dir(work_dir, namespace, name),
             dir,
-            kind: kind.into(),
-            namespace: namespace.into(),
-            name: name.into(),
+            namespace: namespace.clone(),
+            name: name.clone(),
             object,
             _lock: lock,
         })
     }
 
-    /// Keeps the manifest: from now on what decides the result cannot change. A run that was refused may be mended.
-    pub(crate) fn record(&self) -> Result<()> {
+    /// Stores the manifest. From then on, immutable fields cannot be changed; a run that was refused before can be fixed.
+    pub(crate) fn save_manifest(&self) -> Result<()> {
         write(&self.dir.join(MANIFEST), &self.object)
     }
 
-    /// A run that an earlier command finished.
-    pub(crate) fn finished(
+    /// A `StageOneRun` of an earlier command, with its status; `None` if there is none in this work folder.
+    pub(crate) fn load_earlier(
         work_dir: &Path,
-        kind: &str,
         namespace: &str,
-        name: &str,
+        name: &RunName,
     ) -> Result<Option<StageOneRun>> {
-        let dir = folder(&work_dir.join("runs"), kind, namespace, name);
+        let dir = run_dir(work_dir, namespace, name);
         let (object, status) = (read::<Value>(&dir.join(MANIFEST))?, read::<RunStatus>(&dir.join(STATUS))?);
         let (Some(object), Some(status)) = (object, status) else { return Ok(None) };
         let mut run: StageOneRun = serde_json::from_value(object).map_err(Failure::bug)?;
@@ -89,45 +84,45 @@ impl State {
         Ok(Some(run))
     }
 
-    /// The folder of the finished run's artifact of `kind`, through the link that stood for its volume.
+    /// The folder of an artifact of a finished run.
     ///
     /// # Errors
-    /// The run is unknown, not finished, or has no such artifact.
+    /// If the run is unknown or unfinished, or has no such artifact.
     pub(crate) fn artifact(
         work_dir: &Path,
-        (kind, namespace, name): (&str, &str, &str),
-        artifact: ArtifactKind,
+        namespace: &str,
+        name: &RunName,
+        kind: ArtifactKind,
     ) -> Result<PathBuf> {
-        let dir = folder(&work_dir.join("runs"), kind, namespace, name);
-        let title = format!("{}/{name}", kind.to_lowercase());
-        let Some(status) = read::<RunStatus>(&dir.join(STATUS))? else {
+        let Some(status) = read::<RunStatus>(&run_dir(work_dir, namespace, name).join(STATUS))? else {
             return Err(Failure::config(format!(
-                "{title}: no such run in {}; run its manifest, or name the folder with --work-dir",
+                "{name} has not run in the work folder {}. Run its manifest, or select another work folder with --work-dir.",
                 work_dir.display()
             )));
         };
-        let succeeded = status.condition(SUCCEEDED);
-        if succeeded.is_none_or(|condition| condition.status != "True") {
-            let phase = succeeded.map_or("Pending", |condition| condition.reason.as_str());
+        if status.succeeded() != Some(true) {
+            let phase = status.phase().unwrap_or("Pending");
             return Err(Failure::config(format!(
-                "{title}: is not finished (phase {phase}); run its manifest again"
+                "{name} has not succeeded (phase {phase}). Run its manifest again."
             )));
         }
-        let Some(found) = status.artifacts.iter().find(|found| found.kind == artifact) else {
-            let all: Vec<_> = status.artifacts.iter().map(|found| found.kind.folder_prefix()).collect();
+        let Some(artifact) = status.artifacts.iter().find(|artifact| artifact.kind == kind) else {
+            let kinds: Vec<_> =
+                status.artifacts.iter().map(|artifact| artifact.kind.folder_prefix()).collect();
             return Err(Failure::config(format!(
-                "{title}: has no {}; it has {}",
-                artifact.folder_prefix(),
-                all.join(", ")
+                "{name} has no artifact {}. It has {}.",
+                kind.folder_prefix(),
+                kinds.join(", ")
             )));
         };
-        let mounts = folder(&work_dir.join("mounts"), kind, namespace, name);
-        let path = mounts.join(&found.volume.claim_name).join(&found.volume.path);
+        let mounts = mounts_dir(work_dir, namespace, name);
+        let path = mounts.join(&artifact.volume.claim_name).join(&artifact.volume.path);
         path.canonicalize().map_err(Failure::storage(&path))
     }
 
-    pub(crate) fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
-        (self.kind.as_str(), self.namespace.as_str(), self.name.as_str()) == (kind, namespace, name)
+    /// Whether this is the state of `name` in `namespace`.
+    pub(crate) fn is(&self, namespace: &str, name: &RunName) -> bool {
+        self.namespace == namespace && self.name == *name
     }
 
     /// The object with its status, as its Rust type.
@@ -146,21 +141,16 @@ impl State {
         self.object["metadata"]["generation"].as_i64().unwrap_or(1)
     }
 
-    pub(super) fn rerun(&self) -> u32 {
-        self.object["spec"]["rerun"].as_u64().and_then(|rerun| u32::try_from(rerun).ok()).unwrap_or_default()
-    }
-
     /// `stageonerun/scenes`, as kubectl writes it.
     pub(crate) fn title(&self) -> String {
-        format!("{}/{}", self.kind.to_lowercase(), self.name)
+        self.name.to_string()
     }
 
-    /// Whether it is done.
-    pub(crate) fn succeeded(&self) -> bool {
-        self.status.condition(SUCCEEDED).is_some_and(|condition| condition.status == "True")
+    pub(crate) fn has_succeeded(&self) -> bool {
+        self.status.succeeded() == Some(true)
     }
 
-    /// The folder with a link per volume.
+    /// The folder with a link per volume, which the trainer uses like mounted volumes.
     pub(crate) fn mounts(&self) -> PathBuf {
         self.mounts.clone()
     }
@@ -173,17 +163,17 @@ impl State {
         self.dir.join(format!("{step}.log"))
     }
 
-    /// Where the trainer writes what it says at the end of an attempt.
-    pub(crate) fn said(&self, step: StepName, shard: u32) -> PathBuf {
-        self.dir.join(format!("{step}-{shard:05}.said.json"))
+    /// The file to which the trainer writes the result of a shard.
+    pub(crate) fn result_file(&self, step: StepName, shard: u32) -> PathBuf {
+        self.dir.join(format!("{step}-{shard:05}.result.json"))
     }
 
-    /// The folder of what finished steps said.
-    pub(crate) fn records(&self, rerun: u32) -> PathBuf {
-        self.dir.join(format!("records-{rerun}"))
+    /// The folder with the results of finished steps.
+    pub(crate) fn results_dir(&self, rerun: u32) -> PathBuf {
+        self.dir.join(format!("results-{rerun}"))
     }
 
-    /// Takes over a status, and writes it if it is another.
+    /// Replaces the status, and writes it if it has changed.
     pub(crate) fn set_status(&mut self, status: RunStatus) -> Result<()> {
         if status == self.status {
             return Ok(());
@@ -193,13 +183,17 @@ impl State {
     }
 }
 
-fn folder(root: &Path, kind: &str, namespace: &str, name: &str) -> PathBuf {
-    root.join(namespace).join(kind.to_lowercase()).join(name)
+fn run_dir(work_dir: &Path, namespace: &str, name: &RunName) -> PathBuf {
+    work_dir.join("runs").join(namespace).join(name.to_string())
 }
 
-// The same run on the same machine is the same one tomorrow: it finds its unfinished work by this.
-fn uid(kind: &str, namespace: &str, name: &str) -> String {
-    let hex = Digest::of_json(&json!(["local", kind, namespace, name])).short(32);
+fn mounts_dir(work_dir: &Path, namespace: &str, name: &RunName) -> PathBuf {
+    work_dir.join("mounts").join(namespace).join(name.to_string())
+}
+
+// The UID is the same in every command on the same work folder, because unfinished work is found by it.
+fn uid(namespace: &str, name: &RunName) -> String {
+    let hex = Digest::of_json(&json!(["local", name.kind, namespace, name.name])).short(32);
     let parts: Vec<&str> =
         [0..8, 8..12, 12..16, 16..20, 20..32].into_iter().filter_map(|range| hex.get(range)).collect();
     parts.join("-")
@@ -211,19 +205,20 @@ fn lock(dir: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Failure::config(format!(
-            "another kubectl stic run has {} open; wait for it, or use another --work-dir",
+            "another kubectl stic run uses {}. Wait for it, or use another --work-dir.",
             dir.display()
         ))),
         Err(TryLockError::Error(error)) => Err(Failure::storage(&path)(error)),
     }
 }
 
+/// Reads a JSON file; `None` if it does not exist.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Failure::new(
-                stic_contract::ExitCode::StorageFailed,
-                format!("{}: {error}; remove the file and run the same command again", path.display()),
+                ExitCode::StorageFailed,
+                format!("{}: {error}. Remove the file and run the same command again.", path.display()),
             )
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -231,13 +226,13 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-/// Replaces a file whole.
+/// Replaces a JSON file atomically.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(Failure::bug)?;
     bytes.push(b'\n');
     let new = path.with_extension("new");
     std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path)).map_err(|error| {
-        // Half a file is of no use to anyone.
+        // Do not leave an incomplete file behind.
         let _ = std::fs::remove_file(&new);
         Failure::storage(path)(error)
     })

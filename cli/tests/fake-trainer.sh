@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Stands in for the trainer where its supervision is tested: it keeps the contract (arguments, progress, result,
-# artifacts, exit codes) and does no work. FAKE_DIR holds its switches:
-#   calls       a line per call: step and shard
-#   fail-STEP   the exit code and the message to end with
-#   slow-STEP   the step works until it is told to stop
-#   deaf-STEP   the step is told, and works on
+# A fake trainer for tests of its supervision: it follows the contract (arguments, progress, result, artifacts, exit codes)
+# and does no work. The folder FAKE_DIR controls it and records its calls:
+#   calls         written: a line per call with step and shard
+#   fail-STEP     the exit code and the message that the step ends with
+#   slow-STEP     the step runs until SIGTERM
+#   stubborn-STEP the step ignores SIGTERM
 set -euo pipefail
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -27,12 +27,12 @@ task = config["task"][step]
 output = pathlib.Path(volumes) / config["output"]["volume"] / config["output"]["path"]
 partial = output / ".partial" / f"{config['run']['uid']}-{config['run']['rerun']}"
 partial.mkdir(parents=True, exist_ok=True)
-print(f"step {step} of {config['run']['name']} begins", file=sys.stderr)
+print(f"step {step} of {config['run']['name']} started", file=sys.stderr)
 
 
 def end(code, **fields):
-    said = {"step": step, "artifacts": [], "metrics": {}, **fields}
-    pathlib.Path(result_path).write_text(json.dumps(said))
+    result = {"step": step, "artifacts": [], "metrics": {}, **fields}
+    pathlib.Path(result_path).write_text(json.dumps(result))
     sys.exit(code)
 
 
@@ -47,7 +47,7 @@ def progress(current, total, **metrics):
     os.replace(path.with_suffix(".new"), path)
 
 
-def artifact(kind, made_by):
+def artifact(kind, step):
     payload = {"Prepared": "items.jsonl", "Preferences": "preferences.jsonl",
                "Descriptions": "descriptions.jsonl", "Adapter": "adapter_model.safetensors"}[kind]
     content = json.dumps([kind, config["run"]["kind"], config["seed"]]).encode()
@@ -57,25 +57,25 @@ def artifact(kind, made_by):
     reused = (folder / "_SUCCESS.json").exists()
     folder.mkdir(exist_ok=True)
     (folder / payload).write_bytes(content)
-    marker = {"kind": kind, "digest": digest, "sizeBytes": len(content), "step": made_by, "madeFrom": {},
+    marker = {"kind": kind, "digest": digest, "sizeBytes": len(content), "step": step, "madeFrom": {},
               "facts": {}, "createdBy": {"uid": config["run"]["uid"], "rerun": config["run"]["rerun"]},
               "madeWith": {}}
     (folder / "_SUCCESS.json").write_text(json.dumps(marker))
     location = {"volume": config["output"]["volume"],
                 "path": "/".join(part for part in [config["output"]["path"], name] if part)}
-    return {"kind": kind, "location": location, "digest": digest, "sizeBytes": len(content), "step": made_by,
+    return {"kind": kind, "location": location, "digest": digest, "sizeBytes": len(content), "step": step,
             "reused": reused}
 
 
 def stop(*_):
     with open(switches / "calls", "a") as calls:
         calls.write("SIGTERM\n")
-    if not (switches / f"deaf-{step}").exists():
+    if not (switches / f"stubborn-{step}").exists():
         end(75, message="interrupted")
 
 
 signal.signal(signal.SIGTERM, stop)
-# A test that waits for the call may send a signal at once: the handler is set by now.
+# A test that waits for this call may send a signal immediately, so the handler is installed before.
 with open(switches / "calls", "a") as calls:
     calls.write(f"{config['run']['kind']} {step} {shard}\n")
 progress(0, 10)
@@ -83,7 +83,7 @@ fail = switches / f"fail-{step}"
 if fail.exists():
     code, message = fail.read_text().split(" ", 1)
     end(int(code), message=message.strip())
-if (switches / f"slow-{step}").exists() or (switches / f"deaf-{step}").exists():
+if (switches / f"slow-{step}").exists() or (switches / f"stubborn-{step}").exists():
     for i in range(600):
         progress(min(i, 9), 10, loss=0.6)
         time.sleep(0.1)
@@ -100,12 +100,14 @@ if step == "prepare":
     inputs = {"model": digest, "items": digest, "itemCount": 10}
     if adapter:
         inputs["adapter"] = adapter["digest"] or digest
+    if (switches / "skip").exists():
+        items = {"total": 10, "done": 8, "skipped": 2}
     end(0, artifacts=[artifact("Prepared", "prepare")], inputs=inputs, items=items)
 elif step in ("generate", "describe"):
     folder = "preferences-0000" if step == "generate" else "descriptions-0000"
     (partial / folder).mkdir(exist_ok=True)
     end(0, shards={"folder": folder, "shards": task["shards"]}, items=items)
 else:
-    kind, made_by = ("Preferences", "generate") if config["run"]["kind"] == "StageOneRun" else ("Descriptions", "describe")
-    end(0, artifacts=[artifact(kind, made_by), artifact("Adapter", "train")], metrics={"loss": "0.6"})
+    kind, producer = ("Preferences", "generate") if config["run"]["kind"] == "StageOneRun" else ("Descriptions", "describe")
+    end(0, artifacts=[artifact(kind, producer), artifact("Adapter", "train")], metrics={"loss": "0.6"})
 PYTHON

@@ -1,4 +1,4 @@
-//! Manifests that are refused, each with file, line and mend, before anything runs; and a full disk.
+//! Invalid manifests, which are refused with file, line and fix before anything runs; and full disks.
 #![expect(clippy::unwrap_used, reason = "a test ends where its inputs are not what they should be")]
 
 use std::fs;
@@ -18,17 +18,17 @@ spec:
 
 const TRAINER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-trainer.sh");
 
-struct Bench {
+struct Sandbox {
     root: TempDir,
 }
 
-impl Bench {
+impl Sandbox {
     fn new() -> Self {
-        let bench = Self { root: tempfile::tempdir().unwrap() };
+        let sandbox = Self { root: tempfile::tempdir().unwrap() };
         for folder in ["volumes/models", "volumes/images", "fake"] {
-            fs::create_dir_all(bench.path(folder)).unwrap();
+            fs::create_dir_all(sandbox.path(folder)).unwrap();
         }
-        bench
+        sandbox
     }
 
     fn path(&self, relative: &str) -> PathBuf {
@@ -48,16 +48,16 @@ impl Bench {
 }
 
 #[track_caller]
-fn ended(name: &str, output: &Output, code: i32, says: &[&str]) {
+fn assert_exit(name: &str, output: &Output, code: i32, messages: &[&str]) {
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{name}: {err}");
-    for text in says {
+    for text in messages {
         assert!(err.contains(text), "{name}: {text:?} is not in: {err}");
     }
 }
 
 #[test]
-fn every_mistake_in_a_manifest_is_told_with_its_place_and_nothing_runs() {
+fn every_mistake_in_a_manifest_is_reported_with_its_line_and_nothing_runs() {
     let with = |more: &str| format!("{GOOD}{more}").into_bytes();
     let but = |from: &str, to: &str| GOOD.replace(from, to).into_bytes();
     let cases: &[(&str, Vec<u8>, &[&str])] = &[
@@ -108,14 +108,14 @@ fn every_mistake_in_a_manifest_is_told_with_its_place_and_nothing_runs() {
         ),
         ("no name", but("metadata: {name: scenes}\n", ""), &["m.yaml:1: metadata.name: Required value"]),
         (
-            "a name that is none",
+            "an invalid name",
             but("name: scenes", "name: Scenes_1"),
             &["m.yaml:3: metadata.name: ", "choose another name"],
         ),
         (
-            "an output out of its volume",
+            "an output outside its volume",
             but("path: scenes", "path: ../x"),
-            &["m.yaml:7: spec.output.volume.path: ", "without a leading / and without .."],
+            &["m.yaml:7: spec.output.volume.path: ", "remove the leading / and every .."],
         ),
         (
             "another version",
@@ -135,70 +135,185 @@ fn every_mistake_in_a_manifest_is_told_with_its_place_and_nothing_runs() {
             but("StageOneRun", "StageOneRuns"),
             &[
                 "m.yaml:2: no matches for kind \"StageOneRuns\"",
-                "this program knows StageOneRun and StageTwoRun",
+                "this program supports StageOneRun and StageTwoRun",
             ],
         ),
         (
             "no kind",
             but("kind: StageOneRun\n", ""),
-            &["m.yaml:1: no Kubernetes object: apiVersion and kind must be set"],
+            &["m.yaml:1: not a Kubernetes object: set apiVersion and kind"],
         ),
         (
             "a tab",
             with("  training:\n\tepochs: 2\n"),
-            &["nothing was done: m.yaml:9: tabs disallowed", "mend the YAML there"],
+            &["nothing was done: m.yaml:9: tabs disallowed", "Fix the YAML there."],
         ),
         (
             "a key twice",
             with("  seed: 1\n  seed: 2\n"),
-            &["nothing was done: m.yaml:9: duplicate mapping key: seed; mend the YAML there"],
+            &["nothing was done: m.yaml:9: duplicate mapping key: seed. Fix the YAML there."],
         ),
         (
-            "two documents, one broken",
+            "two documents, one is not YAML",
             with("---\nkind: StageTwoRun\nmetadata: {name: x\nspec: 1\n"),
             &["nothing was done: m.yaml:11: "],
         ),
         (
-            "two documents, one wrong",
+            "two documents, one is invalid",
             with(&format!("---\n{GOOD}  seeds: 1\n").replace("name: scenes", "name: more")),
             &["nothing was done: 1 mistake", "m.yaml:16: unknown field \"spec.seeds\""],
         ),
         ("an alias to itself", b"a: &a [*a]\n".to_vec(), &["nothing was done: m.yaml:1: "]),
-        ("not UTF-8", b"\xff\xfe".to_vec(), &["m.yaml: ", "save the file as UTF-8"]),
+        ("not UTF-8", b"\xff\xfe".to_vec(), &["m.yaml: ", "Save the file as UTF-8"]),
         ("empty", Vec::new(), &["no StageOneRun or StageTwoRun in m.yaml", "with -f"]),
-        ("a text", b"hello".to_vec(), &["m.yaml:1: no Kubernetes object"]),
+        ("a text", b"hello".to_vec(), &["m.yaml:1: not a Kubernetes object"]),
         (
-            "a volume that is nowhere",
+            "a quantity with a space",
+            with("  pod: {resources: {limits: {memory: 16 Gigs}}}\n"),
+            &["m.yaml:8: spec.pod.resources.limits.memory: ", "write a quantity such as 500m or 16Gi"],
+        ),
+        (
+            "a number out of all range",
+            with("  training: {optimizer: {learningRate: \"1e400\"}}\n"),
+            &["m.yaml:8: spec.training.optimizer.learningRate: ", "write a decimal number such as"],
+        ),
+        (
+            "a claim with a space",
+            but("claimName: stic", "claimName: My Claim"),
+            &["m.yaml:7: spec.output.volume.claimName: ", "must be the name of a PersistentVolumeClaim"],
+        ),
+        (
+            "a setting of the other method",
+            with("  training: {sft: {learningRate: \"1e-3\"}}\n"),
+            &["m.yaml:8: spec.training.sft.learningRate: ", "method DPO ignores", "set training.optimizer"],
+        ),
+        (
+            "a negative limit",
+            with("  backoff: {limit: -1}\n"),
+            &["m.yaml:8: spec.backoff.limit: Invalid value: -1: ", "greater than or equal to 0"],
+        ),
+        (
+            "an empty list",
+            with("  preferences: {captionPrompts: []}\n"),
+            &["m.yaml:8: spec.preferences.captionPrompts: ", "should have at least 1 items"],
+        ),
+        (
+            "two models",
+            but("path: llava}}", "path: llava}, image: {reference: a}}"),
+            &[
+                "m.yaml:5: spec.model: ",
+                "exactly one of volume, image, huggingFace must be set: keep or add one",
+            ],
+        ),
+        (
+            "a run that starts from itself",
+            GOOD.replace("StageOneRun", "StageTwoRun")
+                .replace(
+                    "model: {volume: {claimName: models, path: llava}}",
+                    "initFrom: {stageOneRunRef: {name: scenes}}",
+                )
+                .replace(
+                    "images: {",
+                    "instructions: {volume: {claimName: images}, file: i.json}\n  images: {",
+                )
+                .into_bytes(),
+            &["m.yaml:5: there is no StageOneRun scenes among the manifests", "Add its manifest with -f."],
+        ),
+        (
+            "a volume without a folder",
             but("claimName: images", "claimName: coco"),
-            &["volume coco of scenes: no folder ", "name its folder with --volume coco=DIR"],
+            &["volume coco of scenes: there is neither a folder", "Give its folder with --volume coco=DIR"],
         ),
     ];
-    let bench = Bench::new();
-    for (name, text, says) in cases {
-        fs::write(bench.path("m.yaml"), text).unwrap();
-        ended(name, &bench.run("m.yaml"), 64, says);
-        assert!(!bench.path("fake/calls").exists(), "{name}: something was run");
+    let sandbox = Sandbox::new();
+    for (name, text, messages) in cases {
+        fs::write(sandbox.path("m.yaml"), text).unwrap();
+        let output = sandbox.run("m.yaml");
+        assert_exit(name, &output, 64, messages);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(!err.contains("bug") && !err.contains("Decimal("), "{name}: {err}");
+        assert!(!sandbox.path("fake/calls").exists(), "{name}: something ran");
     }
-    ended("gone", &bench.run("gone.yaml"), 64, &["gone.yaml: No such file", "name a manifest"]);
-    fs::write(bench.path("m.yaml"), GOOD).unwrap();
-    ended("mended", &bench.run("m.yaml"), 0, &["scenes train: done in"]);
+    assert_exit("gone", &sandbox.run("gone.yaml"), 64, &["gone.yaml: No such file", "Give a manifest"]);
+    fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
+    assert_exit("fixed", &sandbox.run("m.yaml"), 0, &["scenes train: done in"]);
 }
 
-/// Runs a command where standard output, or standard error, is a full disk.
 #[test]
-fn where_words_cannot_be_written_the_run_is_not_lost() {
-    let bench = Bench::new();
-    fs::write(bench.path("m.yaml"), GOOD).unwrap();
+fn a_volume_that_is_no_folder_is_named_as_the_command_line_gave_it() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
+    fs::write(sandbox.path("afile"), "").unwrap();
+    for (volume, message) in [
+        ("models=/nope", "--volume models=/nope: no such folder."),
+        ("models=afile", "afile is a file; --volume needs a folder."),
+        ("stic=afile", "afile is a file; --volume needs a folder."),
+    ] {
+        let args = ["run", "-f", "m.yaml", "--work-dir", "work", "--trainer", TRAINER, "--volume", volume];
+        let output = sandbox.command(env!("CARGO_BIN_EXE_kubectl-stic"), &args).output().unwrap();
+        assert_exit(volume, &output, 64, &[message]);
+        assert!(!sandbox.path("fake/calls").exists(), "{volume}: something ran");
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_a_folder_is_named() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
+    fs::write(sandbox.path("afile"), "").unwrap();
+    fs::create_dir(sandbox.path("out")).unwrap();
+    fs::write(sandbox.path("out/scenes"), "").unwrap();
+    for (args, message) in [
+        (
+            ["--work-dir", "afile", "--volume", "stic=out2"],
+            "--work-dir: afile is a file where a folder is needed",
+        ),
+        (["--work-dir", "afile/work", "--volume", "stic=out2"], "--work-dir: afile is a file where a folder"),
+        (["--work-dir", "work", "--volume", "stic=out"], "out/scenes is a file where a folder is needed"),
+    ] {
+        let run = [&["run", "-f", "m.yaml", "--trainer", TRAINER], &args[..]].concat();
+        let output = sandbox.command(env!("CARGO_BIN_EXE_kubectl-stic"), &run).output().unwrap();
+        assert_exit(message, &output, 64, &[message, "Remove it or give another path."]);
+        assert!(!sandbox.path("fake/calls").exists(), "{message}: something ran");
+    }
+}
+
+#[test]
+fn settings_without_an_effect_are_noted() {
+    let sandbox = Sandbox::new();
+    let manifest = GOOD.replace("claimName: images}", "claimName: images}, limit: 6000")
+        + "  preferences: {negatives: ImagesOnly, hallucinationPrompts: [\"Lie.\"]}\n";
+    fs::write(sandbox.path("m.yaml"), manifest).unwrap();
+    let ineffective = "note: scenes: spec.preferences.hallucinationPrompts has no effect with spec.preferences.negatives: ImagesOnly";
+    let limit = "scenes prepare: note: spec.images.limit is 6000, but there are only 10";
+    assert_exit("", &sandbox.run("m.yaml"), 0, &[ineffective, limit]);
+}
+
+#[test]
+fn the_list_of_skipped_items_is_named() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
+    fs::write(sandbox.path("fake/skip"), "").unwrap();
+    let output = sandbox.run("m.yaml");
+    let folder = sandbox.path("work/volumes/stic/scenes").canonicalize().unwrap();
+    let list = format!("2 skipped (listed in {}/", folder.display());
+    assert_exit("skipped", &output, 0, &["scenes prepare: 8 items, done in", &list, "/skipped.jsonl)"]);
+}
+
+#[test]
+fn a_run_survives_a_full_disk_behind_stdout_or_stderr() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let args = ["run", "-f", "m.yaml", "--work-dir", "work", "--trainer", TRAINER];
-    let mut command = bench.command(env!("CARGO_BIN_EXE_kubectl-stic"), &args);
-    ended("stderr", &command.stderr(full()).output().unwrap(), 0, &[]);
-    let mut command = bench.command(env!("CARGO_BIN_EXE_kubectl-stic"), &args);
+    let mut command = sandbox.command(env!("CARGO_BIN_EXE_kubectl-stic"), &args);
+    assert_exit("stderr", &command.stderr(full()).output().unwrap(), 0, &[]);
+    let mut command = sandbox.command(env!("CARGO_BIN_EXE_kubectl-stic"), &args);
     let output = command.stdout(full()).output().unwrap();
-    ended("stdout", &output, 74, &["train: done before", "standard output: No space left on device"]);
+    assert_exit("stdout", &output, 74, &["train: already done", "standard output: No space left on device"]);
 }
 
-/// A small disk for the work folder, `$SPACE` KiB of it left; then with room.
+/// Runs a command with a small disk for the work folder, of which `$SPACE` KiB are free, and again with free space.
 const FULL_DISK: &str = r#"
 mkdir -p work && mount -t tmpfs -o size=1m tmpfs work || exit 99
 head -c $(( (1024 - SPACE) * 1024 )) /dev/zero > ballast && cp ballast work/ballast || exit 98
@@ -208,7 +323,7 @@ rm work/ballast; find work -name '*.new' > left
 "#;
 
 #[test]
-fn a_full_work_folder_is_74_and_with_room_the_same_command_goes_on() {
+fn a_full_work_folder_exits_with_74_and_the_same_command_resumes_with_free_space() {
     let ways: [&[&str]; 2] = [&["-m"], &["-rm"]];
     let place = tempfile::tempdir().unwrap();
     let way = ways.into_iter().find(|way| {
@@ -216,44 +331,44 @@ fn a_full_work_folder_is_74_and_with_room_the_same_command_goes_on() {
         mount.args(*way).args(["mount", "-t", "tmpfs", "tmpfs"]).arg(place.path());
         mount.output().is_ok_and(|ended| ended.status.success())
     });
-    // Every machine has a limit on the size of files, which stops the first file that is written.
+    // A limit on the size of files works on every machine, and fails the first file that is written.
     let limit = r#"trap '' XFSZ; ulimit -f 0; exec "$@""#;
     let run = ["run", "-f", "m.yaml", "--work-dir", "work", "--volume", "stic=out", "--trainer", TRAINER];
-    let bench = Bench::new();
-    fs::write(bench.path("m.yaml"), GOOD).unwrap();
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
     let args = [&["-c", limit, "-", env!("CARGO_BIN_EXE_kubectl-stic")], &run[..]].concat();
-    let output = bench.command("bash", &args).output().unwrap();
-    ended(
+    let output = sandbox.command("bash", &args).output().unwrap();
+    assert_exit(
         "file",
         &output,
         74,
-        &["work/", "File too large", "check the folder and the space left", "run the same command again"],
+        &["work/", "File too large", "Check the folder and the free space", "run the same command again"],
     );
-    ended("file, mended", &bench.run("m.yaml"), 0, &["train: done in"]);
+    assert_exit("file, fixed", &sandbox.run("m.yaml"), 0, &["train: done in"]);
 
     let Some(way) = way else {
         eprintln!(
-            "this machine gives no mount namespace (unshare -m): a full disk is tried by file size only"
+            "SKIPPED in part: this machine does not allow mount namespaces (unshare -m), so full disks are only tested with a file size limit"
         );
         return;
     };
     for space in ["0", "4", "8", "20"] {
-        let bench = Bench::new();
-        fs::write(bench.path("m.yaml"), GOOD).unwrap();
+        let sandbox = Sandbox::new();
+        fs::write(sandbox.path("m.yaml"), GOOD).unwrap();
         let args =
             [way, &["bash", "-c", FULL_DISK, "-", env!("CARGO_BIN_EXE_kubectl-stic")], &run[..]].concat();
-        let output = bench.command("unshare", &args).env("SPACE", space).output().unwrap();
-        ended(space, &output, 0, &[]);
-        let text = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+        let output = sandbox.command("unshare", &args).env("SPACE", space).output().unwrap();
+        assert_exit(space, &output, 0, &[]);
+        let text = |name: &str| fs::read_to_string(sandbox.path(name)).unwrap();
         let first = text("first.err");
         assert_eq!(text("first.code").trim(), "74", "{space}: {first}");
         assert!(first.contains("work/") && first.contains("No space left on device"), "{space}: {first}");
         assert!(
-            first.contains("check the folder and the space left, then run the same command again"),
+            first.contains("Check the folder and the free space, then run the same command again"),
             "{space}: {first}"
         );
-        assert_eq!(text("left"), "", "{space}: half a file is left");
+        assert_eq!(text("left"), "", "{space}: an incomplete file is left");
         assert_eq!(text("second.code").trim(), "0", "{space}: {}", text("second.err"));
-        assert!(Path::new(&bench.path("out")).is_dir(), "{space}");
+        assert!(Path::new(&sandbox.path("out")).is_dir(), "{space}");
     }
 }

@@ -1,4 +1,4 @@
-//! `kubectl-stic render` against whole expected files: a change of them is a change of what runs on clusters.
+//! `kubectl-stic render`, compared to snapshots: a change of a snapshot is a change of what runs on clusters.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
@@ -10,13 +10,13 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 fn render(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-stic"));
-    // No cluster is asked, whichever is configured.
+    // `render` must not contact a cluster.
     command.arg("render").args(args).current_dir(ROOT).env("KUBECONFIG", "/nonexistent");
     command.output().expect("it runs")
 }
 
 #[track_caller]
-fn rendered(args: &[&str]) -> String {
+fn render_ok(args: &[&str]) -> String {
     let output = render(args);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
@@ -29,15 +29,15 @@ fn documents(text: &str) -> Vec<Value> {
 
 #[test]
 fn the_quickstart() {
-    insta::assert_snapshot!("stage-one", rendered(&["-f", "examples/quickstart/stage-one.yaml"]));
+    insta::assert_snapshot!("stage-one", render_ok(&["-f", "examples/quickstart/stage-one.yaml"]));
     let both = ["-f", "examples/quickstart/stage-one.yaml", "-f", "examples/quickstart/stage-two.yaml"];
-    insta::assert_snapshot!("stage-two-train", rendered(&[&both[..], &["--step", "train"]].concat()));
+    insta::assert_snapshot!("stage-two-train", render_ok(&[&both[..], &["--step", "train"]].concat()));
 }
 
 #[test]
-fn every_example_is_rendered_and_what_is_known_at_once_is_whole() {
+fn every_example_can_be_rendered_and_run_configs_of_prepare_are_complete() {
     for folder in ["examples/quickstart", "examples/paper", "examples/ablations"] {
-        let text = rendered(&["-f", folder, "--trainer-image", "registry/trainer@sha256:00"]);
+        let text = render_ok(&["-f", folder, "--trainer-image", "registry/trainer@sha256:00"]);
         let documents = documents(&text);
         let of = |kind: &str| documents.iter().filter(|it| it["kind"] == kind).count();
         assert!(of("Job") > 0 && of("Job") == of("ConfigMap"), "{folder}: {} Jobs", of("Job"));
@@ -53,7 +53,7 @@ fn every_example_is_rendered_and_what_is_known_at_once_is_whole() {
 }
 
 #[test]
-fn a_claim_of_its_own_a_suspension_and_shards_are_shown() {
+fn a_claim_template_a_suspension_and_shards_are_rendered() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("run.yaml");
     let manifest = "apiVersion: stic.dev/v1alpha1
@@ -69,9 +69,14 @@ spec:
 ";
     std::fs::write(&path, manifest).expect("a file");
     let path = path.to_str().expect("UTF-8");
-    let text = rendered(&["-f", path, "-n", "research"]);
-    assert!(text.contains("# spec.suspend is true: nothing of this is made until it is false."), "{text}");
-    assert!(text.contains("; with an affinity to one node where a claim is ReadWriteOnce"), "{text}");
+    let text = render_ok(&["-f", path, "-n", "research"]);
+    assert!(
+        text.contains(
+            "# spec.suspend is true: the controller creates none of these objects until it is false."
+        ),
+        "{text}"
+    );
+    assert!(text.contains("; with an affinity to one node if a claim is ReadWriteOnce"), "{text}");
     let documents = documents(&text);
     let kinds: Vec<_> = documents.iter().filter_map(|it| it["kind"].as_str()).collect();
     let step = ["ConfigMap", "Job"];
@@ -85,24 +90,27 @@ spec:
 }
 
 #[test]
-fn what_cannot_be_rendered_is_told_with_its_place() {
-    let refused = |args: &[&str], says: &[&str]| {
+fn errors_name_file_and_line() {
+    let fails = |args: &[&str], messages: &[&str]| {
         let output = render(args);
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0), "{err}");
-        for text in says {
+        for text in messages {
             assert!(err.contains(text), "{text:?} is not in: {err}");
         }
     };
     let two = "examples/quickstart/stage-two.yaml";
-    refused(
+    fails(
         &["-f", two],
-        &["stage-two.yaml:9: no StageOneRun scenes is among the manifests", "add its manifest with -f"],
+        &["stage-two.yaml:9: there is no StageOneRun scenes among the manifests", "Add its manifest with -f"],
     );
     let one = "examples/quickstart/stage-one.yaml";
-    refused(
+    fails(
         &["-f", one, "--step", "describe"],
-        &["has no step describe; its steps are prepare, generate, train"],
+        &["has no step describe. Its steps are prepare, generate, train."],
     );
-    refused(&["-f", one, "--step", "sing"], &["write prepare, generate, describe or train"]);
+    fails(
+        &["-f", one, "--step", "sing"],
+        &["invalid value 'sing'", "possible values: prepare, generate, describe, train"],
+    );
 }

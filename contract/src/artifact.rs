@@ -1,84 +1,51 @@
-//! What steps leave behind: folders named after what determines their content.
+//! Artifacts: folders on the output volume, each named after a digest of everything that determines its content.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::{RunIdentity, VolumePath};
 use crate::digest::Digest;
-use crate::pipeline::StepName;
+use crate::identity::{RunIdentity, VolumePath};
+use crate::pipeline::{ArtifactKind, StepName};
 
-/// The marker whose presence makes a folder a complete artifact.
+/// A [`SuccessMarker`] in this file makes a folder a complete artifact.
 pub const SUCCESS_FILE: &str = "_SUCCESS.json";
-/// Where unfinished work lives, under the run's output path.
+/// The folder of unfinished work, under the run's output path.
 pub const PARTIAL_DIR: &str = ".partial";
+/// The file beside prepared items that lists those that were skipped, with file, line, id and reason.
+pub const SKIPPED_FILE: &str = "skipped.jsonl";
 
-/// What an artifact holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ArtifactKind {
-    /// The checked items of a run: `items.jsonl`, `skipped.jsonl`, `report.json`.
-    Prepared,
-    /// `preferences.jsonl`: a chosen and a rejected response per image.
-    Preferences,
-    /// `descriptions.jsonl`: a description per instruction.
-    Descriptions,
-    /// A PEFT adapter: `adapter_model.safetensors`, `adapter_config.json`, `README.md`, metrics.
-    Adapter,
-}
-
-impl ArtifactKind {
-    /// The first part of the folder's name.
-    #[must_use]
-    pub const fn folder_prefix(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Preferences => "preferences",
-            Self::Descriptions => "descriptions",
-            Self::Adapter => "adapter",
-        }
-    }
-
-    /// The file that holds the payload and whose digest the artifact is known by.
-    #[must_use]
-    pub const fn payload_file(self) -> &'static str {
-        match self {
-            Self::Prepared => "items.jsonl",
-            Self::Preferences => "preferences.jsonl",
-            Self::Descriptions => "descriptions.jsonl",
-            Self::Adapter => "adapter_model.safetensors",
-        }
-    }
-}
-
-/// Where a complete artifact is, and what it must hash to. A consumer verifies the digest.
+/// A reference to a complete artifact. The consumer verifies the digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ArtifactRef {
     /// The artifact's folder.
     pub location: VolumePath,
-    /// The digest of its payload file.
+    /// The expected digest of the payload file.
     pub digest: Digest,
 }
 
-/// An artifact as recorded in a result and in a run's status.
+/// A complete artifact, as reported in a [`StepResult`](crate::StepResult) and in the status of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Artifact {
-    /// What it holds.
+    /// What the folder holds.
     pub kind: ArtifactKind,
-    /// Its folder.
+    /// The artifact's folder.
     pub location: VolumePath,
-    /// The digest of its payload file.
+    /// The digest of the payload file.
     pub digest: Digest,
-    /// The size of all its files.
+    /// The size of the files that its digests cover, in bytes: equal for equal artifacts.
     pub size_bytes: u64,
-    /// The step that made it.
+    /// The step that produced it.
     pub step: StepName,
-    /// Whether it was there before this run asked for it.
+    /// Whether the artifact existed already and was reused.
     pub reused: bool,
 }
 
 impl Artifact {
-    /// The part a consumer needs.
+    /// Location and digest, which is what a consumer needs.
     #[must_use]
     pub fn reference(&self) -> ArtifactRef {
         ArtifactRef { location: self.location.clone(), digest: self.digest.clone() }
@@ -93,34 +60,38 @@ pub struct SuccessMarker {
     pub kind: ArtifactKind,
     /// The digest of the payload file.
     pub digest: Digest,
-    /// The size of all files but this one.
+    /// The digests of the other files that the payload's meaning depends on, by name. Absent from markers of earlier
+    /// versions.
+    #[serde(default)]
+    pub companions: BTreeMap<String, Digest>,
+    /// The size of the payload and its companions, in bytes: equal for equal artifacts, unlike that of logs beside them.
     pub size_bytes: u64,
-    /// The step that made it.
+    /// The step that produced it.
     pub step: StepName,
-    /// What the folder's name is the hash of.
+    /// Everything that determines the content. The folder's name is a digest of it, see [`folder_name`].
     pub made_from: Value,
-    /// Counts, largest differences and other facts found while making it; identical for identical inputs.
+    /// Counts and measurements taken while the artifact was produced; identical for identical inputs.
     pub facts: Value,
-    /// Who made it.
+    /// The run that produced it.
     pub created_by: CreatedBy,
-    /// The build and the machine; the promise of identical bytes is per CPU.
+    /// The trainer's build and the machine. Identical bytes are guaranteed on the same CPU model only.
     pub made_with: Value,
 }
 
-/// The run that made an artifact.
+/// The run that produced an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreatedBy {
-    /// The run's UID.
+    /// [`RunIdentity::uid`].
     pub uid: String,
-    /// The run's rerun counter.
+    /// [`RunIdentity::rerun`].
     pub rerun: u32,
 }
 
-/// The folder of an artifact: `<kind>-<16 hex digits>` over everything that determines its bytes.
+/// The name of an artifact's folder: `<kind>-<16 hex digits>`, a digest of everything that determines its bytes.
 ///
-/// `made_from` holds the recipe, the digests of the inputs, the precision, the world size and the trainer's
-/// version. A rerun never meets its own earlier output: from `rerun` 1 on, the run itself is part of the name.
+/// `made_from` holds the recipe, the digests of the inputs, the precision, the world size and the trainer's version. From
+/// `rerun` 1 on the run is part of the name too, so that a rerun never reuses earlier output of the same run.
 #[must_use]
 pub fn folder_name(kind: ArtifactKind, made_from: &Value, run: &RunIdentity) -> String {
     let key = if run.rerun == 0 {
@@ -131,13 +102,13 @@ pub fn folder_name(kind: ArtifactKind, made_from: &Value, run: &RunIdentity) -> 
     format!("{}-{}", kind.folder_prefix(), Digest::of_json(&key).short(16))
 }
 
-/// The folder a run works in until its artifacts are whole, relative to the output path.
+/// The folder of a run's unfinished work, relative to the output path.
 #[must_use]
 pub fn partial_dir(run: &RunIdentity) -> String {
     format!("{PARTIAL_DIR}/{}-{}", run.uid, run.rerun)
 }
 
-/// The file a running step reports its progress to, relative to the output path.
+/// The file to which a running step writes its [`Progress`](crate::Progress), relative to the output path.
 #[must_use]
 pub fn progress_file(run: &RunIdentity, step: StepName, shard: u32) -> String {
     format!("{}/{step}-{shard:05}.progress.json", partial_dir(run))
@@ -146,7 +117,7 @@ pub fn progress_file(run: &RunIdentity, step: StepName, shard: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RunKind;
+    use crate::identity::RunKind;
 
     fn run(rerun: u32) -> RunIdentity {
         RunIdentity {
@@ -159,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_follows_the_content_and_not_the_run_until_a_rerun() {
+    fn a_folder_name_depends_on_the_content_and_from_the_first_rerun_on_also_on_the_run() {
         let key = json!({"beta": 0.1});
         let name = |run: &RunIdentity| folder_name(ArtifactKind::Preferences, &key, run);
         let other = RunIdentity { uid: "other".into(), ..run(0) };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The SHA-256 of some bytes.
+/// A SHA-256 digest.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
@@ -25,10 +25,10 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digest of everything `reader` yields, and how many bytes that was.
+    /// The digest of everything `reader` yields, and the number of bytes read.
     ///
     /// # Errors
-    /// Those of reading.
+    /// If reading fails. An interrupted read is retried.
     pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = Hasher::default();
         let mut buffer = vec![0u8; 64 << 10];
@@ -84,7 +84,7 @@ impl Hasher {
         self.bytes += bytes.len() as u64;
     }
 
-    /// The digest of all that was added.
+    /// The digest of all bytes added.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.inner.finalize().into())
@@ -134,8 +134,8 @@ impl From<Digest> for String {
     }
 }
 
-// serde_json's own map keeps insertion order when any crate of the build switches `preserve_order` on, so the
-// order is made here.
+// serde_json's map keeps insertion order if any crate of the build enables its feature `preserve_order`, so keys are
+// sorted here.
 fn write_canonical(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {
@@ -172,7 +172,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn known_answer_of_nist() {
+    fn matches_the_nist_test_vector() {
         assert_eq!(
             Digest::of(b"abc").to_string(),
             "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_json_ignores_the_order_of_keys_and_nothing_else() {
+    fn canonical_json_ignores_only_the_order_of_keys() {
         let a = Digest::of_json(&json!({"b": [1, {"y": 0.1, "x": null}], "a": "é"}));
         let b = Digest::of_json(&json!({"a": "é", "b": [1, {"x": null, "y": 0.1}]}));
         assert_eq!(a, b);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn text_round_trips_and_nonsense_is_refused() {
+    fn text_round_trips_and_invalid_text_is_refused() {
         let digest = Digest::of(b"x");
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
         for bad in ["", "sha256:", "md5:00", "sha256:zz", &format!("sha256:{}", "A".repeat(64))] {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_counted() {
+    fn a_reader_s_bytes_are_counted() {
         let (digest, bytes) = Digest::of_reader(&b"abc"[..]).expect("reading a slice");
         assert_eq!((digest, bytes), (Digest::of(b"abc"), 3));
     }

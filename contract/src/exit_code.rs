@@ -1,51 +1,125 @@
-//! How a step ends, in the numbers of `sysexits.h`.
+//! Exit codes, with the numbers of `sysexits.h`, and their reference for users.
 
-/// The exit status of a trainer step. A `podFailurePolicy` is built from these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum ExitCode {
-    /// The step is done and its artifact is in place.
-    Done = 0,
-    /// A bug of ours: nothing the user wrote explains it.
-    Bug = 1,
-    /// The configuration is invalid (`EX_USAGE`): running again changes nothing.
-    ConfigInvalid = 64,
-    /// The data is invalid (`EX_DATAERR`): the message names file, line and reason.
-    DataInvalid = 65,
-    /// Storage failed (`EX_IOERR`): a full or broken disk; worth a retry.
-    StorageFailed = 74,
-    /// Interrupted (`EX_TEMPFAIL`): SIGTERM was honoured and the state saved; resume me.
-    Interrupted = 75,
+use crate::enumerated::enumerated;
+
+enumerated! {
+    /// The exit code of a trainer step, and of `kubectl-stic run`, which ends with the code of the step that stopped it.
+    /// The `podFailurePolicy` of Jobs is built from these.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum ExitCode {
+        /// The step finished and its artifact is in place.
+        Done,
+        /// A bug: nothing that the user wrote explains the failure.
+        Bug,
+        /// The configuration is invalid (`EX_USAGE`). Retrying without a change fails again.
+        ConfigInvalid,
+        /// The data is invalid (`EX_DATAERR`). The message names file, line and reason.
+        DataInvalid,
+        /// Storage failed (`EX_IOERR`), for example a full disk. A retry may succeed.
+        StorageFailed,
+        /// Interrupted (`EX_TEMPFAIL`): the step handled SIGTERM and saved its state. It resumes when run again.
+        Interrupted,
+    }
 }
 
-impl ExitCode {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Done,
-        Self::Bug,
-        Self::ConfigInvalid,
-        Self::DataInvalid,
-        Self::StorageFailed,
-        Self::Interrupted,
-    ];
+/// The exit code of `kubectl-stic` when the cluster cannot be reached or refuses a request (`EX_UNAVAILABLE`). No
+/// trainer step ends with it.
+pub const CLUSTER_UNAVAILABLE: u8 = 69;
 
+impl ExitCode {
     /// The number the process exits with.
     #[must_use]
     pub const fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::Done => 0,
+            Self::Bug => 1,
+            Self::ConfigInvalid => 64,
+            Self::DataInvalid => 65,
+            Self::StorageFailed => 74,
+            Self::Interrupted => 75,
+        }
     }
 
-    /// The meaning of a process's exit status; anything undocumented is a bug.
+    /// The meaning of a process's exit status. Every undocumented status is a bug.
     #[must_use]
     pub fn from_status(status: i32) -> Self {
         Self::ALL.into_iter().find(|code| i32::from(code.code()) == status).unwrap_or(Self::Bug)
     }
 
-    /// Whether the same step with the same configuration may end otherwise.
+    /// Whether the same step with the same configuration may end differently when it is run again.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         !matches!(self, Self::Done | Self::ConfigInvalid | Self::DataInvalid)
     }
+
+    /// What the code means to a user, and what to do about it.
+    #[must_use]
+    pub const fn help(self) -> ExitStatusHelp {
+        let (meaning, advice) = match self {
+            Self::Done => ("Finished; the artifacts are in place.", "Nothing to do."),
+            Self::Bug => (
+                "A bug. Any status that is not in this table counts as one too.",
+                "Report it with the message and the log of the step.",
+            ),
+            Self::ConfigInvalid => (
+                "The manifest, an argument, the run config or the model is invalid.",
+                "Fix the field that the message names. Retrying without a change fails again.",
+            ),
+            Self::DataInvalid => (
+                "The input data is invalid, or a file changed after its digest was recorded.",
+                "Fix or restore the file that the message names.",
+            ),
+            Self::StorageFailed => (
+                "Storage failed, for example a full disk.",
+                "Free space and run again; finished items are kept. On a cluster the step is retried up to \
+                 `spec.backoff.limit` times; after that, raise `spec.retry`, which continues with them.",
+            ),
+            Self::Interrupted => (
+                "Interrupted by SIGTERM or Ctrl-C; the state was saved.",
+                "Run the same command again to resume. On a cluster the step resumes by itself, unless it is \
+                 interrupted three times without progress.",
+            ),
+        };
+        ExitStatusHelp { status: self.code(), meaning, advice }
+    }
+}
+
+/// An exit status as users meet it: one row of the reference table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitStatusHelp {
+    /// The number, as `$?` and `kubectl get pod` show it.
+    pub status: u8,
+    /// What happened. One sentence of Markdown.
+    pub meaning: &'static str,
+    /// What to do about it. Markdown.
+    pub advice: &'static str,
+}
+
+/// Statuses that are not the trainer's own: those of the plugin and of signals.
+const OTHERS: [ExitStatusHelp; 3] = [
+    ExitStatusHelp {
+        status: CLUSTER_UNAVAILABLE,
+        meaning: "`kubectl-stic` only: the cluster cannot be reached, or it refused the request.",
+        advice: "Check the kubeconfig, the context and your permissions, as the message says.",
+    },
+    ExitStatusHelp {
+        status: 137,
+        meaning: "The trainer was killed by SIGKILL, most often because memory ran out (`OOMKilled`).",
+        advice: "Raise the memory limit in `spec.pod.resources`. The step is retried up to `spec.backoff.limit` times and resumes from what it saved. `kubectl-stic run` reports this and exits with 1; free memory and run it again.",
+    },
+    ExitStatusHelp {
+        status: 143,
+        meaning: "The trainer received SIGTERM before it could handle it.",
+        advice: "The step is retried up to `spec.backoff.limit` times; only work since its last save is lost.",
+    },
+];
+
+/// The reference of exit statuses, in numeric order: those of [`ExitCode`], of the plugin, and of signals.
+#[must_use]
+pub fn reference() -> Vec<ExitStatusHelp> {
+    let mut rows: Vec<_> = ExitCode::ALL.map(ExitCode::help).into_iter().chain(OTHERS).collect();
+    rows.sort_by_key(|row| row.status);
+    rows
 }
 
 #[cfg(test)]
@@ -57,5 +131,11 @@ mod tests {
         assert_eq!(ExitCode::ALL.map(ExitCode::code), [0, 1, 64, 65, 74, 75]);
         assert_eq!(ExitCode::from_status(75), ExitCode::Interrupted);
         assert_eq!(ExitCode::from_status(139), ExitCode::Bug);
+    }
+
+    #[test]
+    fn the_reference_lists_every_status_once() {
+        let statuses: Vec<u8> = reference().iter().map(|row| row.status).collect();
+        assert_eq!(statuses, [0, 1, 64, 65, 69, 74, 75, 137, 143]);
     }
 }

@@ -1,4 +1,4 @@
-//! How far a running step is.
+//! The progress of a running step.
 
 use std::collections::BTreeMap;
 
@@ -6,42 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::StepName;
 
-/// The port a step serves its progress on.
+/// The port on which a step serves its progress over HTTP.
 pub const PROGRESS_PORT: u16 = 8080;
-/// The path of it: a [`Progress`] as JSON.
+/// The path that returns a [`Progress`] as JSON.
 pub const PROGRESS_PATH: &str = "/progress";
 
-/// `progress.json`: replaced whole, never edited in place.
+/// The content of a progress file and of a response at [`PROGRESS_PATH`]. The file is replaced whole, never edited in
+/// place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Progress {
-    /// The step.
+    /// The running step.
     pub step: StepName,
-    /// What it is doing now, for people: `checking images`, `generating`, `training`.
+    /// What the step is doing now, for display: `checking images`, `generating`, `training`.
     pub activity: String,
-    /// Units done, those of an earlier attempt included.
+    /// Units done, including those of earlier attempts.
     pub current: u64,
-    /// Units in all.
+    /// Units in all; 0 while that is unknown.
     pub total: u64,
     /// What a unit is: `images`, `items`, `steps`.
     pub unit: String,
-    /// Units done per second by this attempt.
+    /// Units done per second by this attempt; 0 until there is a rate.
     pub rate_per_second: f64,
-    /// Seconds to the end at that rate; absent until there is a rate.
+    /// Seconds until the step ends at that rate. Absent until there is a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_remaining_seconds: Option<u64>,
-    /// The latest metrics, under the names TRL gives them.
+    /// The latest metrics, under TRL's names, such as `loss` and `rewards/margins`.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
-    /// Items left out so far because they could not be read.
+    /// Items skipped so far because they could not be read.
     #[serde(default)]
     pub skipped: u64,
-    /// Seconds since the Unix epoch.
+    /// When this was written, in seconds since the Unix epoch.
     pub updated: u64,
 }
 
 impl Progress {
-    /// Whole percents done, 100 only at the end.
+    /// Whole percent done; 100 only once every unit is done.
     #[must_use]
     pub fn percent(&self) -> u8 {
         if self.total == 0 {

@@ -1,6 +1,6 @@
-//! The prompts of the paper, which are the defaults of the API.
+//! The paper's prompts, which are the defaults of the API.
 
-/// Stage 1's caption prompts and stage 2's description prompts; one is drawn per item.
+/// Stage 1's caption prompts and stage 2's description prompts. One is drawn per item.
 pub const CAPTION: [&str; 8] = [
     "Illustrate the details of the picture.",
     "Summarize the visual content presented.",
@@ -12,7 +12,7 @@ pub const CAPTION: [&str; 8] = [
     "Identify and describe the main focal points in the visual.",
 ];
 
-/// The prompt of chosen responses.
+/// The prompt of stage 1's chosen responses.
 pub const WELL_CURATED: &str = "Please provide a detailed description of the image, focusing on the following.\n\
 Identify the main subjects (people, animals, objects) in the image and describe what they are doing.\n\
 Describe the setting of the image. Is it indoors or outdoors? What kind of environment or location does it depict?\n\
@@ -21,7 +21,7 @@ Describe the dominant colors and the overall composition. How do these elements 
 Point out any details or symbols that might be relevant to understanding the image's meaning or context.\n\
 If applicable, provide interpretations of what the image might represent or communicate.";
 
-/// Prompts that ask for what is not there.
+/// Prompts that ask the model to hallucinate, for stage 1's rejected responses. One is drawn per response.
 pub const HALLUCINATION: [&str; 8] = [
     "Describe the image with imaginative objects that may exist in the scene.",
     "Enrich the description by adding hypothetical objects or characters that could be part of the scene.",
@@ -33,8 +33,8 @@ pub const HALLUCINATION: [&str; 8] = [
     "Invent and incorporate details of practical tools, vehicles, or gadgets that could be expected in a similar scenario.",
 ];
 
-/// The description prompt of describe-and-respond.
+/// The prompt of the description in describe-and-respond inference.
 pub const DESCRIBE_AND_RESPOND: &str = "Detail the composition and subjects within the frame.";
 
-/// Stage 2's infused first turn.
+/// The template of stage 2's first human turn: `{description}` and `{question}` are filled in.
 pub const INFUSION: &str = "<image>\nImage description:\n{description}\n\n{question}";

@@ -1,197 +1,213 @@
-//! The method, fully resolved: what decides the bytes of an artifact.
+//! The recipe of a run, fully resolved: everything about the method that determines the bytes of an artifact.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a prompt's wrapping comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ChatTemplate {
-    /// The model's own chat template.
-    Auto,
-    /// `[INST] <image>\nQ [/INST] A</s>`.
-    MistralInstruct,
-    /// `A chat between ... USER: <image>\nQ ASSISTANT: A</s>`.
-    VicunaV1,
+use crate::enumerated::enumerated;
+
+enumerated! {
+    /// The template that wraps a prompt and its response.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum ChatTemplate {
+        /// The model's own chat template.
+        Auto,
+        /// `[INST] <image>\nQ [/INST] A</s>`.
+        MistralInstruct,
+        /// `A chat between ... USER: <image>\nQ ASSISTANT: A</s>`.
+        VicunaV1,
+    }
 }
 
-/// How many crops an image becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ImageLayout {
-    /// What the model's processor says: anyres on LLaVA-1.6, one crop on LLaVA-1.5.
-    Model,
-    /// One crop, padded to a square with the mean colour, as the released code trains.
-    Pad,
+enumerated! {
+    /// Into how many crops an image is split.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum ImageLayout {
+        /// As the model's processor configures: anyres on LLaVA-1.6, one crop on LLaVA-1.5.
+        Model,
+        /// One crop, padded to a square with the mean colour, as in the training of the released code.
+        Pad,
+    }
 }
 
-/// The number format of the frozen weights and of the forward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Precision {
-    /// 32-bit.
-    F32,
-    /// bfloat16, on a GPU.
-    Bf16,
+enumerated! {
+    /// The number format of the frozen weights and of the forward pass.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Precision {
+        /// 32-bit floating point.
+        F32,
+        /// bfloat16; GPUs only.
+        Bf16,
+    }
 }
 
-/// What to do with an image that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum OnUnreadable {
-    /// Leave the item out and record it.
-    Skip,
-    /// End with exit code 65.
-    Fail,
+enumerated! {
+    /// What happens to an item whose row is malformed, whose image cannot be read, or that is too long for the model.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum OnUnreadable {
+        /// The item is skipped, and recorded with the reason.
+        Skip,
+        /// The step fails with exit code 65.
+        Fail,
+    }
 }
 
-/// Which items a limit keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Order {
-    /// Those of the smallest hash(seed, id).
-    Seeded,
-    /// The first ones of the file, as released.
-    FirstN,
+enumerated! {
+    /// Which items a limit selects.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Order {
+        /// Those with the smallest hash(seed, id), so a smaller limit selects a subset of a larger one.
+        Seeded,
+        /// The first ones of the file, as in the released code.
+        FirstN,
+    }
 }
 
-/// How responses are drawn. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 leave nothing out.
+/// How tokens are sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sampling {
-    /// Divides the logits.
+    /// Divides the logits. 0 means greedy decoding.
     pub temperature: f64,
-    /// Keeps the smallest set of tokens whose probability reaches this.
+    /// Nucleus sampling: the smallest set of tokens whose probabilities add up to at least this. 1 keeps all.
     pub top_p: f64,
-    /// Keeps this many tokens; 0 keeps all.
+    /// The number of likeliest tokens to sample from. 0 keeps all.
     pub top_k: u32,
-    /// The response ends here at the latest.
+    /// The maximum length of a response, in tokens.
     pub max_new_tokens: u32,
 }
 
-/// Where the rejected responses come from (Table 4 of the paper).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Negatives {
-    /// Hallucination prompts and corrupted images.
-    Both,
-    /// Hallucination prompts only.
-    PromptsOnly,
-    /// Corrupted images only.
-    ImagesOnly,
-    /// None: SFT on the chosen response (Table 3).
-    None,
+enumerated! {
+    /// Where rejected responses come from (Table 4 of the paper).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Negatives {
+        /// Hallucination prompts and corrupted images.
+        Both,
+        /// Hallucination prompts only.
+        PromptsOnly,
+        /// Corrupted images only.
+        ImagesOnly,
+        /// No rejected responses: SFT on the chosen ones (Table 3).
+        None,
+    }
 }
 
-/// Where pairs come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum PreferenceSource {
-    /// The model writes both responses (Algorithm 1).
-    Generate,
-    /// A file holds both.
-    File,
-    /// Chosen is the instruction's ground truth, rejected the model's own answer (SPIN).
-    Instructions,
+enumerated! {
+    /// Where preference pairs come from.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum PreferenceSource {
+        /// The model generates both responses (Algorithm 1).
+        Generate,
+        /// A file contains both.
+        File,
+        /// The instruction's ground truth is chosen, the model's own answer is rejected (SPIN).
+        Instructions,
+    }
 }
 
-/// Stage 1's data (Algorithm 1).
+/// How stage 1's preference pairs are generated (Algorithm 1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PreferenceRecipe {
-    /// Where pairs come from.
+    /// Where preference pairs come from.
     pub source: PreferenceSource,
     /// Where rejected responses come from.
     pub negatives: Negatives,
-    /// The probability that a rejected response comes from a corrupted image: 1 for `ImagesOnly`, 0 for
-    /// `PromptsOnly` and `None`.
+    /// The probability that a rejected response comes from a corrupted image. 1 for [`Negatives::ImagesOnly`], 0 for
+    /// [`Negatives::PromptsOnly`] and [`Negatives::None`].
     pub corrupted_share: f64,
-    /// One is drawn per item: the prompt pairs are trained under.
+    /// Prompts for training; one is drawn per item.
     pub caption_prompts: Vec<String>,
     /// The prompt of chosen responses.
     pub well_curated_prompt: String,
-    /// One is drawn per rejected response on a clean image.
+    /// Prompts for rejected responses on clean images; one is drawn per response.
     pub hallucination_prompts: Vec<String>,
-    /// One is drawn, by weight, per corrupted image. If empty, what should come from a corrupted image comes from
-    /// the caption prompt on the clean one, as in the released code.
+    /// Corruptions; one is drawn per corrupted image, by weight. If empty, a response that should come from a corrupted image
+    /// comes from the caption prompt on the clean image, as in the released code.
     pub corruptions: Vec<WeightedCorruption>,
-    /// How responses are drawn.
+    /// How responses are sampled.
     pub sampling: Sampling,
-    /// The template responses are generated under.
+    /// The template for generation.
     pub chat_template: ChatTemplate,
 }
 
-/// A corruption and how often it is drawn.
+/// A corruption and its weight.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightedCorruption {
-    /// Relative to the sum of the weights.
+    /// How often it is drawn, relative to the sum of all weights.
     pub weight: u32,
-    /// What is done to the image.
+    /// The change to the image.
     pub corruption: Corruption,
 }
 
-/// What is done to an image.
+/// A change that makes an image harder to describe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Corruption {
-    /// Bilinear resize so that the shorter side is this many pixels; not scaled back.
+    /// Bilinear resize to a shorter side of `short_side` pixels; not scaled back up.
     LowResolution {
-        /// Pixels.
+        /// The length of the shorter side, in pixels.
         short_side: u32,
     },
-    /// torchvision's `ColorJitter`: brightness factor in `[1-b, 1+b]`, hue shift in `[-h, h]`, in random order.
+    /// torchvision's `ColorJitter`: brightness and hue, in random order.
     ColorJitter {
-        /// b.
+        /// Brightness is multiplied by a factor from `[1 - brightness, 1 + brightness]`.
         brightness: f64,
-        /// h, at most 0.5.
+        /// Hue is shifted by a share of the colour circle from `[-hue, hue]`; at most 0.5.
         hue: f64,
     },
-    /// Diffusion noise after this many of 1,000 steps, as POVID's, on the preprocessed crops.
+    /// Diffusion noise on the preprocessed crops, as in POVID.
     GaussianNoise {
-        /// 0 to 999.
+        /// The diffusion step, 0 to 999.
         steps: u32,
     },
 }
 
-/// Stage 2's data (Algorithm 2).
+/// How stage 2's image descriptions are generated (Algorithm 2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DescriptionRecipe {
-    /// One is drawn per item.
+    /// Prompts; one is drawn per item.
     pub prompts: Vec<String>,
-    /// How descriptions are drawn.
+    /// How descriptions are sampled.
     pub sampling: Sampling,
-    /// The template descriptions are generated under.
+    /// The template for generation.
     pub chat_template: ChatTemplate,
 }
 
-/// A training.
+/// How an adapter is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrainRecipe {
-    /// What is minimised.
+    /// The loss and its settings.
     pub objective: Objective,
-    /// A new adapter's shape; absent when one is continued.
+    /// The shape of a new adapter. Absent if an existing one is continued.
     pub lora: Option<Lora>,
-    /// How weights move.
+    /// AdamW and its learning rate schedule.
     pub optimizer: Optimizer,
-    /// Passes over the data.
+    /// The number of passes over the data.
     pub epochs: u32,
-    /// Pairs or conversations per optimizer step.
+    /// The number of pairs or conversations per optimizer step.
     pub global_batch_size: u32,
-    /// Sequences are cut here; absent means that one that does not fit the model is an error.
+    /// The length at which sequences are truncated, in tokens. Absent means that a sequence too long for the model is an error.
     pub max_length: Option<u32>,
-    /// Whether the prompt of training examples shows the image; the released stage 1 does not.
+    /// Whether the prompt of training examples includes the image. The released stage 1 trains without.
     pub with_image: bool,
-    /// The template of training examples.
+    /// The template for training examples.
     pub chat_template: ChatTemplate,
-    /// Steps between saves; no part of the result.
+    /// The number of optimizer steps between checkpoints. It does not affect the result.
     pub save_steps: u32,
 }
 
-/// What is minimised.
+/// The training objective.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Objective {
     /// Direct preference optimisation.
     Dpo(Dpo),
-    /// Mean negative log-likelihood over the label tokens of the global batch.
+    /// Supervised fine-tuning: mean negative log-likelihood over the label tokens of the global batch.
     Sft {
-        /// Stage 2: the first human turn becomes this, with `{description}` and `{question}` filled in. Absent in
-        /// stage 1, where the chosen response is learned under its caption prompt.
+        /// Stage 2's template of the first human turn, with `{description}` and `{question}`. Absent in stage 1, which trains
+        /// on the chosen response under its caption prompt.
         infusion: Option<String>,
     },
 }
@@ -200,85 +216,89 @@ pub enum Objective {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dpo {
-    /// Of the margin.
+    /// The loss as a function of the margin.
     pub loss: DpoLoss,
-    /// The strength of the reference.
+    /// How strongly the policy is kept close to the reference.
     pub beta: f64,
-    /// The share of flipped preferences assumed (cDPO).
+    /// The assumed share of flipped preferences (cDPO).
     pub label_smoothing: f64,
-    /// The paper's alpha: times the sum of log p(chosen), subtracted from the loss.
+    /// The paper's alpha. It multiplies log p(chosen), summed over tokens, and is subtracted from the loss.
     pub chosen_log_prob_weight: f64,
-    /// What stands for log p(rejected).
+    /// How log p(rejected) is computed.
     pub rejected_term: RejectedTerm,
     /// The reference policy.
     pub reference: Reference,
-    /// POVID: noise on the image of the rejected response at training time, in diffusion steps.
+    /// Noise on the image of the rejected response during training, in diffusion steps (POVID). Absent means none.
     pub rejected_image_noise_steps: Option<u32>,
 }
 
-/// The loss of the margin h = beta * (policy log-ratio - reference log-ratio).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum DpoLoss {
-    /// -log sigmoid(h); with label smoothing, cDPO.
-    Sigmoid,
-    /// max(0, 1 - h).
-    Hinge,
-    /// (h/beta - 1/(2 beta))^2.
-    Ipo,
+enumerated! {
+    /// The loss as a function of the margin h = beta * (policy log-ratio - reference log-ratio).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum DpoLoss {
+        /// `-log sigmoid(h)`; with label smoothing, cDPO.
+        Sigmoid,
+        /// `max(0, 1 - h)`.
+        Hinge,
+        /// `(h / beta - 1 / (2 beta))^2`.
+        Ipo,
+    }
 }
 
-/// What stands for log p(rejected).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum RejectedTerm {
-    /// log p of the rejected tokens.
-    LogProb,
-    /// The released code: per token the top logit, or the second where the top is the label.
-    TopLogit,
+enumerated! {
+    /// How log p(rejected) is computed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum RejectedTerm {
+        /// The log probability of the rejected tokens.
+        LogProb,
+        /// As in the released code: per token the top logit, or the second one where the top is the label.
+        TopLogit,
+    }
 }
 
-/// The reference policy of DPO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Reference {
-    /// The base model, adapter off.
-    Base,
-    /// A frozen copy of the adapter the run starts from.
-    InitialAdapter,
+enumerated! {
+    /// The reference policy of DPO.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Reference {
+        /// The base model, with the adapter switched off.
+        Base,
+        /// A frozen copy of the adapter that the run starts from.
+        InitialAdapter,
+    }
 }
 
-/// A new LoRA adapter: `y = Wx + (alpha/rank) B A x`.
+/// The shape of a new LoRA adapter: `y = Wx + (alpha / rank) B A x`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lora {
-    /// r.
+    /// The rank of A and B.
     pub rank: u32,
-    /// The scale is alpha/rank.
+    /// The update is scaled by alpha / rank.
     pub alpha: f64,
-    /// On the adapter's input, in training.
+    /// The dropout probability on the adapter's input during training.
     pub dropout: f64,
-    /// Projections of the language model.
+    /// The projections of the language model to adapt.
     pub targets: Vec<LoraTarget>,
 }
 
-/// A projection of the language model that an adapter can sit on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "they are the names of the projections")]
-pub enum LoraTarget {
-    QProj,
-    KProj,
-    VProj,
-    OProj,
-    GateProj,
-    UpProj,
-    DownProj,
+enumerated! {
+    /// A projection of the language model that can be adapted.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[expect(missing_docs, reason = "the names are those of the projections")]
+    pub enum LoraTarget {
+        QProj,
+        KProj,
+        VProj,
+        OProj,
+        GateProj,
+        UpProj,
+        DownProj,
+    }
 }
 
 impl LoraTarget {
-    /// In the order of the forward pass.
-    pub const ALL: [Self; 7] =
-        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
-
-    /// As in tensor names.
+    /// The name of the projection in tensor names.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -292,7 +312,7 @@ impl LoraTarget {
         }
     }
 
-    /// The block it is in, as in tensor names.
+    /// The name of the block that contains it in tensor names.
     #[must_use]
     pub const fn block(self) -> &'static str {
         match self {
@@ -302,29 +322,31 @@ impl LoraTarget {
     }
 }
 
-/// AdamW (0.9, 0.999, 1e-8) and its schedule.
+/// AdamW with betas 0.9 and 0.999 and epsilon 1e-8, and its schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Optimizer {
-    /// The peak.
+    /// The peak learning rate.
     pub learning_rate: f64,
-    /// After the warm-up.
+    /// The learning rate after warm-up.
     pub schedule: Schedule,
-    /// ceil(ratio * steps) steps rise linearly from 0.
+    /// The learning rate rises linearly from 0 over the first `ceil(warmup_ratio * steps)` steps.
     pub warmup_ratio: f64,
-    /// Decoupled.
+    /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// The global L2 norm gradients are scaled down to; 0 switches clipping off.
+    /// Gradients are scaled down to this global L2 norm. 0 disables clipping.
     pub max_gradient_norm: f64,
 }
 
-/// The learning rate after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Schedule {
-    /// Half a cosine down to 0.
-    Cosine,
-    /// A line down to 0.
-    Linear,
-    /// The peak throughout.
-    Constant,
+enumerated! {
+    /// The learning rate after warm-up.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Schedule {
+        /// Falls to 0 along half a cosine.
+        Cosine,
+        /// Falls to 0 linearly.
+        Linear,
+        /// Stays at the peak.
+        Constant,
+    }
 }

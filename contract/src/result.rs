@@ -1,4 +1,4 @@
-//! What a step says when it ends.
+//! The result that a step reports when it ends.
 
 use std::collections::BTreeMap;
 
@@ -9,38 +9,38 @@ use crate::config::ShardSet;
 use crate::digest::Digest;
 use crate::pipeline::StepName;
 
-/// The most bytes Kubernetes keeps of a termination message.
+/// Kubernetes cuts termination messages at this many bytes.
 pub const MAX_RESULT_BYTES: usize = 4096;
 
-/// Written to the termination message and beside the output.
+/// The result of a step. On a cluster it is the container's termination message; a local run reads it from a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StepResult {
-    /// The step.
+    /// The step that ended.
     pub step: StepName,
-    /// What it made or found made, upstream first. `prepare` lists its own and whatever later steps can reuse;
-    /// `train` lists the sealed data and the adapter.
+    /// The artifacts produced or reused, in pipeline order. `prepare` lists its own and those that later steps can reuse;
+    /// `train` lists the merged data and the adapter.
     #[serde(default)]
     pub artifacts: Vec<Artifact>,
-    /// The shards a sharded step leaves for its consumer to seal.
+    /// The shards that a sharded step leaves for the next step to merge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<ShardSet>,
-    /// The digests of the inputs as `prepare` found them.
+    /// The digests of the inputs; only `prepare` reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<InputDigests>,
-    /// What became of the items.
+    /// How many items were processed and skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<ItemCounts>,
-    /// The last metrics, under the names TRL gives them.
+    /// The last metrics, under TRL's names, formatted for display.
     #[serde(default)]
     pub metrics: BTreeMap<String, String>,
-    /// Why it failed, or what a person should know; it ends with the mend.
+    /// Why the step failed and how to fix it, or a note about a step that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
 impl StepResult {
-    /// A result of `step` that says nothing yet.
+    /// An empty result of `step`.
     #[must_use]
     pub const fn new(step: StepName) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl StepResult {
         }
     }
 
-    /// As JSON of at most [`MAX_RESULT_BYTES`]: the message is what gives way.
+    /// The result as JSON of at most [`MAX_RESULT_BYTES`]. The message is shortened first, then the metrics are dropped.
     #[must_use]
     pub fn to_termination_message(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
@@ -78,30 +78,30 @@ impl StepResult {
     }
 }
 
-/// What the inputs of a run hash to.
+/// The digests of a run's inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InputDigests {
-    /// The model: over the names and bytes of config, tokenizer, processor and weight files.
+    /// Of the base model: names and bytes of its config, tokenizer, processor and weight files.
     pub model: Digest,
-    /// The adapter the run continues from, if any: its `adapter_model.safetensors`.
+    /// Of the initial adapter's `adapter_model.safetensors`. Absent if the run starts from none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Digest>,
-    /// The chosen items with the digest of every image.
+    /// Of the selected items, including the digest of every image.
     pub items: Digest,
-    /// How many items that is.
+    /// The number of selected items.
     pub item_count: u64,
 }
 
-/// What became of the items of a step.
+/// The items of a step: `done + skipped` is at most `total`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ItemCounts {
-    /// Asked for.
+    /// Items that the step has to process.
     pub total: u64,
-    /// Done.
+    /// Items processed.
     pub done: u64,
-    /// Left out and recorded.
+    /// Items skipped because they could not be read; each is recorded with the reason.
     pub skipped: u64,
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_message_is_cut_and_the_rest_stays_whole() {
+    fn a_long_message_is_shortened_and_the_rest_is_kept() {
         let result = StepResult { message: Some("ü".repeat(9000)), ..StepResult::new(StepName::Train) };
         let text = result.to_termination_message();
         assert!(text.len() <= MAX_RESULT_BYTES);

@@ -1,47 +1,30 @@
-//! Answers as an API server would, without one: strict decoding, defaulting, structural validation, CEL.
+//! Admission of objects as an API server does it, without one: strict decoding, defaulting, structural validation, CEL.
 //!
-//! The schema is the one of the CustomResourceDefinition and the order of the checks is the API server's, so that a
-//! manifest that passes here is accepted there and becomes the same object.
+//! Schema and order of the checks are those of the API server, so that a manifest accepted here is accepted there and
+//! becomes the same object.
 
 mod defaulting;
+mod invalid;
+mod path;
+mod spelling;
 mod structural;
-
-use std::fmt;
+mod unknown_fields;
 
 use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::Value;
+use stic_contract::RunKind;
 
-pub use structural::value_at;
+pub use invalid::Invalid;
+pub use path::value_at;
 
-/// What an API server would answer to one mistake.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Invalid {
-    /// The field, such as `spec.training.dpo.beta`.
-    pub field: String,
-    /// What is wrong with it.
-    pub message: String,
-}
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
-    }
-}
-
-/// A kind cannot be admitted at all: a fault of the schema, not of an object.
+/// The schema of a kind cannot be used. This is a bug in this crate, never a mistake of the user.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// There is no such kind.
-    #[error("no kind {0} in stic.dev/v1alpha1")]
-    NoSuchKind(String),
-    /// The schema is none.
-    #[error("the schema of {kind} cannot be used: {reason}")]
-    Schema {
-        /// The kind.
-        kind: String,
-        /// Why.
-        reason: String,
-    },
+#[error("the schema of {kind} cannot be used: {reason}")]
+pub struct UnusableSchema {
+    /// The kind with the schema.
+    pub kind: RunKind,
+    /// Why it cannot be used.
+    pub reason: String,
 }
 
 /// The admission of one kind.
@@ -54,40 +37,40 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The admission of `kind`.
+    /// Compiles the schema of `kind`.
     ///
     /// # Errors
-    /// The kind is none of ours, or its schema is broken, which the tests exclude.
-    pub fn of(kind: &str) -> Result<Self, Unusable> {
-        let broken = |reason: String| Unusable::Schema { kind: kind.into(), reason };
-        let schema = crate::schema::of(kind)
-            .map_err(|e| broken(e.to_string()))?
-            .ok_or_else(|| Unusable::NoSuchKind(kind.into()))?;
-        let structural = jsonschema::validator_for(&schema).map_err(|e| broken(e.to_string()))?;
+    /// If the schema is broken, which the tests exclude.
+    pub fn of(kind: RunKind) -> Result<Self, UnusableSchema> {
+        let unusable = |reason: String| UnusableSchema { kind, reason };
+        let schema = crate::schema::of(kind).map_err(|e| unusable(e.to_string()))?;
+        let structural = jsonschema::validator_for(&schema).map_err(|e| unusable(e.to_string()))?;
         let rules = compile_schema(&schema);
         if let Some(error) = rules.compilation_errors().first() {
-            return Err(broken(error.to_string()));
+            return Err(unusable(error.to_string()));
         }
         Ok(Self { schema, structural, rules, cel: Validator::new() })
     }
 
-    /// `object` as the API server would store it, in place of `old` if that is given.
+    /// Returns `object` as the API server would store it, defaults included. With `old`, the change from `old` is
+    /// checked too.
     ///
     /// # Errors
-    /// Everything that is wrong with it. As on the API server, CEL rules are evaluated only if all else is right.
+    /// Everything that is wrong with the object. As on the API server, CEL rules are only evaluated if all else is
+    /// valid.
     pub fn admit(&self, object: &Value, old: Option<&Value>) -> Result<Value, Vec<Invalid>> {
-        let mut errors = structural::unknown_fields(&self.schema, object);
+        let mut errors = unknown_fields::find(&self.schema, object);
         let mut object = object.clone();
         defaulting::prune_nulls(&self.schema, &mut object);
         defaulting::fill(&self.schema, &mut object);
-        errors.extend(structural::metadata(&object));
-        errors.extend(structural::errors(&self.structural, &self.schema, &object));
+        errors.extend(structural::check_metadata(&object));
+        errors.extend(structural::check(&self.structural, &self.schema, &object));
         if errors.is_empty()
             && let Err(broken) = self.cel.validate_compiled(&self.rules, &object, old)
         {
             errors.extend(broken.into_vec().into_iter().map(|error| {
                 let field = error.field_path.trim_start_matches('.').to_owned();
-                let value = structural::shown(value_at(&object, &field));
+                let value = structural::display_value(value_at(&object, &field));
                 Invalid { field, message: format!("Invalid value: {value}: {}", error.message) }
             }));
         }
@@ -100,7 +83,7 @@ impl Admission {
         }
     }
 
-    /// The schema.
+    /// The structural schema of the kind.
     #[must_use]
     pub const fn schema(&self) -> &Value {
         &self.schema

@@ -1,4 +1,4 @@
-//! Numbers with a fraction: strings, because Kubernetes' API conventions forbid floats.
+//! Decimal numbers. They are strings, because Kubernetes' API conventions do not allow floats.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// The shape of a decimal.
-pub const PATTERN: &str = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$";
+/// The regular expression that a decimal matches.
+pub const PATTERN: &str = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$";
 
 /// A decimal number, written as a string: `"0.1"`, `"1e-7"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,19 +15,19 @@ pub const PATTERN: &str = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$";
 pub struct Decimal(String);
 
 impl Decimal {
-    /// The decimal that `text` spells.
+    /// Wraps `text` without a check; [`value`](Self::value) parses it.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// As it was written.
+    /// The text, as the user wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The number, unless the text is none or is none that is finite.
+    /// The number. `None` if the text is not a finite number.
     #[must_use]
     pub fn value(&self) -> Option<f64> {
         self.0.parse().ok().filter(|value: &f64| value.is_finite())
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_paper_writes_is_a_number() {
+    fn only_finite_numbers_have_a_value() {
         assert_eq!(Decimal::new("1e-7").value(), Some(1e-7));
         assert_eq!(Decimal::new("0.0009765625").value(), Some(1.0 / 1024.0));
         assert_eq!(Decimal::new("half").value(), None);

@@ -1,16 +1,20 @@
 //! The Kubernetes API of STIC, `stic.dev/v1alpha1`: [`StageOneRun`] and [`StageTwoRun`].
 //!
-//! Architecture Invariant: every default a user may leave out stands in the schema, so that `kubectl get -o yaml`
-//! shows what will run. Only what a profile decides has no default here; `status.resolved` shows what it became.
+//! Architecture Invariant: every default is in the schema, so that `kubectl get -o yaml` shows what will run. Only
+//! settings that depend on the profile have no default here; `status.resolved` shows what they became.
 //!
-//! Architecture Invariant: everything that decides a result is immutable, and [`schema`] writes the rules that say
-//! so from the shape of the types. A field is mutable only if [`schema::MUTABLE`] names it.
+//! Architecture Invariant: every field that determines a result is immutable. [`schema`] generates the rules for that
+//! from the types; a field is mutable only if [`schema::MUTABLE`] lists it.
+
+#![warn(missing_docs)]
 
 #[cfg(feature = "admission")]
 pub mod admission;
 pub(crate) mod cel;
 pub(crate) mod choices;
+pub mod conditions;
 pub mod decimal;
+pub mod kind;
 pub mod lifecycle;
 pub mod model;
 pub mod pod;
@@ -22,7 +26,9 @@ pub mod status;
 pub mod training;
 pub mod volumes;
 
+pub use conditions::{ConditionType, Reason};
 pub use decimal::Decimal;
+pub use kind::ApiKind;
 pub use stage_one::{StageOneRun, StageOneRunSpec};
 pub use stage_two::{StageTwoRun, StageTwoRunSpec};
 pub use status::RunStatus;

@@ -1,13 +1,14 @@
-//! What may change at any time: none of it decides a result.
+//! Settings that can change at any time, because they do not affect a result; and the profile.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How often a step may fail.
+/// The retry policy for failed steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backoff {
-    /// How many times a step, or one shard of it, is tried again after a failure that may pass, such as a full disk
-    /// or a lack of memory. An evicted or preempted pod does not count, and what cannot pass is not tried again.
+    /// The number of times that a step, or one shard of it, is retried after a failure that may be transient, such as
+    /// a full disk or too little memory. Evicted and preempted pods do not count, and progress renews the limit.
+    /// Failures that cannot be transient, such as invalid data, are not retried.
     #[serde(default = "backoff_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub limit: u32,
@@ -23,52 +24,55 @@ const fn backoff_limit() -> u32 {
     3
 }
 
-/// What stays when a run is over.
+/// What is kept after a run has finished or was deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [crate::cel::rule(
     "!has(self.afterFinishedSeconds) || self.children == 'Delete'",
-    "afterFinishedSeconds says when children are deleted: set children to Delete, or leave it out",
+    "afterFinishedSeconds is only allowed with children Delete: remove it or set children to Delete",
 )]))]
 pub struct Retention {
-    /// Whether Jobs and ConfigMaps stay when the run has finished. The run itself always stays, as the record.
+    /// What happens to the run's Jobs and ConfigMaps after it has finished: Keep keeps them and their logs; Delete
+    /// deletes them. The run itself is always kept.
     #[serde(default)]
     pub children: Children,
-    /// How long children stay after the end when they are deleted. Absent means not at all.
+    /// The time in seconds between the end of the run and the deletion of its Jobs and ConfigMaps. Only allowed with
+    /// children Delete. Absent means that they are deleted immediately.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub after_finished_seconds: Option<u32>,
-    /// Whether a claim that was made for this run goes with it. Claims of others are never deleted.
+    /// What happens to a claim that was created from output.volumeClaimTemplate when the run is deleted: Retain keeps
+    /// it; Delete deletes it with all artifacts. Other claims are never deleted.
     #[serde(default)]
     pub when_deleted: WhenDeleted,
 }
 
-/// What becomes of Jobs and ConfigMaps.
+/// What happens to Jobs and ConfigMaps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Children {
-    /// They stay, and their logs with them.
+    /// Keeps them, together with their logs.
     #[default]
     Keep,
-    /// They are deleted.
+    /// Deletes them.
     Delete,
 }
 
-/// What becomes of a claim that was made for a run when the run is deleted.
+/// What happens to the claim that was created for a run when the run is deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenDeleted {
-    /// It stays.
+    /// Keeps the claim.
     #[default]
     Retain,
-    /// It is deleted.
+    /// Deletes the claim with all artifacts.
     Delete,
 }
 
-/// What the settings that nobody wrote are taken from.
+/// The source of settings that are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Profile {
-    /// What the paper says.
+    /// The paper.
     #[default]
     Paper,
-    /// What the released code does where it departs from the paper.
+    /// The released code, where it differs from the paper.
     OfficialCompat,
 }

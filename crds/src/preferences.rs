@@ -1,4 +1,4 @@
-//! Stage 1's data: a chosen and a rejected response per image.
+//! The preferences section of stage 1: how a chosen and a rejected response per image are generated.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,109 +10,121 @@ use crate::choices;
 use crate::decimal::Decimal;
 use crate::volumes::VolumeFile;
 
-/// How preference pairs are made.
+/// How preference pairs are generated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-// `has` also of fields that have a default: the API server tries the rules on the default `{}` of this object, before
-// the defaults inside are filled in, and refuses the definition if one cannot be evaluated.
+// The rules use `has` even for fields with a default: the API server evaluates them on the default `{}` of this object
+// before it fills in the defaults inside, and refuses the definition if one cannot be evaluated.
+/// How preference pairs are generated.
 #[schemars(extend("x-kubernetes-validations" = [
-    rule_at(".pairs", "has(self.pairs) == (has(self.source) && self.source == 'File')",
-        "pairs names the file of source File: set both, or neither"),
-    rule_at(".instructions", "has(self.instructions) == (has(self.source) && self.source == 'Instructions')",
-        "instructions names the file of source Instructions: set both, or neither"),
+    rule_at(".pairs", "has(self.pairs) || !(has(self.source) && self.source == 'File')",
+        "source: File requires preferences.pairs: name the file of the pairs, or set source to Generate"),
+    rule_at(".pairs", "!has(self.pairs) || (has(self.source) && self.source == 'File')",
+        "preferences.pairs requires source: File: set it, or remove pairs"),
+    rule_at(".instructions", "has(self.instructions) || !(has(self.source) && self.source == 'Instructions')",
+        "source: Instructions requires preferences.instructions: name the file of the instructions, or set source to Generate"),
+    rule_at(".instructions", "!has(self.instructions) || (has(self.source) && self.source == 'Instructions')",
+        "preferences.instructions requires source: Instructions: set it, or remove instructions"),
     rule_at(".corruptedShare", "!has(self.corruptedShare) || self.negatives == 'Both'",
-        "corruptedShare divides the negatives Both: leave it out, or set negatives to Both"),
+        "corruptedShare is only allowed with negatives Both: remove it or set negatives to Both"),
     rule_at(".corruptions",
         "!has(self.source) || self.source != 'Generate' || !(self.negatives in ['Both', 'ImagesOnly']) || self.corruptions.exists(c, !has(c.at) || c.at == 'Generation')",
-        "negatives from corrupted images need a corruption at Generation: add one, or set negatives to PromptsOnly"),
+        "negatives from corrupted images need at least one corruption at Generation: add one or set negatives to PromptsOnly"),
     rule_at(".corruptions", "!has(self.corruptions) || self.corruptions.filter(c, has(c.at) && c.at == 'Training').size() <= 1",
-        "at most one corruption can act at Training: leave one"),
+        "only one corruption can be applied at Training: remove the others"),
 ]))]
 pub struct Preferences {
-    /// Where pairs come from: Generate lets the model write both responses; File reads pairs made elsewhere;
-    /// Instructions takes ground truth as chosen and the model's own answer as rejected, as SPIN does.
+    /// Where pairs come from: Generate has the model generate both responses; File reads existing pairs; Instructions
+    /// takes the ground truth of instructions as chosen and the model's own answer as rejected, as in SPIN.
     #[serde(default = "source")]
     #[schemars(schema_with = "choices::preference_source")]
     pub source: PreferenceSource,
-    /// The file of source File: JSON lines of id, image, prompt, chosen and rejected.
+    /// The file of source File: JSON or JSON Lines with id, image, prompt, chosen and rejected, or as STIC's released
+    /// code writes it. Must be absent for other sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairs: Option<VolumeFile>,
-    /// The file of source Instructions: LLaVA's conversation JSON or JSONL.
+    /// The file of source Instructions, in LLaVA's JSON or JSONL format. Must be absent for other sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<VolumeFile>,
-    /// Where rejected responses come from: hallucination prompts, corrupted images, or Both. With None there are
-    /// none, and training.method is SFT on the chosen responses.
+    /// Where rejected responses come from: hallucination prompts (PromptsOnly), corrupted images (ImagesOnly), or
+    /// Both. None generates no rejected responses, and requires training.method SFT.
     #[serde(default = "negatives")]
     #[schemars(schema_with = "choices::negatives")]
     pub negatives: Negatives,
-    /// With negatives Both, the share of rejected responses that come from a corrupted image. Absent means the
-    /// profile's: 0.5 in both.
+    /// The share of rejected responses that come from corrupted images, from 0 to 1. Only allowed with negatives
+    /// Both. Absent means 0.5.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = cel::share()))]
     pub corrupted_share: Option<Decimal>,
-    /// One is drawn per image; the pair is trained under it.
+    /// The prompts for training. One is drawn per image. Defaults to the eight prompts of the paper.
     #[serde(default = "caption_prompts")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 2048)))]
     pub caption_prompts: Vec<String>,
-    /// The prompt of chosen responses.
+    /// The prompt for chosen responses. Defaults to the prompt of the paper.
     #[serde(default = "well_curated_prompt")]
     #[schemars(length(min = 1, max = 2048))]
     pub well_curated_prompt: String,
-    /// One is drawn per rejected response that comes from a prompt.
+    /// The prompts for rejected responses on clean images. One is drawn per response. Defaults to the eight prompts
+    /// of the paper.
     #[serde(default = "hallucination_prompts")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 2048)))]
     pub hallucination_prompts: Vec<String>,
-    /// One is drawn, by weight, per corrupted image. The profile OfficialCompat corrupts no image.
+    /// The corruptions of images. One is drawn per corrupted image, by weight. Defaults to LowResolution and
+    /// ColorJitter as in the paper. Profile OfficialCompat ignores those applied at Generation.
     #[serde(default = "corruptions")]
     #[schemars(length(max = 16))]
     pub corruptions: Vec<Corruption>,
-    /// How responses are drawn.
+    /// How responses are sampled.
     #[serde(default)]
     pub sampling: Sampling,
-    /// How many pods share the generation. It changes no result.
+    /// The number of pods that share the generation. It does not affect the result.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
     pub shards: u32,
 }
 
-/// What is done to an image before the model describes it wrongly.
+/// A change to an image that makes it harder to describe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule("has(self.shortSide) == (self.kind == 'LowResolution')",
-        "shortSide belongs to kind LowResolution, which needs it: the paper's is 20"),
+        "shortSide is required with kind LowResolution and not allowed with other kinds (the paper uses 20)"),
     rule("has(self.brightness) == (self.kind == 'ColorJitter') && has(self.hue) == (self.kind == 'ColorJitter')",
-        "brightness and hue belong to kind ColorJitter, which needs both: the paper's are \"0.5\" and \"0.3\""),
+        "brightness and hue are required with kind ColorJitter and not allowed with other kinds (the paper uses \"0.5\" and \"0.3\")"),
     rule("has(self.steps) == (self.kind == 'GaussianNoise')",
-        "steps belongs to kind GaussianNoise, which needs it: POVID's is 500"),
+        "steps is required with kind GaussianNoise and not allowed with other kinds (POVID uses 500)"),
     rule("!has(self.at) || self.at == 'Generation' || self.kind == 'GaussianNoise'",
-        "only kind GaussianNoise can act at Training: set at to Generation"),
+        "only kind GaussianNoise can be applied at Training: set at to Generation or change kind"),
 ]))]
 pub struct Corruption {
-    /// LowResolution resizes so that the shorter side is shortSide pixels; ColorJitter changes brightness and hue;
+    /// The kind of corruption: LowResolution scales the image down; ColorJitter changes brightness and hue;
     /// GaussianNoise adds diffusion noise.
     pub kind: CorruptionKind,
-    /// How often it is drawn, relative to the sum of all weights.
+    /// How often this corruption is drawn, relative to the sum of all weights.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
-    /// When it acts: on the image that is described, or, with Training, on the image of rejected responses in
-    /// training, as POVID's noise. Absent means Generation.
+    /// When the corruption is applied: Generation applies it to the image that the model describes; Training applies
+    /// it to the image of rejected responses during training, as in POVID. Only GaussianNoise supports Training.
+    /// Absent means Generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<CorruptionTime>,
-    /// LowResolution: pixels of the shorter side.
+    /// The length of the shorter side after scaling, in pixels. Required for LowResolution, must be absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub short_side: Option<u32>,
-    /// ColorJitter: brightness is multiplied by a factor between 1 - b and 1 + b.
+    /// The strength b of the change of brightness, from 0 to 1: it is multiplied by a factor between 1 - b and 1 + b.
+    /// Required for ColorJitter, must be absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = cel::share()))]
     pub brightness: Option<Decimal>,
-    /// ColorJitter: hue is shifted by up to this share of the colour circle.
+    /// The maximum shift of the hue, as a share of the colour circle from 0 to 0.5. Required for ColorJitter, must be
+    /// absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = cel::up_to_half()))]
     pub hue: Option<Decimal>,
-    /// GaussianNoise: noise after this many of 1,000 diffusion steps.
+    /// The number of diffusion steps, of 1000, after which the noise is taken. Required for GaussianNoise, must be
+    /// absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 999))]
     pub steps: Option<u32>,
@@ -120,38 +132,39 @@ pub struct Corruption {
 
 /// A kind of corruption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "`Corruption::kind` says what they do")]
+#[expect(missing_docs, reason = "documented at `Corruption::kind`")]
 pub enum CorruptionKind {
     LowResolution,
     ColorJitter,
     GaussianNoise,
 }
 
-/// When a corruption acts.
+/// When a corruption is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "`Corruption::at` says what they mean")]
+#[expect(missing_docs, reason = "documented at `Corruption::at`")]
 pub enum CorruptionTime {
     Generation,
     Training,
 }
 
-/// How responses are drawn.
+/// How tokens are sampled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sampling {
-    /// Divides the logits. 0 takes the likeliest token each time.
+    /// The sampling temperature. 0 means greedy decoding.
     #[serde(default = "temperature")]
     #[schemars(extend("x-kubernetes-validations" = cel::not_negative()))]
     pub temperature: Decimal,
-    /// Draws from the smallest set of tokens whose probabilities reach this sum. 1 leaves none out.
+    /// Nucleus sampling: samples from the smallest set of tokens whose probabilities add up to at least this value. 1
+    /// keeps all tokens.
     #[serde(default = "top_p")]
     #[schemars(extend("x-kubernetes-validations" = cel::positive_share()))]
     pub top_p: Decimal,
-    /// Draws from this many likeliest tokens. 0 leaves none out.
+    /// The number of most likely tokens to sample from. 0 keeps all tokens.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub top_k: u32,
-    /// A response ends here at the latest.
+    /// The maximum length of a response, in tokens.
     #[serde(default = "max_new_tokens")]
     #[schemars(range(min = 1, max = 32_768))]
     pub max_new_tokens: u32,

@@ -1,76 +1,99 @@
-//! The CustomResourceDefinitions: what kube derives, made structural and given the rules that follow from its shape.
+//! The CustomResourceDefinitions: kube's derived ones, made structural, with validation rules generated from their shape.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 use serde_json::{Map, Value, json};
+use stic_contract::RunKind;
 
 use crate::cel::{rule, rule_at};
-use crate::{StageOneRun, StageTwoRun};
+use crate::stage_one::StageOneRun;
+use crate::stage_two::StageTwoRun;
 
-/// The fields of a spec that may change, because none of them decides a result.
-pub const MUTABLE: [&str; 6] = ["pod", "backoff", "activeDeadlineSeconds", "suspend", "retention", "rerun"];
+/// The fields of a spec that can be changed, because they do not affect the result.
+pub const MUTABLE: [&str; 8] = [
+    "pod",
+    "backoff",
+    "activeDeadlineSeconds",
+    "suspend",
+    "retention",
+    "rerun",
+    "retry",
+    "training.saveSteps",
+];
 
-const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+/// The pattern of a Kubernetes quantity.
+pub(crate) const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
-/// The file name and the definition of every kind, in the order they are installed.
+/// The definition of every kind with the name of its file, in the order of installation.
 ///
 /// # Errors
-/// A type whose schema is no JSON object, which the tests exclude.
+/// If the schema of a type is not a JSON object, which the tests exclude.
 pub fn all() -> Result<Vec<(String, CustomResourceDefinition)>, serde_json::Error> {
-    [StageOneRun::crd(), StageTwoRun::crd()]
+    RunKind::ALL
         .into_iter()
-        .map(|crd| {
-            let file = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
-            let mut value = serde_json::to_value(crd)?;
-            for version in value["spec"]["versions"].as_array_mut().into_iter().flatten() {
-                finish(&mut version["schema"]["openAPIV3Schema"]);
-            }
-            Ok((file, serde_json::from_value(value)?))
+        .map(|kind| {
+            let crd = definition(kind)?;
+            Ok((format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural), crd))
         })
         .collect()
 }
 
-/// The structural schema of `kind`, as the API server holds it.
+fn definition(kind: RunKind) -> Result<CustomResourceDefinition, serde_json::Error> {
+    let mut crd = serde_json::to_value(match kind {
+        RunKind::StageOneRun => StageOneRun::crd(),
+        RunKind::StageTwoRun => StageTwoRun::crd(),
+    })?;
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        finish(&mut version["schema"]["openAPIV3Schema"]);
+    }
+    serde_json::from_value(crd)
+}
+
+/// The structural schema of `kind`, as the API server stores it.
 ///
 /// # Errors
 /// As [`all`].
-pub fn of(kind: &str) -> Result<Option<Value>, serde_json::Error> {
-    for (_, crd) in all()? {
-        if crd.spec.names.kind == kind {
-            let schema = crd.spec.versions.into_iter().next().and_then(|version| version.schema);
-            return schema.and_then(|schema| schema.open_api_v3_schema).map(serde_json::to_value).transpose();
-        }
-    }
-    Ok(None)
+pub fn of(kind: RunKind) -> Result<Value, serde_json::Error> {
+    let version = definition(kind)?.spec.versions.into_iter().next();
+    serde_json::to_value(
+        version.and_then(|version| version.schema).and_then(|schema| schema.open_api_v3_schema),
+    )
 }
 
 fn finish(root: &mut Value) {
     make_structural(root);
-    // The API server knows these of every object; clients that check against the definition alone do not.
-    root["properties"]["apiVersion"] = json!({"type": "string", "description": "stic.dev/v1alpha1."});
+    // The API server adds these to every object; clients that validate against the definition alone need them here.
+    root["properties"]["apiVersion"] =
+        json!({"type": "string", "description": "The API version of this object: stic.dev/v1alpha1."});
     root["properties"]["kind"] = json!({"type": "string", "description": "The kind of this object."});
-    // A rule can only point at a field that the schema lists.
+    // A rule can only refer to fields that the schema lists.
     root["properties"]["metadata"] = json!({"type": "object", "properties": {"name": {"type": "string"}}});
     add_rules(
         root,
         vec![rule_at(
             ".metadata.name",
             "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
-            "a run's name is at most 40 lower-case letters, digits and dashes, because its Jobs are named after it: choose another name",
+            "must have at most 40 characters, which are lower-case letters, digits and dashes, because Jobs are named after the run: choose another name",
         )],
     );
     let spec = &mut root["properties"]["spec"];
     for step in ["prepare", "generation", "training"] {
         let settings = spec["properties"]["pod"]["properties"][step]["properties"].as_object_mut();
-        settings.into_iter().flat_map(Map::values_mut).for_each(forget_inner_descriptions);
+        settings.into_iter().flat_map(Map::values_mut).for_each(remove_inner_descriptions);
     }
-    freeze(spec, "spec", &MUTABLE);
-    // So that a client that waits for observedGeneration to catch up waits also before the first status is written.
+    // With their descriptions, these types would take more room than everything else, and kubectl apply stores a copy of
+    // the definition in an annotation of at most 256 KiB.
+    for field in ["affinity", "topologySpreadConstraints", "volumes"] {
+        remove_inner_descriptions(&mut spec["properties"]["pod"]["properties"][field]);
+    }
+    make_immutable(spec, "spec", &MUTABLE);
+    describe_defaults(spec);
+    // With this default, a client that waits for observedGeneration to catch up also waits for the first status.
     root["properties"]["status"]["default"] = json!({"observedGeneration": -1});
 }
 
-// Schemars speaks a wider language than the API server: it marks options as nullable, though absent is what we mean
-// by none, and it has formats that Kubernetes warns about.
+// Schemars generates more than the API server accepts: it marks options as nullable, although here `None` means absent,
+// and it uses formats that Kubernetes warns about.
 fn make_structural(node: &mut Value) {
     let Value::Object(schema) = node else { return };
     schema.remove("nullable");
@@ -91,8 +114,8 @@ fn make_structural(node: &mut Value) {
         schema.insert("pattern".into(), QUANTITY.into());
         schema.insert("description".into(), "A quantity, such as 500m or 16Gi.".into());
     }
-    // The API server fills a default of `{}` from the defaults inside, so that those stand in one place. Where a rule
-    // looks at the object as a whole it does not: it asks the rule about the default as it is written.
+    // The API server fills a default of `{}` from the defaults inside, so each of those is written once. An object with
+    // rules keeps its whole default, because the API server evaluates the rules on the default as written.
     if schema.get("default").is_some_and(Value::is_object) && !schema.contains_key("x-kubernetes-validations")
     {
         schema.insert("default".into(), json!({}));
@@ -110,15 +133,15 @@ fn make_structural(node: &mut Value) {
     }
 }
 
-// Kubernetes' own types are explained once, under `pod`; three more copies would be half of the definition.
-fn forget_inner_descriptions(node: &mut Value) {
+// Kubernetes' own types are described once, under `pod`; three more copies would be half of the definition.
+fn remove_inner_descriptions(node: &mut Value) {
     let Value::Object(schema) = node else { return };
     for key in ["items", "additionalProperties"] {
         if let Some(Value::Object(child)) = schema.get_mut(key) {
             child.remove("description");
         }
         if let Some(child) = schema.get_mut(key) {
-            forget_inner_descriptions(child);
+            remove_inner_descriptions(child);
         }
     }
     if let Some(Value::Object(children)) = schema.get_mut("properties") {
@@ -126,22 +149,25 @@ fn forget_inner_descriptions(node: &mut Value) {
             if let Value::Object(child) = child {
                 child.remove("description");
             }
-            forget_inner_descriptions(child);
+            remove_inner_descriptions(child);
         }
     }
 }
 
-/// Gives every field below `node`, but for `mutable`, a rule that it stays as it is. The rule stands on the innermost
-/// field, so that the API server's answer names what was changed.
-fn freeze(node: &mut Value, path: &str, mutable: &[&str]) {
+/// Adds a rule to every field below `node`, except those in `mutable`, that its value cannot change. The rule is on the
+/// innermost field, so that the API server's error names the field that was changed.
+fn make_immutable(node: &mut Value, path: &str, mutable: &[&str]) {
     let mut own = Vec::new();
     let required: Vec<String> =
         node["required"].as_array().into_iter().flatten().filter_map(Value::as_str).map(Into::into).collect();
     let Some(Value::Object(properties)) = node.get_mut("properties") else { return };
     for (name, child) in properties.iter_mut().filter(|(name, _)| !mutable.contains(&name.as_str())) {
+        let below = format!("{name}.");
+        let mutable: Vec<&str> = mutable.iter().filter_map(|path| path.strip_prefix(&below)).collect();
         let path = format!("{path}.{name}");
-        let message =
-            format!("{path} cannot change, because it decides the result: create a run with a new name");
+        let message = format!(
+            "{path} is immutable, because it determines the result: create a run with a new name instead"
+        );
         if child.get("default").is_none() && !required.contains(name) {
             own.push(rule_at(
                 &format!(".{name}"),
@@ -150,12 +176,30 @@ fn freeze(node: &mut Value, path: &str, mutable: &[&str]) {
             ));
         }
         if child.get("properties").is_some() {
-            freeze(child, &path, &[]);
+            make_immutable(child, &path, &mutable);
         } else {
             add_rules(child, vec![rule("self == oldSelf", &message)]);
         }
     }
     add_rules(node, own);
+}
+
+/// Appends the default of every field with a scalar default to its description, because `kubectl explain` does not show
+/// defaults.
+fn describe_defaults(node: &mut Value) {
+    let Some(Value::Object(properties)) = node.get_mut("properties") else { return };
+    for child in properties.values_mut() {
+        describe_defaults(child);
+        let default = match &child["default"] {
+            Value::String(text) if text.is_empty() || text.len() > 32 => continue,
+            Value::String(text) => text.clone(),
+            scalar @ (Value::Number(_) | Value::Bool(_)) => scalar.to_string(),
+            _ => continue,
+        };
+        if let Some(Value::String(description)) = child.get_mut("description") {
+            description.push_str(&format!(" Defaults to {default}."));
+        }
+    }
 }
 
 fn add_rules(node: &mut Value, rules: Vec<Value>) {
@@ -169,7 +213,7 @@ fn add_rules(node: &mut Value, rules: Vec<Value>) {
     }
 }
 
-/// The definition as a YAML-ready value, without the empty status that Kubernetes' types insist on.
+/// The definition as it is written to YAML: without the empty status that Kubernetes' types include.
 ///
 /// # Errors
 /// As [`all`].

@@ -7,6 +7,7 @@ use stic_contract::recipe::OnUnreadable;
 
 use crate::cel::{self, rule_at};
 use crate::choices;
+use crate::decimal::Decimal;
 use crate::lifecycle::{Backoff, Profile, Retention};
 use crate::model::{AdapterSource, ModelSource};
 use crate::pod::Pod;
@@ -15,7 +16,7 @@ use crate::status::RunStatus;
 use crate::training::StageOneTraining;
 use crate::volumes::{Output, VolumeFolder};
 
-/// Stage 1 of STIC: the base model describes unlabelled images well and badly, and learns to prefer the good
+/// Stage 1 of STIC: the base model describes unlabelled images well and badly, and is trained to prefer the good
 /// descriptions. The result is a LoRA adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
@@ -40,19 +41,30 @@ use crate::volumes::{Output, VolumeFolder};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule_at(".training.method", "(self.training.method == 'SFT') == (self.preferences.negatives == 'None')",
-        "method SFT goes with preferences.negatives None, and DPO with all others: change one of the two"),
+        "method SFT requires preferences.negatives None, and DPO any other value: change one of the two"),
+    rule_at(".training.optimizer.learningRate",
+        "self.training.method != 'SFT' || double(self.training.optimizer.learningRate) == 1e-7",
+        "method SFT ignores optimizer.learningRate: set training.sft.learningRate instead"),
+    rule_at(".training.sft.learningRate",
+        "self.training.method == 'SFT' || double(self.training.sft.learningRate) == 2e-5",
+        "method DPO ignores sft.learningRate: set training.optimizer.learningRate instead"),
+    rule_at(".training.dpo",
+        "self.training.method != 'SFT' || (self.training.dpo.loss == 'Sigmoid' && double(self.training.dpo.beta) == 0.1 && double(self.training.dpo.labelSmoothing) == 0.0 && double(self.training.dpo.chosenLogProbWeight) == 0.0009765625)",
+        "method SFT ignores the settings of dpo: remove them or change method to DPO"),
     rule_at(".training.lora", "!has(self.training.lora) || !has(self.initFrom)",
-        "an adapter that is continued keeps its shape: leave out lora, or leave out initFrom"),
+        "lora is not allowed with initFrom, because a continued adapter keeps its shape: remove one of the two"),
     rule_at(".training.reference", "self.training.reference != 'InitialAdapter' || has(self.initFrom)",
-        "reference InitialAdapter needs an adapter to start from: set initFrom.adapter, or reference to Base"),
+        "reference InitialAdapter needs an adapter to start from: set initFrom.adapter or change reference to Base"),
     rule_at(".images.listFile", "!has(self.images.listFile) || self.preferences.source == 'Generate'",
-        "listFile chooses images for source Generate; the other sources name their images themselves: leave it out"),
+        "listFile is only allowed with preferences.source Generate, because other sources name their images themselves: remove it"),
 ]))]
 pub struct StageOneRunSpec {
-    /// What the settings that nobody wrote are taken from: the paper, or its released code.
+    /// The source of settings that are left out: Paper follows the paper; OfficialCompat follows the released code
+    /// where it differs from the paper.
     #[serde(default)]
     pub profile: Profile,
-    /// Every random draw is keyed by this and by the item it is for.
+    /// The seed of all random draws. Every draw is keyed by the seed and the id of its item, so it does not depend on
+    /// order or sharding.
     #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64))]
     pub seed: u64,
@@ -60,65 +72,81 @@ pub struct StageOneRunSpec {
     pub model: ModelSource,
     /// The unlabelled images.
     pub images: StageOneImages,
-    /// What training starts from. Absent means a new adapter on the base model.
+    /// The adapter to start from. Absent means that training starts with a new adapter on the base model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<StageOneInit>,
-    /// How preference pairs are made.
+    /// How preference pairs are generated.
     #[serde(default)]
     pub preferences: Preferences,
     /// How the adapter is trained.
     #[serde(default)]
     pub training: StageOneTraining,
-    /// Where artifacts go.
+    /// The volume for artifacts.
     pub output: Output,
-    /// The pods steps run in.
+    /// Settings of the pods that run the steps.
     #[serde(default)]
-    pub pod: Pod,
-    /// How often a step may fail.
+    // Boxed because it is most of the spec, of which a stream of runs has dozens of copies on its stack.
+    pub pod: Box<Pod>,
+    /// The retry policy for failed steps.
     #[serde(default)]
     pub backoff: Backoff,
-    /// Seconds after which the run fails, counted from its start. Absent means never.
+    /// The maximum duration of the run in seconds, not counting the time in which it is suspended, queued, or waits for
+    /// stage 1. The run fails when it is exceeded. Absent means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<u32>,
-    /// Whether the run is held. Pods end and save; it goes on from there when this is false again.
+    /// Whether the run is suspended. Running pods save their state and stop, and no step starts; the run resumes from
+    /// the saved state when this is set back to false.
     #[serde(default)]
     pub suspend: bool,
-    /// What stays when the run is over.
+    /// What is kept after the run has finished or was deleted.
     #[serde(default)]
     pub retention: Retention,
-    /// Raise it to run again. A rerun uses nothing that this run has made before.
+    /// Raise this number to run again from scratch. A rerun does not reuse earlier artifacts of the same run.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rerun: u32,
+    /// Raise this number to continue a failed run with everything that is on disk: finished steps and items are not done
+    /// again.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub retry: u32,
 }
 
 /// Unlabelled images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageOneImages {
-    /// Their folder.
+    /// The folder of the images, searched recursively.
     pub volume: VolumeFolder,
-    /// A file in the same volume, relative to the folder, that lists images: one relative path a line.
-    /// Absent means every image under the folder.
+    /// A file that lists the images to use: one path per line, or JSON. It is in the same volume; its
+    /// own path and the listed paths are relative to the folder. An image that is listed again is used once. Absent
+    /// means every image in the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = cel::relative_path()))]
     pub list_file: Option<String>,
-    /// How many to use. They are drawn by the seed, so a smaller number is a part of a larger one. Absent means all.
+    /// The number of images to use. They are selected by the seed, and a smaller limit selects a subset of a larger
+    /// one. Absent means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     pub limit: Option<u64>,
-    /// Whether an image that cannot be read is left out and recorded, or fails the run.
+    /// What happens to an item that cannot be used, because its row is malformed, its image is missing or broken, or it
+    /// is too long for the model: Skip leaves it out and records it in skipped.jsonl; Fail fails the run with a list of
+    /// such items.
     #[serde(default = "skip")]
     #[schemars(schema_with = "choices::on_unreadable")]
     pub on_unreadable: OnUnreadable,
+    /// The share of the items, from 0 to 1, that may be skipped. The run fails above it. Absent means any share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = cel::share()))]
+    pub max_skipped_share: Option<Decimal>,
 }
 
 /// What stage 1 starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageOneInit {
-    /// An adapter of the same model, which is continued.
+    /// A LoRA adapter for the same base model. Training continues it.
     pub adapter: AdapterSource,
 }
 

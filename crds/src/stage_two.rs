@@ -8,6 +8,7 @@ use stic_contract::recipe::{OnUnreadable, Order};
 
 use crate::cel::{self, rule, rule_at};
 use crate::choices;
+use crate::decimal::Decimal;
 use crate::lifecycle::{Backoff, Profile, Retention};
 use crate::model::ModelSource;
 use crate::pod::Pod;
@@ -16,8 +17,8 @@ use crate::status::RunStatus;
 use crate::training::StageTwoTraining;
 use crate::volumes::{Output, VolumeFolder};
 
-/// Stage 2 of STIC: the model describes the images of instructions it was tuned on before, and is fine-tuned on the
-/// instructions with its descriptions put in. The result is a LoRA adapter.
+/// Stage 2 of STIC: the model describes the images of instructions from its earlier fine-tuning, and is fine-tuned on
+/// these instructions with the descriptions added. The result is a LoRA adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "stic.dev",
@@ -40,145 +41,163 @@ use crate::volumes::{Output, VolumeFolder};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule_at(".training.lora", "!has(self.training.lora) || has(self.initFrom.baseModel)",
-        "an adapter that is continued keeps its shape: leave out lora, or start from initFrom.baseModel"),
+        "lora is only allowed with initFrom.baseModel, because a continued adapter keeps its shape: remove it"),
 ]))]
 pub struct StageTwoRunSpec {
-    /// What the settings that nobody wrote are taken from: the paper, or its released code.
+    /// The source of settings that are left out: Paper follows the paper; OfficialCompat follows the released code
+    /// where it differs from the paper.
     #[serde(default)]
     pub profile: Profile,
-    /// Every random draw is keyed by this and by the item it is for.
+    /// The seed of all random draws. Every draw is keyed by the seed and the id of its item, so it does not depend on
+    /// order or sharding.
     #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64))]
     pub seed: u64,
-    /// The model that describes and that training starts from.
+    /// The model, and the adapter if any, that describes the images and that training starts from.
     pub init_from: StageTwoInit,
-    /// The instructions.
+    /// The instructions to train on.
     pub instructions: Instructions,
-    /// The images that instructions name.
+    /// The images that the instructions refer to.
     pub images: StageTwoImages,
-    /// How images are described.
+    /// How the images are described.
     #[serde(default)]
     pub description: Description,
-    /// How a description enters an instruction.
+    /// How a description is added to its instruction.
     #[serde(default)]
     pub infusion: Infusion,
     /// How the adapter is trained.
     #[serde(default)]
     pub training: StageTwoTraining,
-    /// Where artifacts go.
+    /// The volume for artifacts.
     pub output: Output,
-    /// The pods steps run in.
+    /// Settings of the pods that run the steps.
     #[serde(default)]
-    pub pod: Pod,
-    /// How often a step may fail.
+    // Boxed because it is most of the spec, of which a stream of runs has dozens of copies on its stack.
+    pub pod: Box<Pod>,
+    /// The retry policy for failed steps.
     #[serde(default)]
     pub backoff: Backoff,
-    /// Seconds after which the run fails, counted from its start. Absent means never.
+    /// The maximum duration of the run in seconds, not counting the time in which it is suspended, queued, or waits for
+    /// stage 1. The run fails when it is exceeded. Absent means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<u32>,
-    /// Whether the run is held. Pods end and save; it goes on from there when this is false again.
+    /// Whether the run is suspended. Running pods save their state and stop, and no step starts; the run resumes from
+    /// the saved state when this is set back to false.
     #[serde(default)]
     pub suspend: bool,
-    /// What stays when the run is over.
+    /// What is kept after the run has finished or was deleted.
     #[serde(default)]
     pub retention: Retention,
-    /// Raise it to run again. A rerun uses nothing that this run has made before.
+    /// Raise this number to run again from scratch. A rerun does not reuse earlier artifacts of the same run.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rerun: u32,
+    /// Raise this number to continue a failed run with everything that is on disk: finished steps and items are not done
+    /// again.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub retry: u32,
 }
 
-/// What stage 2 starts from.
+/// What stage 2 starts from. Exactly one field must be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = cel::exactly_one(&["stageOneRunRef", "adapter", "baseModel"])))]
 pub struct StageTwoInit {
-    /// The adapter and the model of a StageOneRun. The run waits until that one has succeeded, so both can be
-    /// applied at once.
+    /// A StageOneRun, whose model and adapter are used. This run waits until that one has succeeded, so both can be
+    /// applied together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage_one_run_ref: Option<RunReference>,
-    /// An adapter from elsewhere, and the model it belongs to.
+    /// An existing adapter and its base model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<ModelAdapter>,
-    /// A base model with no adapter: stage 2 alone.
+    /// A base model without an adapter, to run stage 2 alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_model: Option<ModelSource>,
 }
 
-/// A run in the same namespace.
+/// A StageOneRun in the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunReference {
-    /// Its name.
+    /// The name of the StageOneRun.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 
-/// A LoRA adapter in PEFT's layout and the model it belongs to.
+/// A LoRA adapter in PEFT's layout and its base model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelAdapter {
-    /// The adapter's folder.
+    /// The folder of the adapter, with adapter_config.json and adapter_model.safetensors.
     pub volume: VolumeFolder,
-    /// The model it belongs to.
+    /// The base model that the adapter was trained on.
     pub model: ModelSource,
 }
 
-/// LLaVA's conversations about images.
+/// Conversations about images, in LLaVA's format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instructions {
-    /// The folder the file is in.
+    /// The folder of the file.
     pub volume: VolumeFolder,
-    /// The file, relative to the folder: LLaVA's conversation JSON or JSONL.
+    /// The path of the file, relative to the folder. It holds conversations in LLaVA's JSON or JSONL format.
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = cel::relative_path()))]
     pub file: String,
-    /// How many to use of those that have an image. Absent means all.
+    /// The number of instructions with an image to use. Absent means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9_007_199_254_740_991u64))]
     pub limit: Option<u64>,
-    /// Which ones a limit keeps: Seeded draws them by the seed, FirstN takes the first of the file, as released.
+    /// Which instructions a limit selects: Seeded selects by the seed; FirstN takes the first ones of the file, as
+    /// the released code does.
     #[serde(default = "seeded")]
     #[schemars(schema_with = "choices::order")]
     pub order: Order,
 }
 
-/// The images that instructions name.
+/// The images that instructions refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageTwoImages {
-    /// Their folder.
+    /// The folder to which the image paths in the instructions are relative.
     pub volume: VolumeFolder,
-    /// Whether an instruction whose image cannot be read is left out and recorded, or fails the run.
+    /// What happens to an instruction that cannot be used, because it is malformed, its image is missing or broken, or
+    /// it is too long for the model: Skip leaves it out and records it in skipped.jsonl; Fail fails the run with a list
+    /// of such instructions. Instructions without an image, and those that a limit leaves out, are not looked at.
     #[serde(default = "fail")]
     #[schemars(schema_with = "choices::on_unreadable")]
     pub on_unreadable: OnUnreadable,
+    /// The share of the instructions, from 0 to 1, that may be skipped. The run fails above it. Absent means any
+    /// share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = cel::share()))]
+    pub max_skipped_share: Option<Decimal>,
 }
 
 /// How images are described.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
-    /// One is drawn per instruction.
+    /// The prompts for descriptions. One is drawn per instruction. Defaults to the eight prompts of the paper.
     #[serde(default = "caption_prompts")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 2048)))]
     pub prompts: Vec<String>,
-    /// How descriptions are drawn.
+    /// How descriptions are sampled.
     #[serde(default)]
     pub sampling: Sampling,
-    /// How many pods share the work. It changes no result.
+    /// The number of pods that share the work. It does not affect the result.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
     pub shards: u32,
 }
 
-/// How a description enters an instruction.
+/// How a description is added to an instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Infusion {
-    /// What the first human turn becomes. {description} and {question} are filled in; <image> is where the image
-    /// stands.
+    /// The template of the first human turn. {description} and {question} are replaced; `<image>` marks the position of
+    /// the image.
     #[serde(default = "infusion")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [
         rule("self.contains('{description}') && self.contains('{question}')",
-            "must contain {description} and {question}"),
-        rule("self.split('<image>').size() <= 2", "must not contain <image> more than once"),
+            "must contain both {description} and {question}"),
+        rule("self.split('<image>').size() <= 2", "must not contain <image> more than once: remove the others"),
     ]))]
     pub template: String,
 }

@@ -1,4 +1,4 @@
-//! What a run says about itself. Both kinds say it in the same words.
+//! The status of a run, which is the same for both kinds.
 
 use std::collections::BTreeMap;
 
@@ -9,95 +9,107 @@ use stic_contract::recipe::{ChatTemplate, ImageLayout, RejectedTerm};
 use stic_contract::{ArtifactKind, StepName};
 
 use crate::choices;
+use crate::conditions::{ConditionType, Reason};
 use crate::decimal::Decimal;
 use crate::lifecycle::Profile;
 use crate::model::ModelImage;
 use crate::training::Precision;
 use crate::volumes::VolumeFolder;
 
-/// The condition that says whether a run is over and how: Unknown, then True or False. Its reason is the phase.
-pub const SUCCEEDED: &str = "Succeeded";
-/// The condition that says whether all a run needs is there.
-pub const INPUTS_READY: &str = "InputsReady";
-/// The condition that says whether a run is held.
-pub const SUSPENDED: &str = "Suspended";
-/// kstatus: True only until the run is accepted and its first child exists, or while a node is lost.
-pub const RECONCILING: &str = "Reconciling";
-/// kstatus: the run failed.
-pub const STALLED: &str = "Stalled";
-
-/// How far a run is, and what it made.
+/// The observed state of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status describes. -1 until the run is first reconciled.
     #[serde(default = "nothing_observed")]
     pub observed_generation: i64,
-    /// The spec.rerun that this status is about. A raised one starts anew.
+    /// The rerun that this status describes. Raising spec.rerun starts a new one, and resets the status.
     #[serde(default)]
     pub rerun: u32,
-    /// Succeeded, InputsReady, Suspended, Reconciling and Stalled. The reason of Succeeded is the phase; every message
-    /// ends with what to do.
+    /// The value of spec.rerun that was last observed. It is lower than rerun if spec.rerun was lowered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_rerun: Option<u32>,
+    /// The value of spec.retry that was last observed. Raising spec.retry continues a failed run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry: u32,
+    /// One condition of each type. The reason of Succeeded is the phase of the run. The message of a problem ends with how
+    /// to fix it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// When the run was accepted.
+    /// The time when the run was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When it ended.
+    /// The time when the run succeeded or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// What the profile and Auto became.
+    /// The time in which the run could work, which is what spec.activeDeadlineSeconds limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_time: Option<ActiveTime>,
+    /// The settings that the run uses where its spec leaves the choice to the profile or to Auto.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Resolved>,
-    /// What the inputs were found to be.
+    /// The inputs that the run uses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Inputs>,
-    /// The step that runs, and how far it is.
+    /// The progress of the running step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// The steps, in order.
+    /// The steps of the run, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub steps: Vec<StepStatus>,
-    /// What the run made, or found made.
+    /// The artifacts that the run created or reused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind"]))]
     pub artifacts: Vec<ArtifactStatus>,
-    /// What kubectl get shows.
+    /// The columns of kubectl get.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
 }
 
-/// What the profile and Auto became.
+/// The time in which a run could work: it was not suspended, not queued, and did not wait for stage 1.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ActiveTime {
+    /// That time in seconds, counted up to when the run last had to wait or ended.
+    pub seconds: u64,
+    /// The time since which the run can work again. Absent while it has to wait, and once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// The settings that a run uses where its spec leaves the choice to the profile or to Auto.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolved {
-    /// The profile.
+    /// The source of settings that the spec leaves out.
     pub profile: Profile,
-    /// The number format.
+    /// The number format of the frozen weights and of the forward pass.
     pub precision: Precision,
-    /// The trainer's image, pinned at the start.
+    /// Why it is that number format. Absent in statuses of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision_reason: Option<String>,
+    /// The trainer image, pinned when the run started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trainer_image: Option<String>,
-    /// The share of rejected responses that come from the second kind of negative.
+    /// The share of rejected responses that come from corrupted images, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrupted_share: Option<Decimal>,
-    /// The template of generated responses.
+    /// The template that wraps prompts in generation.
     #[schemars(schema_with = "choices::chat_template")]
     pub generation_template: ChatTemplate,
-    /// The template of training examples.
+    /// The template that wraps prompts in training.
     #[schemars(schema_with = "choices::chat_template")]
     pub training_template: ChatTemplate,
-    /// How many crops an image becomes in training.
+    /// How an image is divided into crops in training.
     #[schemars(schema_with = "choices::image_layout")]
     pub training_image_layout: ImageLayout,
-    /// Whether the prompt of training examples shows the image.
+    /// Whether the prompts in training contain the image.
     pub training_with_image: bool,
-    /// Sequences are cut here in training. Absent means that none is.
+    /// The length in tokens to which sequences are truncated in training. Absent means that they are not truncated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u32>,
-    /// What stands for log p(rejected).
+    /// The term of the loss that stands for log p(rejected). Absent where the loss has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "choices::rejected_term")]
     pub rejected_term: Option<RejectedTerm>,
@@ -105,70 +117,70 @@ pub struct Resolved {
     pub learning_rate: Decimal,
 }
 
-/// What the inputs were found to be.
+/// The inputs of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Inputs {
     /// The base model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<InputFolder>,
-    /// The adapter the run starts from.
+    /// The adapter that the run starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<InputFolder>,
-    /// The images, in stage 1.
+    /// The images of stage 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<InputItems>,
-    /// The instructions, in stage 2.
+    /// The instructions of stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<InputItems>,
 }
 
-/// A folder and its digest.
+/// A folder that a run reads, and the digest of its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InputFolder {
-    /// Where it is. Absent where the model came as an image.
+    /// The folder on a volume. Absent if the model comes from an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeFolder>,
-    /// The image it came as.
+    /// The image with the model. Absent if the model is on a volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<ModelImage>,
-    /// The digest, once prepare has found it.
+    /// The digest of the content. Absent until the step prepare has computed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
 
-/// How many items there are, and their digest.
+/// The number of items that a run reads, and their digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InputItems {
-    /// How many.
+    /// The number of items.
     pub count: u64,
-    /// Over the items and their images.
+    /// The digest of the items and their images.
     pub digest: String,
 }
 
-/// How far the running step is.
+/// The progress of the running step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// The step.
+    /// The name of the step.
     #[schemars(schema_with = "choices::step_name")]
     pub step: StepName,
-    /// Whole percents.
+    /// The share of the step that is done, in percent, rounded down.
     pub percent: u8,
-    /// Units done.
+    /// The number of units that are done.
     pub current_step: u64,
-    /// Units in all.
+    /// The number of units in total.
     pub total_steps: u64,
-    /// What a unit is: images, items or steps.
+    /// What the units are: images, items or steps.
     pub unit: String,
-    /// Seconds to the end of the step.
+    /// The estimated time in seconds until the step ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_remaining_seconds: Option<u64>,
-    /// The latest metrics, under the names TRL gives them.
+    /// The latest metrics, under the names that TRL uses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, String>,
-    /// When that was.
+    /// The time of this report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_updated_time: Option<Time>,
 }
@@ -177,82 +189,96 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepStatus {
-    /// Its name.
+    /// The name of the step.
     #[schemars(schema_with = "choices::step_name")]
     pub name: StepName,
-    /// How it stands.
+    /// The state of the step.
     pub state: StepState,
-    /// Its Job.
+    /// The name of the step's latest Job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
-    /// The Job's UID.
+    /// The UID of that Job.
     #[serde(rename = "jobUID", skip_serializing_if = "Option::is_none")]
     pub job_uid: Option<String>,
-    /// How often it was started.
+    /// The number of pods that were started for the step, including restarts. If it is sharded, those of the shard with
+    /// the most.
     #[serde(default)]
     pub attempts: u32,
-    /// What became of its items.
+    /// The number of launches, each a Job, that no longer count against spec.backoff.limit: those before a retry, before
+    /// progress, or before a change of spec.pod.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted_launches: u32,
+    /// The number of units that were done when that Job was created. Progress beyond it renews the limit of retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_at_launch: Option<u64>,
+    /// The items that the step has processed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<ItemCounts>,
-    /// The data its shards left for the next step to put together.
+    /// The data that the shards of the step wrote. The next step merges it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<Shards>,
-    /// Its pods that ended by themselves before they were done, asking to be resumed.
+    /// The pods of the step that saved their state and exited before the step was complete (exit code 75).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruptions: Option<Interruptions>,
-    /// When it first started.
+    /// The time when the step first started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When it ended.
+    /// The time when the step ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// Why it failed, or what one should know.
+    /// The name of the Kueue Workload of that Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// What last kept the pods of a queued step from running. It outlives the pods, which Kueue deletes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_problem: Option<String>,
+    /// Why the step waits or failed, or what its result adds, such as a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// The data that shards left.
+/// The data that the shards of a step wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shards {
-    /// Their folder, below the run's output.
+    /// The folder of the data, relative to the output of the run.
     pub folder: String,
-    /// How many there are.
+    /// The number of shards.
     pub count: u32,
 }
 
-/// Pods that ended by themselves before they were done.
+/// Pods of a step that saved their state and exited before the step was complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Interruptions {
-    /// How many there were, of the index that has most.
+    /// The number of such pods, counted for the shard that has most of them.
     pub total: u32,
-    /// How many of them came one after another without progress.
+    /// The number of consecutive pods that made no progress.
     pub without_progress: u32,
-    /// How far the step was at the last one.
+    /// The number of units that were done when the last of them exited.
     pub at: u64,
 }
 
-/// How a step stands.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "they are Kubernetes' words")]
+#[expect(missing_docs, reason = "they have their usual meaning in Kubernetes")]
 pub enum StepState {
     Pending,
     Running,
     Suspended,
     Succeeded,
-    /// What it would make was there already.
+    /// The artifact of the step existed already.
     Reused,
     Failed,
 }
 
-/// What became of the items of a step.
+/// The items that a step has processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ItemCounts {
-    /// Asked for.
+    /// The number of items of the step.
     pub total: u64,
-    /// Done.
+    /// The number of items that are done.
     pub done: u64,
-    /// Left out and recorded.
+    /// The number of items that were left out, each with its reason.
     pub skipped: u64,
 }
 
@@ -260,50 +286,50 @@ pub struct ItemCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArtifactStatus {
-    /// What it holds.
+    /// The kind of the artifact.
     #[schemars(schema_with = "choices::artifact_kind")]
     pub kind: ArtifactKind,
-    /// Its folder.
+    /// The folder of the artifact.
     pub volume: VolumeFolder,
-    /// The digest of its payload.
+    /// The digest of the artifact's payload.
     pub digest: String,
-    /// The size of all its files.
+    /// The size of the digested files of the artifact, in bytes.
     pub size_bytes: u64,
-    /// The step that made it.
+    /// The step that creates such artifacts.
     #[schemars(schema_with = "choices::step_name")]
     pub step: StepName,
-    /// Whether this run made it.
+    /// Whether this run created the artifact or reused an existing one.
     pub state: ArtifactState,
 }
 
-/// Whether a run made an artifact.
+/// Whether a run created an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ArtifactState {
-    /// It did.
+    /// The run created it.
     Created,
-    /// It found it made.
+    /// It existed already, and the run uses it.
     Reused,
 }
 
-/// What `kubectl get` shows.
+/// The columns of `kubectl get`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Display {
     /// The reason of the condition Succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// Percents of the running step.
+    /// The share of the running step that is done, such as 42%.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
-    /// Units done and in all.
+    /// The number of units that are done and in total, such as 120/500. The pairs of stage 1 while it trains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<String>,
     /// The latest loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<String>,
-    /// The latest margin between chosen and rejected.
+    /// The latest margin between chosen and rejected responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<String>,
-    /// The time to the end of the step.
+    /// The estimated time until the step ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<String>,
 }
@@ -313,9 +339,12 @@ impl Default for RunStatus {
         Self {
             observed_generation: nothing_observed(),
             rerun: 0,
+            observed_rerun: None,
+            retry: 0,
             conditions: Vec::new(),
             start_time: None,
             completion_time: None,
+            active_time: None,
             resolved: None,
             inputs: None,
             progress: None,
@@ -327,27 +356,50 @@ impl Default for RunStatus {
 }
 
 impl RunStatus {
-    /// The condition of a type.
+    /// The condition of the given type.
     #[must_use]
-    pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.conditions.iter().find(|condition| condition.type_ == kind)
+    pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == kind.as_str())
     }
 
-    /// Whether the run is over, and how.
+    /// The reason of the condition Succeeded; `None` until the run is first reconciled.
+    #[must_use]
+    pub fn phase(&self) -> Option<&str> {
+        self.condition(ConditionType::Succeeded).map(|condition| condition.reason.as_str())
+    }
+
+    /// [`Self::phase`], if this version knows it.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.phase()?.parse().ok()
+    }
+
+    /// The value of `spec.rerun` that the operator has seen. An earlier version recorded only the rerun that it carried out.
+    #[must_use]
+    pub fn seen_rerun(&self) -> u32 {
+        self.observed_rerun.unwrap_or(self.rerun)
+    }
+
+    /// Whether the run succeeded; `None` until it has ended.
     #[must_use]
     pub fn succeeded(&self) -> Option<bool> {
-        match self.condition(SUCCEEDED)?.status.as_str() {
+        match self.condition(ConditionType::Succeeded)?.status.as_str() {
             "True" => Some(true),
             "False" => Some(false),
             _ => None,
         }
     }
 
-    /// What is recorded of a step.
+    /// The status of a step, if it has one.
     #[must_use]
     pub fn step(&self, name: StepName) -> Option<&StepStatus> {
         self.steps.iter().find(|step| step.name == name)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 const fn nothing_observed() -> i64 {

@@ -1,4 +1,4 @@
-//! LoRA training.
+//! The training section of both kinds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,82 +7,98 @@ use stic_contract::recipe::{DpoLoss, LoraTarget, Reference, Schedule};
 use crate::decimal::Decimal;
 use crate::{cel, choices};
 
-/// Stage 1's training.
+/// How stage 1 trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageOneTraining {
-    /// DPO on pairs, or SFT on the chosen responses alone, which goes with preferences.negatives None.
+    /// The training method: DPO on pairs, or SFT on the chosen responses alone. SFT requires preferences.negatives
+    /// None, and DPO any other value.
     #[serde(default)]
     pub method: Method,
-    /// DPO's reference policy: the base model, or a frozen copy of the adapter in initFrom.
+    /// The reference policy of DPO: Base is the base model; InitialAdapter is a frozen copy of initFrom.adapter.
     #[serde(default = "reference")]
     #[schemars(schema_with = "choices::reference")]
     pub reference: Reference,
-    /// The loss of method DPO.
+    /// Settings of method DPO. Must be left out with SFT.
     #[serde(default)]
     pub dpo: Dpo,
-    /// What method SFT does otherwise than DPO.
+    /// Settings of method SFT. Must be left out with DPO.
     #[serde(default)]
     pub sft: StageOneSft,
-    /// The adapter. Absent means a new one with the defaults below; with initFrom.adapter, whose shape it keeps, it
-    /// must be absent.
+    /// The shape of the new adapter. Absent means the defaults below. Must be absent if initFrom is set, because a
+    /// continued adapter keeps its shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
-    /// How weights move.
+    /// The AdamW optimizer and its learning rate schedule.
     #[serde(default)]
     pub optimizer: Optimizer<1>,
-    /// Passes over the data.
+    /// The number of passes over the pairs.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub epochs: u32,
-    /// Pairs per optimizer step. How many the device holds at once is the trainer's business.
+    /// The number of pairs per optimizer step. The trainer chooses how many of them the device processes at once.
     #[serde(default = "stage_one_batch")]
     #[schemars(range(min = 1, max = 65_536))]
     pub global_batch_size: u32,
-    /// Auto is BF16 on a GPU and F32 on a CPU. LoRA weights are always F32.
+    /// The length in tokens at which a training example is cut off, image included. Absent means that an item that may
+    /// become too long for the model cannot be used; in profile OfficialCompat it means 1048.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_length: Option<u32>,
+    /// The number format of the frozen weights and of the forward pass. Auto is BF16 if the pods for generation and
+    /// training all request GPUs, and F32 otherwise. A resource claim counts as a GPU if it, its template or its request
+    /// is named like one. status.resolved says what Auto became, and why. LoRA weights are always F32.
     #[serde(default)]
     pub precision: Precision,
-    /// Steps between saves, from which an interrupted training goes on.
+    /// The number of optimizer steps between checkpoints, from which an interrupted training resumes.
     #[serde(default = "save_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub save_steps: u32,
 }
 
-/// Stage 2's training.
+/// How stage 2 trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageTwoTraining {
-    /// SFT on instructions that show the model's own description of the image.
+    /// The training method. Only SFT is supported.
     #[serde(default)]
     pub method: StageTwoMethod,
-    /// A new adapter, with initFrom.baseModel. Absent means the defaults below; with another initFrom, whose adapter
-    /// keeps its shape, it must be absent.
+    /// The shape of the new adapter. Absent means the defaults below. Must be absent unless initFrom.baseModel is
+    /// set, because a continued adapter keeps its shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
-    /// How weights move.
+    /// The AdamW optimizer and its learning rate schedule.
     #[serde(default)]
     pub optimizer: Optimizer<2>,
-    /// Passes over the data.
+    /// The number of passes over the instructions.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub epochs: u32,
-    /// Conversations per optimizer step. How many the device holds at once is the trainer's business.
+    /// The number of conversations per optimizer step. The trainer chooses how many of them the device processes at
+    /// once.
     #[serde(default = "stage_two_batch")]
     #[schemars(range(min = 1, max = 65_536))]
     pub global_batch_size: u32,
-    /// Auto is BF16 on a GPU and F32 on a CPU. LoRA weights are always F32.
+    /// The length in tokens at which a training example is cut off, image included. Absent means that an item that may
+    /// become too long for the model cannot be used; in profile OfficialCompat it means 2048.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_length: Option<u32>,
+    /// The number format of the frozen weights and of the forward pass. Auto is BF16 if the pods for generation and
+    /// training all request GPUs, and F32 otherwise. A resource claim counts as a GPU if it, its template or its request
+    /// is named like one. status.resolved says what Auto became, and why. LoRA weights are always F32.
     #[serde(default)]
     pub precision: Precision,
-    /// Steps between saves, from which an interrupted training goes on.
+    /// The number of optimizer steps between checkpoints, from which an interrupted training resumes.
     #[serde(default = "save_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub save_steps: u32,
 }
 
-/// What stage 1 minimises.
+/// The training method of stage 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Method {
-    /// Direct preference optimisation.
+    /// Direct preference optimization.
     #[default]
     #[serde(rename = "DPO")]
     Dpo,
@@ -91,7 +107,7 @@ pub enum Method {
     Sft,
 }
 
-/// What stage 2 minimises.
+/// The training method of stage 2.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum StageTwoMethod {
     /// Supervised fine-tuning.
@@ -103,70 +119,72 @@ pub enum StageTwoMethod {
 /// The number format of the frozen weights and of the forward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Precision {
-    /// BF16 on a GPU, F32 on a CPU.
+    /// BF16 on GPUs, F32 on CPUs.
     #[default]
     Auto,
-    /// 32-bit.
+    /// 32-bit floating point.
     F32,
-    /// bfloat16.
+    /// bfloat16. Needs a GPU.
     #[serde(rename = "BF16")]
     Bf16,
 }
 
-/// Direct preference optimisation with STIC's regulariser.
+/// Direct preference optimization with STIC's regularizer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dpo {
-    /// The loss of the margin.
+    /// The loss as a function of the margin between the chosen and the rejected response. Sigmoid is DPO.
     #[serde(default = "dpo_loss")]
     #[schemars(schema_with = "choices::dpo_loss")]
     pub loss: DpoLoss,
-    /// How closely the policy is held to the reference.
+    /// How strongly the policy is kept close to the reference.
     #[serde(default = "beta")]
     #[schemars(extend("x-kubernetes-validations" = cel::positive()))]
     pub beta: Decimal,
-    /// The share of preferences assumed to be the wrong way round.
+    /// The assumed share of preferences that are the wrong way round, from 0 to 0.5 (conservative DPO).
     #[serde(default = "zero")]
     #[schemars(extend("x-kubernetes-validations" = cel::up_to_half()))]
     pub label_smoothing: Decimal,
-    /// The paper's alpha: this times log p(chosen), summed over its tokens, is subtracted from the loss.
+    /// The weight of STIC's regularizer, alpha in the paper: it multiplies log p(chosen), summed over tokens, and is
+    /// subtracted from the loss.
     #[serde(default = "chosen_log_prob_weight")]
     #[schemars(extend("x-kubernetes-validations" = cel::not_negative()))]
     pub chosen_log_prob_weight: Decimal,
 }
 
-/// What method SFT of stage 1 does otherwise.
+/// Settings of method SFT in stage 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageOneSft {
-    /// The peak learning rate in place of optimizer.learningRate.
+    /// The peak learning rate of SFT. It replaces optimizer.learningRate.
     #[serde(default = "sft_learning_rate")]
     #[schemars(extend("x-kubernetes-validations" = cel::positive()))]
     pub learning_rate: Decimal,
 }
 
-/// A new LoRA adapter.
+/// The shape of a new LoRA adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lora {
-    /// The rank. vLLM serves it with --max-lora-rank of at least this.
+    /// The rank of the adapter. To serve it, start vLLM with a --max-lora-rank of at least this value.
     #[serde(default = "rank")]
     #[schemars(range(min = 1, max = 1024))]
     pub rank: u32,
-    /// The adapter is scaled by alpha/rank.
+    /// The scaling of the adapter: its output is multiplied by alpha/rank.
     #[serde(default = "alpha")]
     #[schemars(range(min = 1, max = 65_536))]
     pub alpha: u32,
-    /// Dropout on the adapter's input. Above 0, chosen and rejected no longer share the work on image and prompt.
+    /// The dropout probability on the adapter's input, from 0 to less than 1. With a value above 0, training is
+    /// slower, because chosen and rejected cannot share the computation of their prompt.
     #[serde(default = "zero")]
     #[schemars(extend("x-kubernetes-validations" = cel::below_one()))]
     pub dropout: Decimal,
-    /// The projections of the language model that are adapted.
+    /// The projections of the language model to adapt. Defaults to all seven.
     #[serde(default = "targets")]
     #[schemars(schema_with = "choices::lora_targets")]
     pub targets: Vec<LoraTarget>,
 }
 
-/// AdamW with betas 0.9 and 0.999, and its schedule. Stages differ in the default of the learning rate.
+/// AdamW with betas 0.9 and 0.999, and its learning rate schedule. The stages differ in the default learning rate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Optimizer<const STAGE: u8> {
@@ -174,19 +192,19 @@ pub struct Optimizer<const STAGE: u8> {
     #[serde(default = "learning_rate::<STAGE>")]
     #[schemars(extend("x-kubernetes-validations" = cel::positive()))]
     pub learning_rate: Decimal,
-    /// The learning rate after the warm-up.
+    /// The learning rate after warm-up: Cosine and Linear fall to 0; Constant stays at the peak.
     #[serde(default = "schedule")]
     #[schemars(schema_with = "choices::schedule")]
     pub schedule: Schedule,
-    /// The share of steps over which the rate rises from 0.
+    /// The share of optimizer steps, from 0 to 1, over which the learning rate rises linearly from 0.
     #[serde(default = "warmup_ratio")]
     #[schemars(extend("x-kubernetes-validations" = cel::share()))]
     pub warmup_ratio: Decimal,
-    /// Decoupled weight decay.
+    /// The decoupled weight decay.
     #[serde(default = "zero")]
     #[schemars(extend("x-kubernetes-validations" = cel::not_negative()))]
     pub weight_decay: Decimal,
-    /// Gradients are scaled down to this norm. 0 switches that off.
+    /// The global L2 norm to which gradients are clipped. 0 disables clipping.
     #[serde(default = "max_gradient_norm")]
     #[schemars(extend("x-kubernetes-validations" = cel::not_negative()))]
     pub max_gradient_norm: Decimal,
@@ -203,6 +221,7 @@ impl Default for StageOneTraining {
             optimizer: Optimizer::default(),
             epochs: one(),
             global_batch_size: stage_one_batch(),
+            max_length: None,
             precision: Precision::default(),
             save_steps: save_steps(),
         }
@@ -217,6 +236,7 @@ impl Default for StageTwoTraining {
             optimizer: Optimizer::default(),
             epochs: one(),
             global_batch_size: stage_two_batch(),
+            max_length: None,
             precision: Precision::default(),
             save_steps: save_steps(),
         }
@@ -274,7 +294,7 @@ fn beta() -> Decimal {
     Decimal::new("0.1")
 }
 
-// 1/1024: the released code divides the sum by the most tokens a response can have.
+// 1/1024: the released code divides the sum by the maximum number of tokens in a response.
 fn chosen_log_prob_weight() -> Decimal {
     Decimal::new("0.0009765625")
 }

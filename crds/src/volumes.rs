@@ -1,18 +1,21 @@
-//! Where things lie.
+//! Volumes for inputs and outputs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cel;
 
-/// A folder on a persistent volume claim.
+/// A folder on a PersistentVolumeClaim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeFolder {
-    /// The PersistentVolumeClaim, in the run's namespace.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    /// The name of a PersistentVolumeClaim in the run's namespace.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = cel::text(
+        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "must be the name of a PersistentVolumeClaim, which has lower-case letters, digits, dashes and dots only",
+    )))]
     pub claim_name: String,
-    /// The folder inside the volume. Empty means the volume itself.
+    /// The folder, relative to the root of the volume. Empty means the root.
     #[serde(default)]
     #[schemars(length(max = 1024), extend("x-kubernetes-validations" = cel::relative_path()))]
     pub path: String,
@@ -24,57 +27,61 @@ pub struct VolumeFolder {
 pub struct VolumeFile {
     /// The folder.
     pub volume: VolumeFolder,
-    /// The file, relative to the folder.
+    /// The path of the file, relative to the folder.
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = cel::relative_path()))]
     pub file: String,
 }
 
-/// Where artifacts go.
+/// The volume for artifacts. Exactly one field must be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = cel::exactly_one(&["volume", "volumeClaimTemplate"])))]
 pub struct Output {
-    /// A folder on a claim that exists. Several runs may share one: artifacts are named by what they are made of,
-    /// and a run finds there what another has already made.
+    /// A folder on an existing claim. Several runs may share it: an artifact is named after what determines its
+    /// content, so a run finds and reuses what another one has produced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeFolder>,
-    /// A claim made for this run, named after it with -output appended.
+    /// A claim that is created for this run. It has the run's name with -output appended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_claim_template: Option<VolumeClaimTemplate>,
 }
 
-/// A claim to be made for a run.
+/// A claim to be created for a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeClaimTemplate {
-    /// How the volume may be mounted. A generation with several shards on several nodes needs ReadWriteMany.
+    /// The access modes of the claim. A step with several shards can use several nodes only with ReadWriteMany.
+    /// Defaults to ReadWriteOnce.
     #[serde(default = "access_modes")]
     #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "set"))]
     pub access_modes: Vec<AccessMode>,
-    /// The storage class. Absent means the cluster's default.
+    /// The storage class of the claim. Absent means the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// How much storage to ask for.
+    /// The storage that the claim requests.
     pub resources: StorageResources,
 }
 
-/// What a claim asks for.
+/// The resources of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StorageResources {
-    /// The amount asked for.
+    /// The requested resources.
     pub requests: StorageRequests,
 }
 
-/// The amount a claim asks for.
+/// The requested resources of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StorageRequests {
-    /// A quantity, such as 50Gi.
-    #[schemars(length(max = 32), regex(pattern = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i?|k|m|e[0-9]+)?$"))]
+    /// The size of the volume as a quantity, such as 50Gi.
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = cel::text(
+        "^([0-9]*[1-9][0-9]*([.][0-9]+)?|0*[.][0-9]*[1-9][0-9]*)([KMGTPE]i?|k|m|e[0-9]+)?$",
+        "must be a quantity greater than 0, such as 50Gi, without a space",
+    )))]
     pub storage: String,
 }
 
-/// How a volume may be mounted.
+/// How a volume can be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum AccessMode {
     /// By one node.
@@ -86,7 +93,7 @@ pub enum AccessMode {
 }
 
 impl AccessMode {
-    /// As Kubernetes spells it.
+    /// The value in a PersistentVolumeClaim.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The API server's answers, replicated: what is accepted, what it becomes, and what each mistake is answered.
+//! Admission as an API server does it: what is accepted, which defaults are filled in, and the message for each mistake.
 #![cfg(feature = "admission")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -27,18 +27,19 @@ spec:
 ";
 
 fn object(text: &str) -> Value {
-    serde_saphyr::from_str(text).expect("the test's YAML is YAML")
+    serde_saphyr::from_str(text).expect("YAML")
 }
 
 fn admission(object: &Value) -> Admission {
-    Admission::of(object["kind"].as_str().expect("it has a kind")).expect("the schema is usable")
+    let kind = object["kind"].as_str().expect("a kind").parse().expect("a kind of run");
+    Admission::of(kind).expect("the schema is usable")
 }
 
 fn admit(object: &Value, old: Option<&Value>) -> Result<Value, Vec<String>> {
     admission(object).admit(object, old).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
-/// Sets what stands at a path, and makes the objects on the way.
+/// Sets the value at a path, and creates the objects on the way.
 fn set(object: &mut Value, path: &str, value: Value) {
     let mut node = object;
     for part in path.split('.') {
@@ -48,7 +49,7 @@ fn set(object: &mut Value, path: &str, value: Value) {
 }
 
 #[test]
-fn a_minimal_stage_one_run_is_accepted_and_gets_the_papers_defaults() {
+fn a_minimal_stage_one_run_gets_the_defaults_of_the_paper() {
     let stored = admit(&object(STAGE_ONE), None).expect("it is valid");
     for (path, wanted) in [
         ("spec.profile", json!("Paper")),
@@ -73,7 +74,7 @@ fn a_minimal_stage_one_run_is_accepted_and_gets_the_papers_defaults() {
         assert_eq!(value_at(&stored, path), Some(&wanted), "{path}");
     }
     assert_eq!(value_at(&stored, "spec.preferences.captionPrompts[7]").map(Value::is_string), Some(true));
-    // The profile decides these, and lora only exists where an adapter is new.
+    // These depend on the profile, and lora on whether the adapter is new.
     for path in ["spec.preferences.corruptedShare", "spec.model.chatTemplate", "spec.training.lora"] {
         assert_eq!(value_at(&stored, path), None, "{path}");
     }
@@ -82,7 +83,7 @@ fn a_minimal_stage_one_run_is_accepted_and_gets_the_papers_defaults() {
 }
 
 #[test]
-fn a_minimal_stage_two_run_is_accepted_and_gets_the_papers_defaults() {
+fn a_minimal_stage_two_run_gets_the_defaults_of_the_paper() {
     let stored = admit(&object(STAGE_TWO), None).expect("it is valid");
     for (path, wanted) in [
         ("spec.training.optimizer.learningRate", json!("2e-5")),
@@ -98,14 +99,14 @@ fn a_minimal_stage_two_run_is_accepted_and_gets_the_papers_defaults() {
 }
 
 #[test]
-fn rust_defaults_are_the_schemas() {
+fn rust_types_have_the_defaults_of_the_schema() {
     let bare: stic_crds::StageOneRun = serde_json::from_value(object(STAGE_ONE)).expect("defaults fill it");
     let stored = admit(&object(STAGE_ONE), None).expect("it is valid");
     assert_eq!(serde_json::to_value(&bare).expect("it is JSON")["spec"], stored["spec"]);
 }
 
 #[test]
-fn nulls_mean_absent() {
+fn null_means_absent() {
     let mut run = object(STAGE_ONE);
     set(&mut run, "spec.seed", Value::Null);
     set(&mut run, "spec.images.limit", Value::Null);
@@ -115,7 +116,7 @@ fn nulls_mean_absent() {
 }
 
 #[test]
-fn every_way_to_write_a_decimal_is_accepted() {
+fn every_notation_of_decimals_is_accepted() {
     for text in ["1e-7", "1E-7", "0.0000001", "2.5e-05", "1"] {
         let mut run = object(STAGE_ONE);
         set(&mut run, "spec.training.optimizer.learningRate", json!(text));
@@ -131,7 +132,7 @@ fn refused(base: &str, path: &str, value: Value, wanted: &str) {
 }
 
 #[test]
-fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
+fn mistakes_in_a_stage_one_run_have_the_api_server_s_messages() {
     let long = "x".repeat(2049);
     for (path, value, wanted) in [
         ("spec.modell", json!({}), "spec.modell: unknown field \"spec.modell\": did you mean model?"),
@@ -146,15 +147,11 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
             "metadata.label: unknown field \"metadata.label\": did you mean labels?",
         ),
         ("spec.output", Value::Null, "spec.output: Required value"),
-        (
-            "metadata.name",
-            json!("Coco"),
-            "metadata.name: Invalid value: \"Coco\": a run's name is at most 40",
-        ),
+        ("metadata.name", json!("Coco"), "metadata.name: Invalid value: \"Coco\": must have at most 40"),
         (
             "metadata.name",
             json!("coco.6k"),
-            "metadata.name: Invalid value: \"coco.6k\": a run's name is at most 40",
+            "metadata.name: Invalid value: \"coco.6k\": must have at most 40",
         ),
         ("metadata.name", json!("a".repeat(41)), "metadata.name: Invalid value: \"aaaa"),
         (
@@ -175,17 +172,17 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.training.dpo.beta",
             json!("0"),
-            "spec.training.dpo.beta: Invalid value: \"0\": must be more than 0",
+            "spec.training.dpo.beta: Invalid value: \"0\": must be greater than 0",
         ),
         (
             "spec.training.dpo.labelSmoothing",
             json!("0.6"),
-            "spec.training.dpo.labelSmoothing: Invalid value: \"0.6\": must lie between 0 and 0.5",
+            "spec.training.dpo.labelSmoothing: Invalid value: \"0.6\": must be between 0 and 0.5",
         ),
         (
             "spec.training.optimizer.learningRate",
             json!("-1"),
-            "spec.training.optimizer.learningRate: Invalid value: \"-1\": must be more than 0",
+            "spec.training.optimizer.learningRate: Invalid value: \"-1\": must be greater than 0",
         ),
         (
             "spec.training.epochs",
@@ -210,7 +207,7 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.training.method",
             json!("SFT"),
-            "spec.training.method: Invalid value: \"SFT\": method SFT goes with preferences.negatives None",
+            "spec.training.method: Invalid value: \"SFT\": method SFT requires preferences.negatives None",
         ),
         (
             "spec.training.reference",
@@ -220,17 +217,17 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.preferences.negatives",
             json!("None"),
-            "spec.training.method: Invalid value: \"DPO\": method SFT goes with",
+            "spec.training.method: Invalid value: \"DPO\": method SFT requires",
         ),
         (
             "spec.preferences.source",
             json!("File"),
-            "spec.preferences.pairs: Invalid value: null: pairs names the file of source File",
+            "spec.preferences.pairs: Invalid value: null: source: File requires preferences.pairs",
         ),
         (
             "spec.preferences.source",
             json!("Instructions"),
-            "spec.preferences.instructions: Invalid value: null: instructions names",
+            "spec.preferences.instructions: Invalid value: null: source: Instructions requires preferences.instructions",
         ),
         (
             "spec.preferences.captionPrompts",
@@ -250,17 +247,17 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.preferences.corruptions",
             json!([{"kind": "LowResolution"}]),
-            "spec.preferences.corruptions[0]: Invalid value: \"object\": shortSide belongs to kind LowResolution",
+            "spec.preferences.corruptions[0]: Invalid value: \"object\": shortSide is required with kind LowResolution",
         ),
         (
             "spec.preferences.corruptions",
             json!([{"kind": "LowResolution", "shortSide": 20, "hue": "0.1"}]),
-            "spec.preferences.corruptions[0]: Invalid value: \"object\": brightness and hue belong to",
+            "spec.preferences.corruptions[0]: Invalid value: \"object\": brightness and hue are required with",
         ),
         (
             "spec.preferences.corruptions",
             json!([{"kind": "LowResolution", "shortSide": 20, "at": "Training"}]),
-            "spec.preferences.corruptions[0]: Invalid value: \"object\": only kind GaussianNoise can act at Training",
+            "spec.preferences.corruptions[0]: Invalid value: \"object\": only kind GaussianNoise can be applied at Training",
         ),
         (
             "spec.preferences.corruptions",
@@ -270,12 +267,12 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.preferences.corruptions",
             json!([{"kind": "ColorJitter", "brightness": "0.5", "hue": "0.6"}]),
-            "spec.preferences.corruptions[0].hue: Invalid value: \"0.6\": must lie between 0 and 0.5",
+            "spec.preferences.corruptions[0].hue: Invalid value: \"0.6\": must be between 0 and 0.5",
         ),
         (
             "spec.preferences.sampling.topP",
             json!("0"),
-            "spec.preferences.sampling.topP: Invalid value: \"0\": must be more than 0 and at most 1",
+            "spec.preferences.sampling.topP: Invalid value: \"0\": must be greater than 0 and at most 1",
         ),
         (
             "spec.preferences.shards",
@@ -295,7 +292,37 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.model",
             json!({"huggingFace": {"repository": "a/b", "revision": "main"}}),
-            "spec.model.huggingFace.revision: Invalid value: \"main\": spec.model.huggingFace.revision in body should match",
+            "spec.model.huggingFace.revision: Invalid value: \"main\": must be a commit of 40 hexadecimal digits",
+        ),
+        (
+            "spec.model",
+            json!({"huggingFace": {"repository": "llava", "revision": "0".repeat(40)}}),
+            "spec.model.huggingFace.repository: Invalid value: \"llava\": must be the owner and the name of",
+        ),
+        (
+            "spec.images.volume.claimName",
+            json!("My Claim"),
+            "spec.images.volume.claimName: Invalid value: \"My Claim\": must be the name of a PersistentVolumeClaim",
+        ),
+        (
+            "spec.output",
+            json!({"volumeClaimTemplate": {"resources": {"requests": {"storage": "50 GB"}}}}),
+            "spec.output.volumeClaimTemplate.resources.requests.storage: Invalid value: \"50 GB\": must be a quantity greater than 0, such as 50Gi",
+        ),
+        (
+            "spec.output",
+            json!({"volumeClaimTemplate": {"resources": {"requests": {"storage": "0.0Gi"}}}}),
+            "spec.output.volumeClaimTemplate.resources.requests.storage: Invalid value: \"0.0Gi\": must be a quantity greater than 0",
+        ),
+        (
+            "spec.pod",
+            json!({"resources": {"limits": {"memory": "16 Gigs"}}}),
+            "spec.pod.resources.limits.memory: Invalid value: \"16 Gigs\": spec.pod.resources.limits.memory in body should match",
+        ),
+        (
+            "spec.training.dpo.beta",
+            json!("1e400"),
+            "spec.training.dpo.beta: Invalid value: \"1e400\": spec.training.dpo.beta in body should match",
         ),
         (
             "spec.output.volumeClaimTemplate",
@@ -305,12 +332,12 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.images.volume.path",
             json!("../other"),
-            "spec.images.volume.path: Invalid value: \"../other\": must be a path inside the volume",
+            "spec.images.volume.path: Invalid value: \"../other\": must be a relative path inside the volume",
         ),
         (
             "spec.images.volume.path",
             json!("/abs"),
-            "spec.images.volume.path: Invalid value: \"/abs\": must be a path inside the volume",
+            "spec.images.volume.path: Invalid value: \"/abs\": must be a relative path inside the volume",
         ),
         (
             "spec.images.limit",
@@ -320,7 +347,7 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
         (
             "spec.retention.afterFinishedSeconds",
             json!(60),
-            "spec.retention: Invalid value: \"object\": afterFinishedSeconds says when",
+            "spec.retention: Invalid value: \"object\": afterFinishedSeconds is only allowed with children Delete",
         ),
         ("spec.pod.prepare.gpu", json!(1), "spec.pod.prepare.gpu: unknown field"),
         (
@@ -335,19 +362,20 @@ fn mistakes_in_a_stage_one_run_are_answered_as_by_the_api_server() {
     set(&mut both, "spec.initFrom", json!({"adapter": {"volume": {"claimName": "stic", "path": "a"}}}));
     admit(&both, None).expect("an adapter can be continued");
     set(&mut both, "spec.training.lora", json!({"rank": 8}));
-    let errors = admit(&both, None).expect_err("its shape is given");
+    let errors = admit(&both, None).expect_err("both are set");
     assert!(
-        errors[0].starts_with("spec.training.lora: Invalid value: \"object\": an adapter that is continued"),
+        errors[0]
+            .starts_with("spec.training.lora: Invalid value: \"object\": lora is not allowed with initFrom"),
         "{errors:?}"
     );
     let mut share = object(STAGE_ONE);
     set(&mut share, "spec.preferences", json!({"negatives": "ImagesOnly", "corruptedShare": "0.5"}));
-    let errors = admit(&share, None).expect_err("there is nothing to share");
+    let errors = admit(&share, None).expect_err("negatives is not Both");
     assert!(errors[0].starts_with("spec.preferences.corruptedShare: Invalid value: \"0.5\": "), "{errors:?}");
 }
 
 #[test]
-fn mistakes_in_a_stage_two_run_are_answered_as_by_the_api_server() {
+fn mistakes_in_a_stage_two_run_have_the_api_server_s_messages() {
     for (path, value, wanted) in [
         (
             "spec.initFrom.adapter",
@@ -358,7 +386,7 @@ fn mistakes_in_a_stage_two_run_are_answered_as_by_the_api_server() {
         (
             "spec.training.lora",
             json!({}),
-            "spec.training.lora: Invalid value: \"object\": an adapter that is continued keeps its shape",
+            "spec.training.lora: Invalid value: \"object\": lora is only allowed with initFrom.baseModel",
         ),
         (
             "spec.training.method",
@@ -368,7 +396,7 @@ fn mistakes_in_a_stage_two_run_are_answered_as_by_the_api_server() {
         (
             "spec.infusion.template",
             json!("{description}"),
-            "spec.infusion.template: Invalid value: \"{description}\": must contain {description} and {question}",
+            "spec.infusion.template: Invalid value: \"{description}\": must contain both {description} and {question}",
         ),
         (
             "spec.infusion.template",
@@ -382,7 +410,7 @@ fn mistakes_in_a_stage_two_run_are_answered_as_by_the_api_server() {
 }
 
 #[test]
-fn what_decides_the_result_cannot_change_and_the_answer_names_it() {
+fn fields_that_determine_the_result_are_immutable_and_the_message_names_them() {
     for (base, path, value) in [
         (STAGE_ONE, "spec.seed", json!(1)),
         (STAGE_ONE, "spec.profile", json!("OfficialCompat")),
@@ -396,25 +424,56 @@ fn what_decides_the_result_cannot_change_and_the_answer_names_it() {
         (STAGE_ONE, "spec.output.volume.claimName", json!("elsewhere")),
         (STAGE_TWO, "spec.initFrom.stageOneRunRef.name", json!("other")),
         (STAGE_TWO, "spec.instructions.limit", json!(5000)),
-        (STAGE_TWO, "spec.training.saveSteps", json!(10)),
+        (STAGE_TWO, "spec.training.epochs", json!(10)),
     ] {
         let old = admit(&object(base), None).expect("it is valid");
         let mut new = object(base);
         set(&mut new, path, value);
         let errors = admit(&new, Some(&old)).expect_err(path);
         assert_eq!(errors.len(), 1, "{errors:#?}");
-        let wanted =
-            format!(": {path} cannot change, because it decides the result: create a run with a new name");
+        let wanted = format!(
+            ": {path} is immutable, because it determines the result: create a run with a new name instead"
+        );
         assert!(errors[0].starts_with(&format!("{path}: ")) && errors[0].ends_with(&wanted), "{errors:?}");
-        // And what was given once cannot be taken away.
-        let given = admit(&new, None).expect("it is valid by itself");
+        // A field cannot be removed either.
+        let given = admit(&new, None).expect("it is valid on its own");
         let errors = admit(&object(base), Some(&given)).expect_err(path);
         assert!(errors[0].ends_with(&wanted), "{errors:?}");
     }
 }
 
 #[test]
-fn what_does_not_decide_the_result_can_change() {
+fn settings_that_the_method_ignores_are_refused() {
+    for (method, path, value, wanted) in [
+        (
+            "SFT",
+            "spec.training.optimizer.learningRate",
+            json!("1e-4"),
+            "set training.sft.learningRate instead",
+        ),
+        (
+            "DPO",
+            "spec.training.sft.learningRate",
+            json!("1e-4"),
+            "set training.optimizer.learningRate instead",
+        ),
+        ("SFT", "spec.training.dpo.beta", json!("0.2"), "remove them or change method to DPO"),
+    ] {
+        let mut run = object(STAGE_ONE);
+        set(&mut run, "spec.training.method", json!(method));
+        if method == "SFT" {
+            set(&mut run, "spec.preferences.negatives", json!("None"));
+        }
+        let before = admit(&run, None);
+        assert!(before.is_ok(), "{before:?}");
+        set(&mut run, path, value);
+        let errors = admit(&run, None).expect_err(path);
+        assert!(errors.len() == 1 && errors[0].ends_with(wanted), "{errors:?}");
+    }
+}
+
+#[test]
+fn fields_that_do_not_determine_the_result_can_change() {
     for (path, value) in [
         ("spec.pod.nodeSelector", json!({"disk": "ssd"})),
         ("spec.pod.resources", json!({"limits": {"nvidia.com/gpu": 1, "memory": "32Gi"}})),
@@ -423,6 +482,8 @@ fn what_does_not_decide_the_result_can_change() {
         ("spec.suspend", json!(true)),
         ("spec.retention.children", json!("Delete")),
         ("spec.rerun", json!(1)),
+        ("spec.retry", json!(1)),
+        ("spec.training.saveSteps", json!(7)),
     ] {
         let old = admit(&object(STAGE_ONE), None).expect("it is valid");
         let mut new = object(STAGE_ONE);

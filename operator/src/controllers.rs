@@ -1,15 +1,25 @@
-//! One file per kind. What the kinds share lies beside them.
+//! The reconciliation of runs: gather a snapshot, decide, execute, requeue. What differs between the kinds has a folder
+//! for each kind.
 
-pub mod act;
+mod blocked;
 mod claims;
-pub mod driver;
-mod finished;
-mod look_up;
-mod not_understood;
+pub mod error;
+mod execute;
+mod facts;
+mod gather;
+mod interruptions;
 pub mod observe;
-pub mod recorded;
+mod pending_pods;
+mod recipes;
+pub mod reconcile;
+mod reconcile_failure;
+mod repetition;
+mod retries;
 pub mod run;
 pub mod stage_one;
 pub mod stage_two;
-mod timing;
-mod train;
+mod status_record;
+pub mod status_results;
+mod terminal;
+mod unreadable;
+mod validation;

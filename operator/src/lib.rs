@@ -1,28 +1,34 @@
-//! The STIC controller: what a spec means, what to do next, which objects to make, what to report; and the process
-//! that does it on a cluster.
+//! The STIC controller: it turns runs into Jobs and reports their status.
 //!
-//! Architecture Invariant: [`validated`], [`plan`], [`build`], [`status`] and the kinds' `validate` read no clock, no
-//! disk and no API server. `kubectl stic run` takes the same decisions with the same code as the controller.
+//! Architecture Invariant: [`validated`], [`build`], [`snapshot`], [`decide`], [`decision`], [`requeue`], [`status`] and the `validate`
+//! functions of the kinds read no clock, no disk and no API server. `kubectl stic run` uses the same functions, and so
+//! takes the same decisions.
 //!
-//! Architecture Invariant: [`Validated`] is the only input of [`plan`] and [`build`]; a spec never reaches them.
+//! Architecture Invariant: [`Validated`] is the only form in which a spec reaches [`decide`] and [`build`].
 //!
-//! Architecture Invariant: of a reconciliation only [`controllers::observe`], [`controllers::act`] and the one status
-//! patch touch the API server, and all writes are in [`cluster::apply`].
+//! Architecture Invariant: every write to the API server is a method of [`cluster::api_writer::ApiWriter`], except those to
+//! the lease. Reads are the watches in [`process`] and [`cluster`], the lists of [`watches`], and the requests of [`controllers`] for what the watches
+//! may not have delivered yet.
 
 pub mod build;
 pub mod cluster;
 pub mod context;
 pub mod controllers;
+pub mod decide;
+pub mod decision;
+pub mod failpoint;
 pub mod metrics;
-pub mod plan;
 pub mod process;
 pub mod refusal;
+pub mod requeue;
+pub mod run_key;
 pub mod server;
 pub mod settings;
+pub mod snapshot;
 pub mod status;
 pub mod telemetry;
 pub mod validated;
+pub mod watches;
 
-pub use plan::{Observed, Plan, plan};
-pub use refusal::{Reason, Refusal};
+pub use refusal::Refusal;
 pub use validated::Validated;

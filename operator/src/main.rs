@@ -8,12 +8,12 @@ use stic_operator::{process, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let ended = async {
-        let settings = Settings::settle(Args::parse())?;
+    let run = async {
+        let settings = Settings::resolve(Args::parse())?;
         telemetry::start(&settings)?;
         process::run(settings).await
     };
-    match ended.await {
+    match run.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stic-operator: {error:#}");

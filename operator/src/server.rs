@@ -12,45 +12,50 @@ use stic_contract::RunKind;
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
+use crate::watches::Watches;
 
-/// The runs there are, by kind and phase.
-pub type CountRuns = dyn Fn() -> Vec<(RunKind, String)> + Send + Sync;
+/// Returns the kind and phase of every run.
+pub type ListRuns = dyn Fn() -> Vec<(RunKind, String)> + Send + Sync;
 
-/// What is served.
 #[derive(Clone)]
-pub struct Served {
-    /// The metrics.
+pub struct ServerState {
     pub metrics: Metrics,
-    /// Whether the API server was reached.
+    /// Whether the API server was reached since the start.
     pub ready: Arc<AtomicBool>,
-    /// Counts the runs when they are asked for.
-    pub runs: Arc<CountRuns>,
+    /// What can be listed.
+    pub watches: Watches,
+    /// Lists the runs for each request of /metrics.
+    pub runs: Arc<ListRuns>,
 }
 
 /// Serves until the process ends.
-///
-/// # Errors
-/// Those of the listener.
-pub async fn serve(listener: TcpListener, served: Served) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, state: ServerState) -> std::io::Result<()> {
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(served);
+        .with_state(state);
     axum::serve(listener, app).await
 }
 
-async fn ready(State(served): State<Served>) -> impl IntoResponse {
-    if served.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the API server was not reached yet\n")
+async fn ready(State(state): State<ServerState>) -> impl IntoResponse {
+    if !state.ready.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "cannot reach the API server yet\n".to_owned());
+    }
+    match state.watches.missing() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(missing) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "{missing}grant the operator these rights (the chart does with rbac.create), and install the CRDs\n"
+            ),
+        ),
     }
 }
 
-async fn metrics(State(served): State<Served>) -> impl IntoResponse {
-    served.metrics.count_runs((served.runs)());
-    match served.metrics.text() {
+async fn metrics(State(state): State<ServerState>) -> impl IntoResponse {
+    state.metrics.set_runs((state.runs)());
+    match state.metrics.text() {
         Ok(text) => {
             (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
         }

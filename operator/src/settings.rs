@@ -1,85 +1,92 @@
-//! What the operator can be told: flags, then environment, then a file, then defaults.
+//! Settings of the operator. Flags take precedence over the environment, that over a file, and that over defaults.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+use stic_contract::log_level::{self, UnknownLevel};
 
 /// The STIC operator: runs StageOneRun and StageTwoRun objects of a Kubernetes cluster.
 #[derive(Debug, Default, Parser)]
 #[command(version, about)]
 pub struct Args {
-    /// A YAML file with the settings below, in camelCase. Flags and environment win over it.
+    /// A YAML file with the settings below, in camelCase. Flags and the environment take precedence over it.
     #[arg(long, value_name = "FILE", env = "STIC_CONFIG")]
     pub config: Option<PathBuf>,
-    #[expect(missing_docs, reason = "its fields are flags")]
     #[command(flatten)]
-    pub given: Given,
+    pub given: GivenSettings,
 }
 
-/// Settings as they are given; what is absent has a default.
+/// Settings as given by flags, the environment or a file. Most have a default.
 #[derive(Debug, Default, Clone, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Given {
-    /// The image of pods whose run names none. Name it by digest: it is pinned in each run's status.
+pub struct GivenSettings {
+    /// The trainer image for runs that name none. Prefer a digest, because each run's status pins the image.
     #[arg(long, value_name = "IMAGE", env = "STIC_TRAINER_IMAGE")]
     pub trainer_image: Option<String>,
-    /// Look after this namespace only; all by default.
-    #[arg(long, value_name = "NAMESPACE", env = "STIC_NAMESPACE")]
-    pub namespace: Option<String>,
-    /// Serve /healthz, /readyz and /metrics there [default: 0.0.0.0:8081]
-    #[arg(long, value_name = "ADDRESS", env = "STIC_LISTEN")]
+    /// Watch only these namespaces, separated by commas [default: all namespaces]
+    #[arg(long = "namespace", value_name = "NAMESPACES", env = "STIC_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Option<Vec<String>>,
+    // In a doc comment [::] would be a link.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "STIC_LISTEN",
+        help = "The address of /healthz, /readyz and /metrics; [::] means every address, of IPv4 too [default: [::]:8081]"
+    )]
     pub listen: Option<SocketAddr>,
-    /// Whether replicas elect a leader [default: true]
+    /// Elect a leader among the replicas [default: true]
     #[arg(long, value_name = "BOOL", env = "STIC_LEADER_ELECTION")]
     pub leader_election: Option<bool>,
     /// The namespace of the lease [default: the operator's own]
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub lease_namespace: Option<String>,
-    /// The lease [default: stic-operator]
+    /// The name of the lease [default: stic-operator]
     #[arg(long, value_name = "NAME", env = "STIC_LEASE_NAME")]
     pub lease_name: Option<String>,
-    /// What this replica calls itself [default: the host name]
+    /// The name of this replica in the lease [default: the host name]
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pub identity: Option<String>,
-    /// How many runs of a kind are reconciled at once [default: 8]
+    /// How many runs of each kind are reconciled concurrently [default: 8]
     #[arg(long, value_name = "N", env = "STIC_CONCURRENCY")]
     pub concurrency: Option<u16>,
-    /// Seconds between two looks at the progress of a running step; more after minutes, up to 60 [default: 5]
+    /// Seconds between two reads of a running step's progress; more for a long step, up to 60 [default: 5]
     #[arg(long, value_name = "SECONDS", env = "STIC_PROGRESS_SECONDS")]
     pub progress_seconds: Option<u64>,
-    /// How many pods are asked for their progress at once [default: 32]
+    /// How many pods are read for their progress concurrently [default: 32]
     #[arg(long, value_name = "N", env = "STIC_PROGRESS_CONCURRENCY")]
     pub progress_concurrency: Option<usize>,
-    /// How logs are written [default: json]
+    /// The format of logs [default: json]
     #[arg(long, value_enum, env = "STIC_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// What is logged, such as info or stic_operator=debug,warn [default: info]
+    /// Which logs are written, such as info or stic_operator=debug,warn [default: info]
     #[arg(long, value_name = "FILTER", env = "STIC_LOG")]
     pub log_level: Option<String>,
 }
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[default]
     Json,
-    /// For people.
+    /// Human-readable lines.
     Text,
 }
 
-/// All settings, settled.
+/// All settings, with defaults applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they are those of Given")]
 pub struct Settings {
     pub trainer_image: String,
-    pub namespace: Option<String>,
+    /// Empty means all namespaces.
+    pub namespaces: BTreeSet<String>,
     pub listen: SocketAddr,
-    pub lease: Option<Lease>,
+    /// Absent without leader election.
+    pub lease: Option<LeaseSettings>,
     pub concurrency: u16,
     pub progress_interval: Duration,
     pub progress_concurrency: usize,
@@ -87,59 +94,42 @@ pub struct Settings {
     pub log_level: String,
 }
 
-/// The lease to lead by.
+/// The lease of the leader election.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Its namespace; absent means that of the connection.
+pub struct LeaseSettings {
+    /// Absent means the namespace of the connection.
     pub namespace: Option<String>,
-    /// Its name.
     pub name: String,
-    /// What this replica calls itself.
+    /// The name of this replica.
     pub identity: String,
 }
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSettings {
-    /// The file cannot be read.
     #[error("cannot read the settings in {path}: {source}; correct --config")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not settings.
+    Unreadable { path: PathBuf, source: std::io::Error },
+    /// The reason names the line.
     #[error("{path}: {reason}")]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and in which line.
-        reason: String,
-    },
-    /// A setting that has no default.
-    #[error("{0} is not set; give it as a flag, in the environment or in the file of --config")]
+    Malformed { path: PathBuf, reason: String },
+    #[error("{0} is not set; set it with a flag, in the environment or in the file of --config")]
     Missing(&'static str),
-    /// A setting that cannot be.
+    #[error("logLevel: {0}")]
+    LogLevel(#[from] UnknownLevel),
     #[error("{name} is {value}; it must be at least 1")]
-    Zero {
-        /// The setting.
-        name: &'static str,
-        /// What was given.
-        value: u64,
-    },
+    Zero { name: &'static str, value: u64 },
 }
 
 impl Settings {
-    /// Settles the settings.
+    /// Merges flags, environment and file, and applies defaults.
     ///
     /// # Errors
-    /// What is missing or cannot be used.
-    pub fn settle(args: Args) -> Result<Self, InvalidSettings> {
+    /// A setting is missing or invalid.
+    pub fn resolve(args: Args) -> Result<Self, InvalidSettings> {
         let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let Given {
+        let GivenSettings {
             trainer_image,
-            namespace,
+            namespaces,
             listen,
             leader_election,
             lease_namespace,
@@ -160,33 +150,35 @@ impl Settings {
         at_least_one("concurrency", u64::from(concurrency))?;
         at_least_one("progressConcurrency", progress_concurrency as u64)?;
         let progress_seconds = at_least_one("progressSeconds", progress_seconds.unwrap_or(5))?;
-        let lease = leader_election.unwrap_or(true).then(|| Lease {
+        let lease = leader_election.unwrap_or(true).then(|| LeaseSettings {
             namespace: lease_namespace,
             name: lease_name.unwrap_or_else(|| "stic-operator".into()),
             identity: identity.unwrap_or_else(host_name),
         });
+        let log_level = log_level.unwrap_or_else(|| "info".into());
+        log_level::check(&log_level)?;
         Ok(Self {
             trainer_image: trainer_image
                 .filter(|image| !image.is_empty())
                 .ok_or(InvalidSettings::Missing("trainerImage"))?,
-            namespace: namespace.filter(|namespace| !namespace.is_empty()),
-            listen: listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8081))),
+            namespaces: namespaces.into_iter().flatten().filter(|namespace| !namespace.is_empty()).collect(),
+            listen: listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8081))),
             lease,
             concurrency,
             progress_interval: Duration::from_secs(progress_seconds),
             progress_concurrency,
             log_format: log_format.unwrap_or_default(),
-            log_level: log_level.unwrap_or_else(|| "info".into()),
+            log_level,
         })
     }
 }
 
-impl Given {
-    /// Each setting of `self`, or else of `other`.
+impl GivenSettings {
+    /// Each setting of `self`, or else that of `other`.
     fn or(self, other: Self) -> Self {
         Self {
             trainer_image: self.trainer_image.or(other.trainer_image),
-            namespace: self.namespace.or(other.namespace),
+            namespaces: self.namespaces.or(other.namespaces),
             listen: self.listen.or(other.listen),
             leader_election: self.leader_election.or(other.leader_election),
             lease_namespace: self.lease_namespace.or(other.lease_namespace),
@@ -201,14 +193,14 @@ impl Given {
     }
 }
 
-fn read(path: &Path) -> Result<Given, InvalidSettings> {
+fn read(path: &Path) -> Result<GivenSettings, InvalidSettings> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| InvalidSettings::Unreadable { path: path.to_owned(), source })?;
     serde_saphyr::from_str(&text)
-        .map_err(|error| InvalidSettings::Shape { path: path.to_owned(), reason: error.to_string() })
+        .map_err(|error| InvalidSettings::Malformed { path: path.to_owned(), reason: error.to_string() })
 }
 
-// Two processes on one host, as in tests, must not take each other for themselves.
+// With the process ID, so that two processes on one host, as in tests, have different names.
 fn host_name() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "stic-operator".into());
     format!("{host}-{}", std::process::id())
@@ -224,20 +216,39 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("a folder");
         let path = dir.join("config.yaml");
         std::fs::write(&path, "trainerImage: a\nconcurrency: 3\nlogFormat: text\n").expect("a file");
-        let given = Given { concurrency: Some(5), ..Given::default() };
-        let settings = Settings::settle(Args { config: Some(path.clone()), given }).expect("they are right");
+        let given = GivenSettings { concurrency: Some(5), ..GivenSettings::default() };
+        let settings = Settings::resolve(Args { config: Some(path.clone()), given }).expect("they are valid");
         assert_eq!((settings.trainer_image.as_str(), settings.concurrency), ("a", 5));
         assert_eq!((settings.log_format, settings.progress_interval.as_secs()), (LogFormat::Text, 5));
         std::fs::write(&path, "trainerImage: a\ncolour: red\n").expect("a file");
-        let wrong = Settings::settle(Args { config: Some(path), given: Given::default() });
-        let wrong = wrong.expect_err("colour is no setting").to_string();
+        let wrong = Settings::resolve(Args { config: Some(path), given: GivenSettings::default() });
+        let wrong = wrong.expect_err("colour is not a setting").to_string();
         assert!(wrong.contains("colour") && wrong.contains("config.yaml"), "{wrong}");
-        std::fs::remove_dir_all(&dir).expect("it is ours");
+        std::fs::remove_dir_all(&dir).expect("it exists");
     }
 
     #[test]
-    fn what_is_missing_is_named() {
-        let error = Settings::settle(Args::default()).expect_err("no image").to_string();
+    fn namespaces_are_a_list() {
+        let given = |arguments: &[&str]| {
+            let arguments = ["stic-operator", "--trainer-image", "a"].iter().chain(arguments);
+            let settings = Settings::resolve(Args::try_parse_from(arguments).expect("flags"));
+            settings.expect("they are valid").namespaces.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(given(&["--namespace", "b,a"]), ["a", "b"]);
+        assert_eq!(given(&["--namespace", "a"]), ["a"]);
+        assert!(given(&["--namespace", ""]).is_empty(), "all of them");
+    }
+
+    #[test]
+    fn a_level_that_does_not_exist_is_an_error() {
+        let arguments = ["stic-operator", "--trainer-image", "a", "--log-level", "loud"];
+        let error = Settings::resolve(Args::try_parse_from(arguments).expect("flags")).expect_err("no level");
+        assert!(error.to_string().starts_with("logLevel: \"loud\" is not a log level"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_setting_is_named() {
+        let error = Settings::resolve(Args::default()).expect_err("no image").to_string();
         assert!(error.starts_with("trainerImage is not set"), "{error}");
     }
 }

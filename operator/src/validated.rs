@@ -1,31 +1,26 @@
-//! A run of which everything is settled: profile, defaults, precision, upstream.
+//! A spec with everything resolved: profile, defaults, precision, upstream.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
+use k8s_openapi::api::core::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stic_contract::config::{AdapterLocation, DataRecipe, ItemSource, Prepare};
+use stic_contract::pipeline::Phase;
 use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision, TrainRecipe};
-use stic_contract::{Digest, RunConfig, RunIdentity, RunKind, StepName, Task, VolumePath};
+use stic_contract::{Digest, RunConfig, RunIdentity, StepName, Task, VolumePath};
 use stic_crds::lifecycle::{Profile, Retention};
-use stic_crds::model::ModelSource;
-use stic_crds::pod::{Pod, PodSettings};
-use stic_crds::volumes::{AccessMode, Output as OutputSpec, VolumeClaimTemplate, VolumeFolder};
-use stic_crds::{Decimal, training};
-
-use crate::refusal::{Reason, Refusal};
+use stic_crds::pod::PodSettings;
+use stic_crds::volumes::VolumeClaimTemplate;
 
 /// The mount name of a model that comes as an image.
 pub const MODEL_IMAGE: &str = "model-image";
 
-/// A run of which everything is settled.
+/// A spec with everything resolved. It is the only input of decisions and builders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validated {
-    /// Whose it is.
     pub run: RunIdentity,
-    /// The profile it was resolved under.
     pub profile: Profile,
-    /// The seed.
     pub seed: u64,
     /// The base model.
     pub model: Model,
@@ -33,85 +28,85 @@ pub struct Validated {
     pub adapter: Option<AdapterLocation>,
     /// Where items come from.
     pub items: ItemSource,
-    /// The folder the images are in.
+    /// The folder of the images.
     pub images: VolumePath,
-    /// How data is made.
+    /// How training data is generated.
     pub data: DataRecipe,
-    /// How many indexes make it.
+    /// The number of pods that generate it side by side.
     pub shards: u32,
     /// How the adapter is trained.
     pub train: TrainRecipe,
-    /// How many crops an image becomes.
     pub layouts: Layouts,
-    /// The number format, `Auto` settled.
+    /// The number format, with `Auto` resolved.
     pub precision: Precision,
-    /// Where artifacts go.
+    /// Why it is that.
+    pub precision_reason: String,
     pub output: Output,
-    /// What decides no result.
     pub operation: Operation,
+    /// The settings of the spec that have no effect, each with the reason.
+    pub ineffective: Vec<String>,
 }
 
 /// The base model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// Its folder.
+    /// The folder that holds it.
     pub location: VolumePath,
-    /// The image it comes from, mounted as [`MODEL_IMAGE`].
+    /// The image that it comes from, mounted as [`MODEL_IMAGE`].
     pub image: Option<String>,
-    /// The template the spec asks for; absent leaves it to the profile.
+    /// The template that the spec names. Absent means that the profile decides.
     pub chat_template: Option<ChatTemplate>,
-    /// What it must hash to, when an earlier run recorded that.
+    /// The digest that an earlier run recorded, which the model must still have.
     pub digest: Option<Digest>,
 }
 
 /// How many crops an image becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layouts {
-    /// When responses are generated.
+    /// For generating responses.
     pub generation: ImageLayout,
-    /// In training.
+    /// For training.
     pub training: ImageLayout,
 }
 
 /// Where artifacts go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// The folder.
     pub location: VolumePath,
-    /// The claim to make for it.
+    /// The claim to create for it.
     pub claim: Option<VolumeClaimTemplate>,
 }
 
-/// What decides no result.
+/// Settings that do not change the result, and so may change while the run is under way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
     /// The pod of each step.
     pub pods: BTreeMap<StepName, PodSettings>,
-    /// How often a step is tried again.
+    /// The field of the spec that limits the memory of each step.
+    pub memory_limits: BTreeMap<StepName, String>,
+    /// How often a failed step is retried.
     pub backoff_limit: u32,
     /// Seconds after which the run fails.
     pub active_deadline_seconds: Option<u32>,
-    /// Whether it is held.
     pub suspend: bool,
-    /// What stays.
     pub retention: Retention,
-    /// Kueue's labels of the run, for every Job.
+    /// Kueue's labels on the run, copied to each Job.
     pub queue_labels: BTreeMap<String, String>,
-    /// Kueue's annotations of the run, for every Job.
+    /// Kueue's annotations on the run, copied to each Job.
     pub queue_annotations: BTreeMap<String, String>,
 }
 
 /// The machine that steps run on, as far as the result depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hardware {
-    /// What each pod asks for.
+    /// Pods, which may request GPUs.
     OfPods,
-    /// This machine's CPU: no pod is made.
+    /// The CPU of this machine, without pods.
     Cpu,
 }
 
 impl Validated {
-    /// The claims that are only read.
+    /// The claims that the run only reads.
     #[must_use]
     pub fn input_claims(&self) -> BTreeSet<&str> {
         let items: Vec<&VolumePath> = match &self.items {
@@ -131,16 +126,16 @@ impl Validated {
             .collect()
     }
 
-    /// All claims, that of the output last.
+    /// All claims of the run, ending with that of the output.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.input_claims().into_iter().chain([self.output.location.volume.as_str()])
     }
 
-    /// Takes what decides the result from the run config that the run started with, so that neither another version
-    /// of this operator nor a change of the pods moves a run that is under way.
+    /// Replaces everything that decides the result by what the run started with, so that neither another version of the
+    /// operator nor a change to the pods alters a run that is under way.
     pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {
         let Task::Prepare(prepare) = &started_with.task else { return };
-        let Prepare { model, adapter, source, recipe, train, precision } = prepare.as_ref();
+        let Prepare { model, adapter, source, recipe, train, precision, gpus: _ } = prepare.as_ref();
         self.seed = started_with.seed;
         self.output.location = started_with.output.clone();
         self.model.location = model.location.clone();
@@ -151,191 +146,70 @@ impl Validated {
         self.adapter = adapter.clone();
         self.items = source.clone();
         self.data = recipe.clone();
-        self.train = train.clone();
+        // How often the training state is saved decides nothing, and may change.
+        self.train = TrainRecipe { save_steps: self.train.save_steps, ..train.clone() };
         self.precision = *precision;
     }
 
-    /// The pod of `step`.
+    /// The fewest GPUs that a pod of a step after `prepare` requests. `None` means that one of them computes on the CPU.
+    #[must_use]
+    pub fn gpus(&self) -> Option<NonZeroU64> {
+        // Whatever a resource claim is named, it may stand for a GPU: nobody computes on a CPU beside one for want of a name.
+        let of_pod = |pod: &PodSettings| gpus(pod).max(u64::from(used_claims(pod).next().is_some()));
+        computing_pods(&self.operation.pods).map(|(_, pod)| of_pod(pod)).min().and_then(NonZeroU64::new)
+    }
+
+    /// The settings of the pods of `step`.
     #[must_use]
     pub fn pod(&self, step: StepName) -> PodSettings {
         self.operation.pods.get(&step).cloned().unwrap_or_default()
     }
 }
 
-pub(crate) fn identity(kind: RunKind, metadata: &ObjectMeta, rerun: u32) -> Result<RunIdentity, Refusal> {
-    let given = |field: &str, value: &Option<String>| {
-        value.clone().filter(|text| !text.is_empty()).ok_or_else(|| {
-            Refusal::invalid(
-                format!("metadata.{field}"),
-                "is missing",
-                "read the object from the API server, which sets it",
-            )
-        })
-    };
-    Ok(RunIdentity {
-        kind,
-        namespace: given("namespace", &metadata.namespace)?,
-        name: given("name", &metadata.name)?,
-        uid: given("uid", &metadata.uid)?,
-        rerun,
-    })
-}
-
-pub(crate) fn folder(folder: &VolumeFolder) -> VolumePath {
-    VolumePath { volume: folder.claim_name.clone(), path: folder.path.trim_matches('/').to_owned() }
-}
-
-pub(crate) fn model(source: &ModelSource, field: &str) -> Result<Model, Refusal> {
-    let ModelSource { volume, image, hugging_face, chat_template } = source;
-    let (location, image) = match (volume, image, hugging_face) {
-        (Some(volume), None, None) => (folder(volume), None),
-        (None, Some(image), None) => (
-            VolumePath { volume: MODEL_IMAGE.into(), path: image.path.trim_matches('/').to_owned() },
-            Some(image.reference.clone()),
-        ),
-        (None, None, Some(hub)) => {
-            return Err(Refusal::Invalid {
-                reason: Reason::ModelSourceUnsupported,
-                field: format!("{field}.huggingFace"),
-                message: format!("this version cannot fetch {} itself", hub.repository),
-                mend: "copy the repository onto a volume, for example with hf download, and name it in volume",
-            });
-        }
-        _ => {
-            return Err(Refusal::invalid(
-                field,
-                "exactly one of volume, image, huggingFace must be set",
-                "keep one of them",
-            ));
-        }
-    };
-    Ok(Model { location, image, chat_template: *chat_template, digest: None })
-}
-
-pub(crate) fn output(spec: &OutputSpec, run: &RunIdentity) -> Result<Output, Refusal> {
-    match (&spec.volume, &spec.volume_claim_template) {
-        (Some(volume), None) => Ok(Output { location: folder(volume), claim: None }),
-        (None, Some(template)) => Ok(Output {
-            location: VolumePath { volume: crate::build::names::output_claim(run), path: String::new() },
-            claim: Some(template.clone()),
-        }),
-        _ => Err(Refusal::invalid(
-            "spec.output",
-            "exactly one of volume, volumeClaimTemplate must be set",
-            "keep one of them",
-        )),
-    }
-}
-
-pub(crate) fn number(field: &str, decimal: &Decimal) -> Result<f64, Refusal> {
-    decimal.value().ok_or_else(|| {
-        Refusal::invalid(field, format!("{decimal:?} is no finite number"), "write a decimal such as \"0.1\"")
-    })
-}
-
-pub(crate) fn check_sharing(output: &Output, shards: u32, field: &str) -> Result<(), Refusal> {
-    let alone = output
-        .claim
-        .as_ref()
-        .is_some_and(|claim| claim.access_modes.iter().all(|mode| *mode == AccessMode::ReadWriteOncePod));
-    if alone && shards > 1 {
-        return Err(Refusal::Invalid {
-            reason: Reason::ClaimNotShareable,
-            field: field.into(),
-            message: format!("{shards} pods cannot share a volume that one pod may mount"),
-            mend: "set shards to 1, or give output.volumeClaimTemplate the access mode ReadWriteMany",
-        });
-    }
-    Ok(())
-}
-
-/// Rejects a claim that would be mounted where the model's image is.
-pub(crate) fn check_mounts(run: &Validated) -> Result<(), Refusal> {
-    let taken = run.model.image.is_some()
-        && (run.output.location.volume == MODEL_IMAGE || run.input_claims().contains(MODEL_IMAGE));
-    if taken {
-        return Err(Refusal::invalid(
-            "spec.model.image",
-            format!("a claim of the run is named {MODEL_IMAGE}, where the image is mounted"),
-            "rename the claim",
-        ));
-    }
-    Ok(())
-}
-
-pub(crate) fn precision(
-    asked: training::Precision,
+/// The pods of the steps that compute: of all but `prepare`.
+pub fn computing_pods(
     pods: &BTreeMap<StepName, PodSettings>,
-    hardware: Hardware,
-) -> Precision {
-    let on_gpu = match hardware {
-        Hardware::Cpu => false,
-        // One number format for a run: the slower device decides.
-        Hardware::OfPods => {
-            pods.iter().filter(|(step, _)| **step != StepName::Prepare).all(|(_, pod)| asks_for_gpu(pod))
-        }
-    };
-    match asked {
-        training::Precision::F32 => Precision::F32,
-        training::Precision::Bf16 => Precision::Bf16,
-        training::Precision::Auto if on_gpu => Precision::Bf16,
-        training::Precision::Auto => Precision::F32,
-    }
+) -> impl Iterator<Item = (StepName, &PodSettings)> {
+    let pods = pods.iter().map(|(step, pod)| (*step, pod));
+    pods.filter(|(step, _)| step.phase() != Phase::Preparing)
 }
 
-/// Whether a pod asks for a GPU, by an extended resource or by a resource claim.
+/// The resource claims that the trainer's container uses.
+pub fn used_claims(pod: &PodSettings) -> impl Iterator<Item = &ResourceClaim> {
+    pod.resources.iter().flat_map(|resources| resources.claims.iter().flatten())
+}
+
+/// What a pod requests a GPU by: an extended resource, or a resource claim that the trainer's container uses. A claim
+/// can stand for any device, such as a network card, and only names tell which.
 #[must_use]
-pub fn asks_for_gpu(pod: &PodSettings) -> bool {
-    gpus(pod) > 0 || pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())
+pub fn requested_gpu(pod: &PodSettings) -> Option<String> {
+    let resource = extended_gpus(pod).next().map(|(name, _)| name.clone());
+    resource.or_else(|| {
+        let mut gpus = used_claims(pod).filter(|used| {
+            let claims = pod.resource_claims.iter().flatten().filter(|claim| claim.name == used.name);
+            let of_claim =
+                claims.flat_map(|claim| [&claim.resource_claim_name, &claim.resource_claim_template_name]);
+            let mut names = of_claim.flatten().chain(&used.request).chain([&used.name]);
+            names.any(|name| is_gpu(name))
+        });
+        gpus.next().map(|claim| format!("resource claim {}", claim.name))
+    })
 }
 
-/// How many GPUs a pod asks for by extended resources.
+/// How many GPUs a pod requests through extended resources.
 #[must_use]
 pub fn gpus(pod: &PodSettings) -> u64 {
+    extended_gpus(pod).map(|(_, Quantity(count))| count.parse::<u64>().unwrap_or(1)).sum()
+}
+
+fn extended_gpus(pod: &PodSettings) -> impl Iterator<Item = (&String, &Quantity)> {
     let limits = pod.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    limits
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| name.rsplit_once('/').is_some_and(|(_, device)| device.contains("gpu")))
-        .map(|(_, Quantity(count))| count.parse::<u64>().unwrap_or(1))
-        .sum()
+    let limits = limits.into_iter().flatten();
+    limits.filter(|(name, _)| name.rsplit_once('/').is_some_and(|(_, device)| is_gpu(device)))
 }
 
-pub(crate) fn pods(pod: &Pod, steps: impl IntoIterator<Item = StepName>) -> BTreeMap<StepName, PodSettings> {
-    let Pod { all, prepare, generation, training } = pod;
-    let none = PodSettings::default();
-    steps
-        .into_iter()
-        .map(|step| {
-            let settings = match step {
-                StepName::Prepare => prepare.as_ref().unwrap_or(&none).or(&without_devices(all)),
-                StepName::Generate | StepName::Describe => generation.as_ref().unwrap_or(&none).or(all),
-                StepName::Train => training.as_ref().unwrap_or(&none).or(all),
-            };
-            (step, settings)
-        })
-        .collect()
-}
-
-// `prepare` finds bad data before a GPU is held, so it must not hold one itself.
-fn without_devices(pod: &PodSettings) -> PodSettings {
-    let mut pod = pod.clone();
-    pod.resource_claims = None;
-    if let Some(resources) = &mut pod.resources {
-        resources.claims = None;
-        for map in [&mut resources.limits, &mut resources.requests].into_iter().flatten() {
-            map.retain(|name, _| !name.contains('/'));
-        }
-    }
-    pod
-}
-
-const KUEUE: &str = "kueue.x-k8s.io/";
-
-pub(crate) fn for_queue(map: &Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
-    map.iter()
-        .flatten()
-        .filter(|(key, _)| key.starts_with(KUEUE))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
+/// Whether a device is named like a GPU or a part of one, such as mig-1g.10gb.
+fn is_gpu(device: &str) -> bool {
+    let device = device.to_lowercase();
+    device.contains("gpu") || device.split(|letter: char| !letter.is_alphanumeric()).any(|word| word == "mig")
 }

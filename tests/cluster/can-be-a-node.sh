@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether cluster.sh can start a whole node here; if not, says what is missing.
+# Checks whether cluster.sh can start a node on this machine; if not, prints what is missing and exits with 1.
 set -euo pipefail
 
 no() {
@@ -10,10 +10,10 @@ no() {
 [ "$(uname -s)" = Linux ] || no "a node needs Linux"
 [ "$(id -u)" = 0 ] || no "a node needs root: run sudo make e2e rbac-test"
 unshare --net --mount --pid --fork --kill-child true 2>/dev/null ||
-  no "this machine allows no namespaces, as in a container without --privileged; run it on a machine of your own"
-unshare --mount bash -c 'mount -t tmpfs tmpfs /run' 2>/dev/null || no "this machine allows no mounts; run it on a machine of your own"
-# As cluster.sh makes it, in every hierarchy that is mounted.
+  no "this machine does not allow namespaces, like a container without --privileged; use another machine"
+unshare --mount bash -c 'mount -t tmpfs tmpfs /run' 2>/dev/null || no "this machine does not allow mounts; use another machine"
+# As cluster.sh does it, in every mounted hierarchy.
 awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/self/mounts | while read -r mounted; do
-  mkdir "$mounted/stic-try-$$" 2>/dev/null || no "the cgroups in $mounted cannot be written; run it on a machine of your own"
+  mkdir "$mounted/stic-try-$$" 2>/dev/null || no "cannot create cgroups in $mounted; use another machine"
   rmdir "$mounted/stic-try-$$"
 done

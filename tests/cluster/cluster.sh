@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs a command with a Kubernetes of its own, which ends with it and leaves nothing behind.
+# Runs a command with a Kubernetes cluster that exists only as long as the command runs.
 #
-#   cluster.sh [--image ARCHIVE]... [--logs FOLDER] CMD ARGS...     a whole node, in namespaces of its own; as root
-#   cluster.sh --control-plane [--logs FOLDER] CMD ARGS...          no node: no pod runs. No root needed
+#   cluster.sh [--image ARCHIVE]... [--logs FOLDER] CMD ARGS...     a node, in its own namespaces; as root
+#   cluster.sh --control-plane [--logs FOLDER] CMD ARGS...          no node, so no pod runs; needs no root
 #
 # CMD finds KUBECONFIG (of a cluster admin), CLUSTER_RUN, and kubectl, helm, kubeconform and component.sh on PATH.
 #
 #   $CLUSTER_RUN/log/            every component's log
-#   $CLUSTER_RUN/log/audit.log   the API server's audit log: who asked for what
+#   $CLUSTER_RUN/log/audit.log   the API server's audit log
 #   $CLUSTER_RUN/volumes/        an empty folder for the data of local PersistentVolumes
 #
-# --image adds an OCI archive to the node's images; --logs copies the logs there in the end.
+# --image adds an OCI archive to the node's images; --logs copies the logs to a folder at the end.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -26,7 +26,7 @@ arguments=("$@")
 while [ $# -gt 0 ]; do
   case $1 in
     --control-plane) level=control-plane; shift ;;
-    --image) [ -f "${2:-}" ] || die "--image ${2:-}: no such archive; make images writes them"
+    --image) [ -f "${2:-}" ] || die "--image ${2:-}: no such archive; run make images"
       images+=("$(realpath "$2")"); shift 2 ;;
     --logs) logs=$(realpath -m "${2:?--logs needs a folder}"); shift 2 ;;
     --) shift; break ;;
@@ -36,26 +36,26 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || usage
 
-# as_child COMMAND...: like running it, but a SIGTERM of this shell reaches it at once
+# as_child COMMAND...: runs it so that a SIGTERM to this shell can be passed on at once
 child=
 as_child() {
-  # What runs in the background would have no terminal and ignore Ctrl-C.
+  # A background process would ignore Ctrl-C and have no terminal.
   env --default-signal=INT,QUIT "$@" <&0 &
   child=$!
   status=0
   while kill -0 "$child" 2>/dev/null; do
-    # Ends early, with another status, when a signal comes.
+    # wait returns early, with another status, when a signal arrives.
     wait "$child" && status=0 || status=$?
   done
 }
 trap : INT
 
 milliseconds() { echo $((${EPOCHREALTIME/./} / 1000)); }
-begun=${CLUSTER_BEGUN:-$(milliseconds)}
-took() { say "$1 after $(($(milliseconds) - begun)) ms"; }
+started=${CLUSTER_STARTED:-$(milliseconds)}
+milestone() { log "$1 after $(($(milliseconds) - started)) ms"; }
 
-# ================================================================================================ outside: the frame
-cgroup_folders() { # those of this cluster, in every hierarchy that is mounted
+# ================================================================================================ outside the namespaces
+cgroup_folders() { # of this cluster, in every mounted hierarchy
   awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/self/mounts | while read -r mounted; do
     echo "$mounted/$cgroup"
   done
@@ -65,16 +65,16 @@ remove_cgroups() {
   local folder tries
   for folder in $(cgroup_folders); do
     [ -d "$folder" ] || continue
-    # The kernel lets go of a killed process a moment later.
+    # The kernel removes a killed process with a delay.
     for tries in {1..100}; do
       find "$folder" -depth -type d -exec rmdir {} + 2>/dev/null && break
       sleep 0.05
     done
-    [ ! -d "$folder" ] || say "error: $folder could not be removed"
+    [ ! -d "$folder" ] || log "error: cannot remove $folder"
   done
 }
 
-# What a killed cluster.sh had no time to remove. A live one holds its lock.
+# Removes what a killed cluster.sh left behind. A live one holds its lock.
 sweep() {
   local folder lock
   for folder in "$cache"/run/*/; do
@@ -93,9 +93,9 @@ if [ -z "${CLUSTER_INNER:-}" ]; then
   build=()
   [ $level = node ] || build+=(--control-plane)
   "$here/build.sh" "${build[@]}" >/dev/null
-  begun=$(milliseconds)
+  started=$(milliseconds)
   mkdir -p "$cache/run"
-  # A folder without its lock yet would look like one left behind.
+  # Under a lock: a new folder whose lock does not exist yet would look like an abandoned one.
   exec 7>"$cache/run.lock"
   flock 7
   sweep
@@ -111,7 +111,7 @@ if [ -z "${CLUSTER_INNER:-}" ]; then
     rm -rf "$run"
   }
   trap finish EXIT
-  # The shell inside hands it to CMD. With a node it is the child of unshare, which heeds no signal.
+  # Passes SIGTERM to the inner shell, which passes it to CMD. With a node that is the child of unshare, which ignores signals.
   forward() {
     # shellcheck disable=SC2046 # ids are words
     kill -TERM $([ $level = node ] && cat "/proc/$child/task/$child/children" || echo "$child") 2>/dev/null || true
@@ -122,15 +122,15 @@ if [ -z "${CLUSTER_INNER:-}" ]; then
     [ "$(id -u)" = 0 ] || die "a node needs root: run it as root, or use --control-plane, which needs none"
     frame+=(unshare --net --mount --pid --fork --kill-child=SIGKILL --mount-proc)
   fi
-  as_child CLUSTER_INNER=1 CLUSTER_BEGUN="$begun" CLUSTER_RUN="$run" CLUSTER_CGROUP="$cgroup" \
+  as_child CLUSTER_INNER=1 CLUSTER_STARTED="$started" CLUSTER_RUN="$run" CLUSTER_CGROUP="$cgroup" \
     "${frame[@]}" bash "$0" "${arguments[@]}"
   exit $status
 fi
 
-# ============================================================================================== inside: the cluster
+# ============================================================================================== inside the namespaces
 run=$CLUSTER_RUN
 cgroup=$CLUSTER_CGROUP
-unset CLUSTER_INNER CLUSTER_BEGUN CLUSTER_CGROUP
+unset CLUSTER_INNER CLUSTER_STARTED CLUSTER_CGROUP
 back=$PWD
 export PATH=$bin:$PATH:/usr/sbin:/sbin
 mkdir -p "$run"/{pki,log,pids,components,kubeconfig,volumes,bin,home}
@@ -138,8 +138,8 @@ chmod 700 "$run/pki" "$run/kubeconfig"
 ln -s "$here/component.sh" "$run/bin/component.sh"
 
 # --- addresses --------------------------------------------------------------------------------------------------
-# Ports outside the range that outgoing connections are given, and a lock for as long as the cluster lives: two that
-# start at once cannot choose the same.
+# Ports outside the range of outgoing connections, each with a lock that is held as long as the cluster lives, so that two
+# clusters never choose the same ones.
 listening() { (exec 7<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 free_ports() {
   local base lock port taken
@@ -167,12 +167,12 @@ else
   free_ports
 fi
 
-# --- what a node's programs write outside their folders, they write where nobody else sees it -----------------------
+# --- a private view of the folders that a node's programs write to ---------------------------------------------------
 if [ $level = node ]; then
   mount --make-rprivate /
   for folder in "$back" "$cache"; do
     case $folder/ in /var/lib/* | /var/log/* | /run/*)
-      die "$folder lies in a folder that the node covers: work from another one, or set STIC_CACHE" ;;
+      die "$folder is inside a folder that the node hides; change to another folder, or set STIC_CACHE" ;;
     esac
   done
   mount -t tmpfs -o mode=755 tmpfs /run
@@ -184,7 +184,7 @@ if [ $level = node ]; then
   done
   mkdir -p /var/lib/kubelet /var/log/containers
   mount -t tmpfs tmpfs /var/lib/kubelet
-  # The kubelet sets these for the whole machine, unless it finds them set.
+  # The kubelet sets these for the whole machine unless they already have the value.
   mkdir "$run/sysctl"
   for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
     kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
@@ -245,11 +245,10 @@ finish() {
   wait "$supervisor" 2>/dev/null || true
 }
 trap finish EXIT
-# Before CMD runs there is nothing to hand it to.
+# Before CMD runs there is no child to pass it to.
 trap '[ -n "$child" ] && kill -TERM "$child" 2>/dev/null || exit 143' TERM HUP
 
-# Memory is cheaper here than processors: garbage is collected at four times what is in use, not at twice, which took
-# the API server a quarter of its time.
+# Trades memory for CPU time: at the default, garbage collection takes a quarter of the API server's time.
 component() { # NAME COMMAND...
   local name=$1
   shift
@@ -279,7 +278,7 @@ rules: [{level: Metadata}]
 P
 export KUBECONFIG=$run/kubeconfig/admin
 
-# Nothing of a test cluster outlives it, so nothing needs to reach the disk.
+# Nothing outlives a test cluster, so nothing needs to reach the disk.
 component etcd etcd --data-dir "$run/etcd" --unsafe-no-fsync --log-level warn \
   --listen-client-urls "http://127.0.0.1:$etcd_port" --advertise-client-urls "http://127.0.0.1:$etcd_port" \
   --listen-peer-urls "http://127.0.0.1:$etcd_peer_port" --initial-advertise-peer-urls "http://127.0.0.1:$etcd_peer_port" \
@@ -296,18 +295,19 @@ apiserver=(kube-apiserver --etcd-servers "http://127.0.0.1:$etcd_port"
   --service-cluster-ip-range 10.96.0.0/16 --allow-privileged=true
   --audit-log-path "$run/log/audit.log" --audit-log-maxsize 10000 --audit-policy-file "$run/audit-policy.yaml")
 if [ $level = node ]; then
-  # Every address of its own network namespace: pods reach it over the bridge.
+  # All addresses of its own network namespace, because pods reach it over the bridge.
   apiserver+=(--bind-address 0.0.0.0 --kubelet-preferred-address-types InternalIP
     --kubelet-client-certificate "$run/pki/kubelet-client.crt" --kubelet-client-key "$run/pki/kubelet-client.key")
 else
-  # An endpoint on loopback is not allowed, and without pods nobody asks for it.
+  # A loopback address is not allowed as an endpoint, and without pods nothing uses one.
   apiserver+=(--bind-address 127.0.0.1 --endpoint-reconciler-type none)
 fi
 component kube-apiserver "${apiserver[@]}"
 until_true kube-apiserver 120 kubectl get --raw /readyz
-took "the API server answers"
+milestone "the API server answers"
 
-# A suite makes more objects a second than a cluster of its size: with their own limits they would lag by minutes.
+# A suite creates more objects per second than a cluster of this size usually sees: with the default limits these would lag by
+# minutes.
 faster=(--kube-api-qps 2000 --kube-api-burst 2000)
 component kube-controller-manager kube-controller-manager "${faster[@]}" --kubeconfig "$run/kubeconfig/controller-manager" \
   --authentication-kubeconfig "$run/kubeconfig/controller-manager" \
@@ -321,13 +321,13 @@ component kube-scheduler kube-scheduler "${faster[@]}" --kubeconfig "$run/kubeco
   --bind-address 127.0.0.1 --secure-port "$scheduler_port" --cert-dir "$run/pki/scheduler" --leader-elect=false
 [ $level = control-plane ] || source "$here/node.sh"
 until_true kube-controller-manager 60 kubectl --namespace default get serviceaccount default
-took "the cluster is ready"
+milestone "the cluster is ready"
 
 # --- the command ----------------------------------------------------------------------------------------------------
 export CLUSTER_RUN=$run PATH=$run/bin:$PATH
-# What kubectl and helm remember must not land in the user's home.
+# Keeps the caches of kubectl and helm out of the user's home.
 export KUBECACHEDIR=$run/home/kube HELM_CACHE_HOME=$run/home/helm HELM_CONFIG_HOME=$run/home/helm HELM_DATA_HOME=$run/home/helm
 cd "$back"
-# Whatever ends this shell ends CMD.
+# CMD dies with this shell, however that ends.
 as_child setpriv --pdeathsig KILL "$@" 9>&-
 exit $status

@@ -1,21 +1,21 @@
-# Sourced by cluster.sh: container runtime, kubelet and kube-proxy, and the images that pods find.
+# Sourced by cluster.sh: starts container runtime, kubelet and kube-proxy, and imports images.
 
 mkdir -p "$run"/{containerd/cni,kubelet,pod-logs}
 : >"$run/resolv.conf"
-# Its own branch in every hierarchy, so that two nodes on one machine do not clear away each other's pods.
+# A separate branch in every hierarchy, so that two nodes on one machine do not remove each other's pods.
 for folder in $(cgroup_folders); do
   mkdir -p "$folder"
   if [ -f "$folder/cgroup.subtree_control" ] && [[ $folder != */unified/* ]]; then
-    # Version 2: a controller works below a folder only where the folder hands it on.
+    # cgroup v2: a controller works below a folder only if the folder delegates it.
     for controller in $(cat "$folder/cgroup.controllers"); do
       echo "+$controller" >"$folder/cgroup.subtree_control"
     done
     for controller in cpu memory pids; do
       grep -qw $controller "$folder/cgroup.controllers" ||
-        die "${folder%/*} hands on no $controller controller: as root, echo +$controller >${folder%/*}/cgroup.subtree_control"
+        die "${folder%/*} does not delegate the $controller controller; as root, run: echo +$controller >${folder%/*}/cgroup.subtree_control"
     done
   fi
-  # A new cpuset of cgroup v1 is empty, and no process may enter an empty one.
+  # cgroup v1: a new cpuset is empty, and no process can enter an empty one.
   for file in cpuset.cpus cpuset.mems; do
     if [ -f "$folder/$file" ] && [ -z "$(cat "$folder/$file")" ]; then cat "${folder%/*}/$file" >"$folder/$file"; fi
   done
@@ -33,7 +33,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.de
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "stic.dev/pause:cluster"
 [plugins.'io.containerd.cri.v1.runtime']
-  # Where the cluster itself runs in a container, a lower score may not be asked for.
+  # If the cluster itself runs in a container, it may not lower the score.
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -77,7 +77,7 @@ containerRuntimeEndpoint: unix://$run/containerd/socket
 podLogsDir: $run/pod-logs
 volumePluginDir: $run/kubelet/volume-plugins
 resolvConf: $run/resolv.conf
-# A test machine's disk may be nearly full; nothing is evicted or collected because of it.
+# Nothing is evicted or garbage-collected when a test machine's disk is nearly full.
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 99
 imageGCLowThresholdPercent: 98
@@ -89,14 +89,14 @@ component containerd containerd --config "$run/containerd/config.toml"
 until_true containerd 60 ctr --address "$run/containerd/socket" version
 for archive in "$cache/images/pause.tar" "${images[@]}"; do
   ctr --address "$run/containerd/socket" --namespace k8s.io images import "$archive" >>"$run/log/import.log" 2>&1 ||
-    die "$archive could not be imported: $(tail -n 3 "$run/log/import.log")"
+    die "cannot import $archive: $(tail -n 3 "$run/log/import.log")"
 done
-took "images are imported"
+milestone "images are imported"
 component kubelet kubelet --config "$run/kubelet.yaml" --kubeconfig "$run/kubeconfig/kubelet" --root-dir "$run/kubelet" \
   --cert-dir "$run/kubelet/pki" --hostname-override node --node-ip "$address"
 component kube-proxy kube-proxy --kubeconfig "$run/kubeconfig/proxy" --proxy-mode nftables --cluster-cidr 10.88.0.0/16 \
   --hostname-override node --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 0s \
   --conntrack-tcp-timeout-close-wait 0s
-# `get node` alone is also true of a node that is not ready.
+# `kubectl get node` also succeeds for a node that is not ready.
 node_is_ready() { kubectl get node node --output 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }
 until_true kubelet 90 node_is_ready

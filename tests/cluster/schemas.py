@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""schemas.py SWAGGER FOLDER: Kubernetes' OpenAPI as the JSON schemas that kubeconform reads, with no download.
+"""schemas.py SWAGGER FOLDER: converts Kubernetes' OpenAPI into the JSON schemas that kubeconform reads.
 
-Strict as the API server is with --validate=strict: a field that no type has is refused.
+Unknown fields are errors, as with the API server's --validate=strict.
 """
 
 import json
@@ -16,7 +16,7 @@ def main(swagger, folder):
     folder = Path(folder)
     folder.mkdir(parents=True)
     strict = {name: convert(definition) for name, definition in definitions.items()}
-    # The two types whose JSON is not what their definition says.
+    # The definitions of these two types do not describe their JSON.
     strict["io.k8s.apimachinery.pkg.util.intstr.IntOrString"] = {"type": ["string", "integer"]}
     strict["io.k8s.apimachinery.pkg.api.resource.Quantity"] = {"type": ["string", "number"]}
     (folder / DEFINITIONS).write_text(json.dumps({"definitions": strict}))
@@ -25,7 +25,7 @@ def main(swagger, folder):
             group = kind["group"].partition(".")[0]
             parts = [kind["kind"], group, kind["version"]] if group else [kind["kind"], kind["version"]]
             file = folder / ("-".join(parts).lower() + ".json")
-            # A kind such as DeleteOptions stands in every group; only those that are whole objects are ever read.
+            # A kind such as DeleteOptions is in every group; kubeconform reads only kinds of whole objects.
             file.write_text(json.dumps({"$ref": f"{DEFINITIONS}#/definitions/{name}"}))
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The parent of a cluster's components: does what component.sh and cluster.sh write to its pipe, a line at a time.
+# The parent of a cluster's components. Reads commands from its pipe, one per line, which component.sh and cluster.sh write.
 #
-#   start NAME     runs $CLUSTER_RUN/components/NAME (a script that execs the program) and writes its id to pids/NAME
-#   stop NAME      SIGTERM; kill NAME: SIGKILL. Both remove pids/NAME once the process is gone
-#   exit           kills all and ends
+#   start NAME     runs $CLUSTER_RUN/components/NAME (a script that execs the program) and writes its process id to pids/NAME
+#   stop NAME      sends SIGTERM, and removes pids/NAME once the process is gone
+#   kill NAME      the same with SIGKILL
+#   exit           kills all components and exits
 #
-# Every component dies with this process, and this one with cluster.sh, whatever ends them.
+# Every component dies with this process, and this process with cluster.sh, however they end.
 set -uo pipefail
 run=$1
 declare -A pid=()
@@ -18,9 +19,9 @@ end() { # SIGNAL NAME
   rm -f "$run/pids/$2"
 }
 
-# Bash reports every child that was killed.
+# Bash reports every killed child on stderr.
 exec 2>>"$run/log/supervisor.log"
-# Open for both ways, so that it never ends when a writer leaves.
+# Opened for reading and writing, so that it does not reach its end when a writer closes it.
 exec 3<>"$run/control"
 while read -r command name <&3; do
   case $command in
@@ -34,7 +35,7 @@ while read -r command name <&3; do
     stop) end TERM "$name" ;;
     kill) end KILL "$name" ;;
     exit)
-      # The API server's clients first, or they fill their logs with its absence.
+      # All at once: the API server's clients would fill their logs with errors.
       for name in "${!pid[@]}"; do kill -KILL "${pid[$name]}" 2>/dev/null; done
       wait
       exit 0

@@ -1,23 +1,14 @@
 #!/usr/bin/env bash
-# What test.sh runs inside a cluster.
+# The tests that test.sh runs inside a cluster.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 level=$1
-
-within() { # SECONDS COMMAND...
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $deadline ] || die "did not come true: $*"
-    sleep 0.1
-  done
-}
 
 [ "$(kubectl version --output json | python3 -c 'import json,sys; print(json.load(sys.stdin)["serverVersion"]["gitVersion"])')" = \
   "$(sed -n 's|^require k8s.io/kubernetes ||p' "$here/kubernetes/go.mod")" ] || die "the server is not the pinned version"
 kubectl apply --filename "$repository/crds" >/dev/null
 within 30 kubectl get stageoneruns
-grep -q '"resource":"customresourcedefinitions"' "$CLUSTER_RUN/log/audit.log" || die "the audit log does not show a write"
+grep -q '"resource":"customresourcedefinitions"' "$CLUSTER_RUN/log/audit.log" || die "the audit log lacks a write"
 
 component.sh kill kube-apiserver
 ! kubectl get --raw /readyz >/dev/null 2>&1 || die "a killed API server answers"
@@ -27,7 +18,7 @@ kubectl get crd stageoneruns.stic.dev >/dev/null || die "the CRD is gone after a
 
 [ "$level" = node ] || exit 0
 [ "$(kubectl get pods --all-namespaces --output name | wc -l)" = 0 ] || die "a new cluster has pods"
-# The sandbox's image is the one that is surely there.
+# The pause image is always present.
 kubectl run held --image stic.dev/pause:cluster --restart Never >/dev/null
 kubectl wait pod held --for=condition=Ready --timeout=60s >/dev/null
 component.sh restart kubelet

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests of the cluster itself: two at once, components killed and started again, nothing left behind.
+# Tests the test cluster: two at once, components killed and restarted, nothing left behind.
 #
-#   test.sh --control-plane     what needs no root
+#   test.sh --control-plane     only what needs no root
 #   test.sh                     everything; as root
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -9,10 +9,10 @@ source "$(dirname "$0")/lib.sh"
 passed=0
 pass() {
   passed=$((passed + 1))
-  say "ok: $*"
+  log "ok: $*"
 }
 
-# --- what a cluster could leave behind --------------------------------------------------------------------------
+# --- everything that a cluster could leave behind --------------------------------------------------------------------------
 leftovers() {
   local process
   find "$cache/run" -mindepth 1 -maxdepth 1
@@ -26,7 +26,7 @@ leftovers() {
 sysctls() { cat /proc/sys/vm/overcommit_memory /proc/sys/kernel/panic /proc/sys/kernel/panic_on_oops; }
 nothing_left() {
   local now tries
-  # What was killed goes a moment later.
+  # Killed processes disappear with a delay.
   for tries in {1..100}; do
     now=$(leftovers)
     [ "$now" = "$before" ] && break
@@ -39,7 +39,7 @@ nothing_left() {
 
 levels=(--control-plane)
 if [ "${1:-}" != --control-plane ]; then
-  [ "$(id -u)" = 0 ] || die "a node needs root: run it as root, or test.sh --control-plane"
+  [ "$(id -u)" = 0 ] || die "a node needs root: run as root, or run test.sh --control-plane"
   levels+=("")
   "$here/build.sh" >/dev/null
 else
@@ -55,15 +55,15 @@ for level in "${levels[@]}"; do
 
   # shellcheck disable=SC2086 # no level is no argument
   "$here/cluster.sh" $level "$here/test-inside.sh" "${level:-node}"
-  pass "$name works, and its components can be killed and started again"
+  pass "$name works, and its components can be killed and restarted"
   nothing_left "$name"
 
   status=0
   "$here/cluster.sh" $level bash -c 'exit 7' || status=$?
-  [ $status = 7 ] || die "$name ended with $status and not with its command's 7"
-  pass "$name hands on its command's exit code"
+  [ $status = 7 ] || die "$name exited with $status instead of its command's 7"
+  pass "$name exits with its command's exit code"
 
-  # Each waits until it has seen that the other is up.
+  # Each waits until the other is up.
   both=$(mktemp -d)
   meet() {
     "$here/cluster.sh" $level bash -c '
@@ -75,10 +75,10 @@ for level in "${levels[@]}"; do
   one=$!
   meet second first &
   two=$!
-  wait $one || die "the first of two at once failed"
-  wait $two || die "the second of two at once failed"
+  wait $one || die "the first of two concurrent clusters failed"
+  wait $two || die "the second of two concurrent clusters failed"
   rm -rf "$both"
-  pass "two of $name run side by side and do not see each other"
+  pass "two of $name run concurrently and are isolated from each other"
   nothing_left "two of $name"
 
   up=$(mktemp -u)
@@ -88,7 +88,7 @@ for level in "${levels[@]}"; do
   rm "$up"
   kill -KILL $killed
   wait $killed 2>/dev/null || true
-  # Its folder is left for the next one to remove.
+  # The next cluster removes the folder of the killed one.
   "$here/cluster.sh" --control-plane true
   nothing_left "a killed ${name#a }"
 
@@ -99,7 +99,7 @@ for level in "${levels[@]}"; do
   kill -TERM $ended
   status=0
   wait $ended || status=$?
-  [ $status = 143 ] || die "$name that was told to end exited $status"
-  nothing_left "$name that was told to end"
+  [ $status = 143 ] || die "$name exited with $status after SIGTERM"
+  nothing_left "$name after SIGTERM"
 done
 echo "$passed passed, 0 failed"

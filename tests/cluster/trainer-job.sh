@@ -1,34 +1,35 @@
 #!/usr/bin/env bash
 # Inside a node of cluster.sh that has the trainer's image: runs the quickstart's `prepare` step as a Job, without the
-# operator, in a namespace that enforces Pod Security `restricted`, and shows what the trainer reported.
+# operator, in a namespace that enforces Pod Security `restricted`, and prints the trainer's result.
 #
-# It tells the image, the volumes and the node apart from the operator: when this works and a run does not, look there.
+# It separates problems of image, volumes and node from those of the operator: if this works and a run does not, look at the
+# operator.
 #
-# STIC_BIN           folder of kubectl-stic, which writes the run config (target/release)
+# STIC_BIN           folder of the built programs: kubectl-stic writes the run config
 # QUICKSTART_VOLUMES folder of the volumes (examples/quickstart/volumes)
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
-stic_bin=${STIC_BIN:-$repository/target/release}
+[ -n "${STIC_BIN:-}" ] || die "STIC_BIN is not set: name the folder of the built programs, such as target/ci after make build"
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
 manifest=$repository/examples/quickstart/stage-one.yaml
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
 namespace=trainer-job
-[ -x "$stic_bin/kubectl-stic" ] || die "$stic_bin/kubectl-stic is missing: run make build"
+[ -x "$STIC_BIN/kubectl-stic" ] || die "$STIC_BIN/kubectl-stic is missing: run make build"
 [ -f "$volumes/models/scenes-llava/config.json" ] || die "$volumes/models/scenes-llava is missing: see examples/quickstart"
 
-# The run config that the local runner writes before it starts the step; this one interrupts it at once.
+# kubectl-stic writes the run config before it starts the trainer; this trainer stops at once with exit code 75.
 work=$CLUSTER_RUN/trainer-job
 mkdir -p "$work"
 printf '#!/bin/sh\nexit 75\n' >"$work/interrupted"
 chmod +x "$work/interrupted"
 status=0
-"$stic_bin/kubectl-stic" run --filename "$manifest" --namespace $namespace --work-dir "$work" \
+"$STIC_BIN/kubectl-stic" run --filename "$manifest" --namespace $namespace --work-dir "$work" \
   --volume "models=$volumes/models" --volume "images=$volumes/images" --trainer "$work/interrupted" 2>"$work/log" || status=$?
-[ $status = 75 ] || die "kubectl-stic wrote no run config: $(cat "$work/log")"
+[ $status = 75 ] || die "kubectl-stic did not write a run config: $(cat "$work/log")"
 config=$work/runs/$namespace/stageonerun/scenes/prepare.json
 
-begun=$SECONDS
+started=$SECONDS
 "$here/volumes.sh" $namespace "models=$volumes/models" "images=$volumes/images" stic
 kubectl --namespace $namespace create configmap prepare "--from-file=run-config.json=$config"
 kubectl --namespace $namespace apply --filename - <<Y
@@ -80,14 +81,14 @@ finished() {
 }
 deadline=$((SECONDS + 180))
 until finished; do
-  [ $SECONDS -lt $deadline ] || { kubectl --namespace $namespace describe pods >&2; die "the Job did not end in 180 s"; }
+  [ $SECONDS -lt $deadline ] || { kubectl --namespace $namespace describe pods >&2; die "the Job did not finish within 180 s"; }
   sleep 0.2
 done
 message=$(kubectl --namespace $namespace get pods --selector job-name=prepare \
   --output 'jsonpath={.items[0].status.containerStatuses[0].state.terminated.message}')
-say "the termination message, after $((SECONDS - begun)) s:"
+log "the termination message, after $((SECONDS - started)) s:"
 printf '%s\n' "$message"
 kubectl --namespace $namespace get job prepare --output 'jsonpath={.status.conditions[?(@.type=="Complete")].status}' |
   grep -qx True || { kubectl --namespace $namespace logs job/prepare >&2; die "the step failed"; }
-find "$CLUSTER_RUN/volumes/$namespace/stic" -name _SUCCESS.json | grep -q . || die "the step left no artifact on its volume"
-say "the step succeeded, and its artifact is on the volume"
+find "$CLUSTER_RUN/volumes/$namespace/stic" -name _SUCCESS.json | grep -q . || die "there is no artifact on the volume"
+log "the step succeeded; its artifact is on the volume"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Inside a node of cluster.sh: installs the operator with its chart, makes the quickstart's namespace and volumes, and
-# then runs CMD, a shell where none is given. `make cluster` and `make e2e` come here.
+# Inside a node of cluster.sh: installs the operator with its chart, creates the quickstart's namespace and volumes, and runs
+# CMD, or a shell. `make cluster` uses it.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
-export PATH=$repository/target/release:$PATH
+export PATH=${STIC_BIN:?is not set: run make cluster, or name the folder of the built programs}:$PATH
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
 if ! helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 90s >&2; then
   kubectl --namespace stic-system describe pods >&2
@@ -17,11 +17,11 @@ if [ $# -gt 0 ]; then exec "$@"; fi
 
 cat >&2 <<'T'
 
-A Kubernetes of your own: it ends, with all it holds, when you leave this shell. The operator runs in namespace
-stic-system; you are in namespace quickstart, whose volumes hold the quickstart's model and images.
+This Kubernetes cluster is deleted when you leave this shell. The operator runs in namespace stic-system. The current
+namespace, quickstart, has volumes with the quickstart's model and images.
 
   kubectl apply -f examples/quickstart/stage-one.yaml -f examples/quickstart/stage-two.yaml
-  kubectl get stic --watch
+  kubectl stic get
   kubectl stic logs s1/scenes -f
   kubectl explain stageonerun.spec
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Inside a cluster of cluster.sh: a namespace that enforces Pod Security `restricted`, with bound claims on local volumes.
+# Inside a cluster of cluster.sh: creates a namespace that enforces Pod Security `restricted`, with claims bound to local volumes.
 #
 #   volumes.sh NAMESPACE CLAIM[=FOLDER]...
 #
-# Each claim gets a folder of its own in $CLUSTER_RUN/volumes/NAMESPACE, with a copy of FOLDER's content: the kubelet
-# changes the group of what a pod mounts, and a checkout is not its to change.
+# Each claim gets a folder in $CLUSTER_RUN/volumes/NAMESPACE, with a copy of FOLDER's content. A copy, because the kubelet changes
+# the group of mounted files.
 set -euo pipefail
 
 run=${CLUSTER_RUN:?volumes.sh runs inside a cluster that cluster.sh started}
@@ -25,10 +25,10 @@ for volume in "$@"; do
   folder=$run/volumes/$namespace/$claim
   mkdir -p "$folder"
   if [[ $volume == *=* ]]; then
-    [ -d "${volume#*=}" ] || { echo "volumes.sh: error: ${volume#*=}: no such folder, for claim $claim" >&2; exit 1; }
+    [ -d "${volume#*=}" ] || { echo "volumes.sh: error: claim $claim: no such folder: ${volume#*=}" >&2; exit 1; }
     cp -r "${volume#*=}/." "$folder/"
   fi
-  # Bound in advance to each other, so that no claim gets another's data.
+  # Claim and volume name each other, so that no claim gets another's data.
   kubectl apply --filename - <<Y
 apiVersion: v1
 kind: PersistentVolume

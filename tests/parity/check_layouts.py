@@ -1,9 +1,9 @@
-"""Holds `stic-trainer score` to transformers on every layout of LLaVA checkpoints, configs, processors and adapters.
+"""Compares `stic-trainer score` with transformers on every layout of LLaVA checkpoints, configs, processors and adapters.
 
-    python tests/parity/check_layouts.py --trainer target/release/stic-trainer
+    python tests/parity/check_layouts.py --trainer $STIC_BIN/stic-trainer
 
-One set of random weights a model is written in all layouts. What transformers 5 saved is compared with transformers,
-the others with it: to the last bit, because the numbers computed must not depend on the names they were stored under.
+One set of random weights per model is written in all layouts. The layout that transformers 5 saves is compared with
+transformers. The others must equal it to the last bit, because results must not depend on the names of tensors.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tiny_models import BASE_VOCABULARY, KINDS, Kind, base_tokenizer, save_pictu
 SIZES = [(150, 90), (56, 56), (47, 211), (140, 31), (99, 101), (33, 20)]  # width, height
 QUESTIONS = ["What is it?", "Describe the image, please.", "Größe?\n1) A  2) B", "x"]
 ANSWERS = ["A red bus.", "It is a cat that sits on a mat, in the sun: \"ünïcödé\".", "b", "1234567890\nno"]
-ORIGINAL_IMAGE = 32000  # the original's default, beyond its vocabulary
+ORIGINAL_IMAGE = 32000  # the original LLaVA's default, beyond its vocabulary
 SPM = Path(__file__).parents[2] / "trainer/tests/data/sentencepiece-bpe/tokenizer.model"
 DESCRIPTION_TOKENS, ANSWER_TOKENS = 4, 16
 RANK, ALPHA = 4, 8
@@ -39,13 +39,13 @@ def make_rows(images: list[str]) -> list[dict]:
     for number, image in enumerate([*images, None, None]):
         row = {"id": f"row-{number}", "prompt": QUESTIONS[number % 4], "response": ANSWERS[(number + 1) % 4]}
         rows.append(row | ({"image": image} if image else {}))
-    # As generated data is scored: ids that no text would give, and no EOS.
+    # As generated data is scored: ids that no text encodes to, and no EOS.
     ids = torch.randint(3, BASE_VOCABULARY, (40,), generator=torch.Generator().manual_seed(1)).tolist()
     return [*rows, {"id": "row-ids", "image": images[0], "prompt": QUESTIONS[0], "response_ids": ids}]
 
 
-def same(a: Scored, b: Scored, image: int | None = None) -> str:
-    """Where two runs differ in any bit; `image` is b's image token, where it is not a's."""
+def difference(a: Scored, b: Scored, image: int | None = None) -> str:
+    """The first difference between two results, or "". `image` is the id of the image token in b if it differs from a's."""
     for row, fed in a.fed.items():
         other = dict(b.fed[row])
         if image is not None:
@@ -67,7 +67,7 @@ def lora_tensors(policy: PeftModel) -> dict[str, torch.Tensor]:
 
 
 class Model:
-    """One of the two models as transformers saved it, and what is compared with it."""
+    """A tiny model as transformers saves it, and the checks against it."""
 
     def __init__(self, kind: Kind, checks: Checks, trainer: Trainer, scratch: Path) -> None:
         self.kind, self.checks, self.trainer = kind, checks, trainer
@@ -85,23 +85,23 @@ class Model:
     def score(self, folder: Path, *options: object) -> Scored:
         return self.trainer.score(folder, self.rows, self.images, *options)
 
-    def say(self, what: str) -> str:
+    def label(self, what: str) -> str:
         return f"{self.kind.name}: {what}"
 
     def close(
         self, scored: Scored, reference: torch.nn.Module, what: str, policy: str = "base", image: int | None = None
     ) -> None:
         expected = {row: log_probs(reference, fed, image) for row, fed in scored.fed.items()}
-        self.checks.close(scored.difference(expected, policy), self.say(what))
+        self.checks.close(scored.difference(expected, policy), self.label(what))
 
     def equal(self, scored: Scored, what: str, expected: Scored | None = None, image: int | None = None) -> None:
-        unlike = same(expected or self.scored, scored, image)
-        self.checks.that(not unlike, self.say(f"{what}: equal to the bit"), unlike)
+        unlike = difference(expected or self.scored, scored, image)
+        self.checks.that(not unlike, self.label(f"{what}: equal to the bit"), unlike)
 
     # --- against transformers ---------------------------------------------------------------------------------------
 
     def check_saved(self) -> None:
-        """What transformers saved, with its own processor and template, and with the original's templates."""
+        """The model as transformers saves it, with its own processor and template, and with the original LLaVA's templates."""
         self.close(self.scored, self.reference, f"log-probabilities of {self.scored.tokens()} tokens")
         self.close(self.scored_named, self.reference, f"the same under {self.kind.named_template}")
         processor = AutoProcessor.from_pretrained(self.saved)
@@ -114,20 +114,20 @@ class Model:
             image = Image.open(self.images / row["image"]) if shown else None
             for scored, prompt in ((self.scored, text), (self.scored_named, named)):
                 fed = scored.fed[row["id"]]
-                made = processor(images=image, text=prompt, return_tensors="pt")
-                expected = {"prompt_ids": made["input_ids"][0]}
+                processed = processor(images=image, text=prompt, return_tensors="pt")
+                expected = {"prompt_ids": processed["input_ids"][0]}
                 if shown:
-                    expected["pixel_values"] = made["pixel_values"][0] if self.kind.anyres else made["pixel_values"]
+                    expected["pixel_values"] = processed["pixel_values"][0] if self.kind.anyres else processed["pixel_values"]
                 if "response" in row:
                     # A template that ends with a space leaves none to put before the answer.
                     space = "" if prompt.endswith(" ") else " "
                     whole = processor(images=image, text=f"{prompt}{space}{row['response']}</s>", return_tensors="pt")
                     expected["response_ids"] = whole["input_ids"][0, len(expected["prompt_ids"]) :]
                 unlike += [(row["id"], name) for name, value in expected.items() if not torch.equal(value, fed[name])]
-        self.checks.that(not unlike, self.say("token ids and pixel values are the processor's"), str(unlike))
+        self.checks.that(not unlike, self.label("token ids and pixel values are the processor's"), str(unlike))
 
     def greedy(self, folder: Path, *options: object) -> list[dict]:
-        """What the trainer answers, token by token the likeliest."""
+        """The trainer's greedy answers."""
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
             shown = [row for row in self.rows if "image" in row and "response" in row]
@@ -137,15 +137,15 @@ class Model:
             self.trainer.run("evaluate", "--model", folder, "--questions", work / "questions.jsonl", "--scenes",
                              work / "scenes.jsonl", "--images", self.images, "--output", work / "out",
                              "--max-description-tokens", DESCRIPTION_TOKENS, *options)
-            [answers] = (work / "out").glob("answers*.jsonl")  # its name tells what the answers were made from
-            return sorted(read_lines(answers), key=lambda said: said["id"])
+            [answers] = (work / "out").glob("answers*.jsonl")  # the file's name contains a hash of the inputs
+            return sorted(read_lines(answers), key=lambda row: row["id"])
 
     @torch.inference_mode()
-    def check_greedy(self, said: list[dict]) -> None:
+    def check_greedy(self, answered: list[dict]) -> None:
         processor = AutoProcessor.from_pretrained(self.saved)
         prompts = {row["id"]: row for row in self.rows}
         unlike, answers = [], set()
-        for row, answer, _ in (entry for image in said for entry in image["answers"]):
+        for row, answer, _ in (entry for image in answered for entry in image["answers"]):
             content = [{"type": "image"}, {"type": "text", "text": prompts[row]["prompt"]}]
             text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
             inputs = processor(images=Image.open(self.images / prompts[row]["image"]), text=text, return_tensors="pt")
@@ -154,15 +154,15 @@ class Model:
             expected = processor.tokenizer.decode(new, skip_special_tokens=True).strip()
             answers.add(expected)
             unlike += [f"{row}: {answer!r}, transformers {expected!r}"] if answer != expected else []
-        what = self.say(f"greedy answers to {len(SIZES)} images are transformers'")
-        self.checks.that(not unlike and len(answers) > 1, what, "; ".join(unlike) or "all answers are alike")
+        what = self.label(f"greedy answers to {len(SIZES)} images are transformers'")
+        self.checks.that(not unlike and len(answers) > 1, what, "; ".join(unlike) or "all answers are equal")
 
     # --- layouts, configs and processors ----------------------------------------------------------------------------
 
     def check_layouts(self) -> None:
-        said = self.greedy(self.saved)
-        self.check_greedy(said)
-        said_named = self.greedy(self.saved, "--chat-template", self.kind.named_template)
+        greedy = self.greedy(self.saved)
+        self.check_greedy(greedy)
+        greedy_named = self.greedy(self.saved, "--chat-template", self.kind.named_template)
         for layout in layouts.LAYOUTS:
             for shards in (1, 3):
                 folder = self.scratch / f"{layout}, {'one file' if shards == 1 else 'sharded'}"
@@ -170,22 +170,22 @@ class Model:
                     self.write_original(folder, shards)
                     named = ["--chat-template", self.kind.named_template]
                     self.equal(self.score(folder, *named), folder.name, self.scored_named, ORIGINAL_IMAGE)
-                    unlike = self.greedy(folder, *named) != said_named
+                    unlike = self.greedy(folder, *named) != greedy_named
                 else:
                     layouts.write_hf(folder, self.saved, layout, shards, self.config)
                     self.equal(self.score(folder), folder.name)
-                    unlike = self.greedy(folder) != said
-                self.checks.that(not unlike, self.say(f"{folder.name}: the same greedy answers"))
+                    unlike = self.greedy(folder) != greedy
+                self.checks.that(not unlike, self.label(f"{folder.name}: the same greedy answers"))
 
     def write_original(self, folder: Path, shards: int, aspect: str | None = None) -> None:
-        """With the tower inside; its own repository's configs say its sizes, which its name does not tell here."""
+        """An original checkpoint with the tower inside, and the configs of the tower's repository, which give its sizes."""
         folder.mkdir(parents=True)
         weights = layouts.saved_weights(self.saved)
         renamed = {layouts.rename(name, "original"): value for name, value in weights.items()}
         layouts.write_weights(folder, renamed, shards)
         aspect = aspect or ("anyres" if self.kind.anyres else "square")
         config = layouts.original_config(self.config, self.kind.original, self.kind.image_tower, aspect)
-        if self.kind.anyres and shards > 1:  # as some have it
+        if self.kind.anyres and shards > 1:  # some repositories write it as text
             config["image_grid_pinpoints"] = str([tuple(pair) for pair in config["image_grid_pinpoints"]])
         layouts.write_json(folder / "config.json", config)
         (folder / "vision_tower").mkdir()
@@ -196,11 +196,11 @@ class Model:
         base_tokenizer().save(str(folder / "tokenizer.json"))
 
     def check_configs(self) -> None:
-        """What older versions of transformers wrote."""
+        """Configs and processors as older versions of transformers wrote them."""
         old = layouts.old_config(self.config)
         text = old["text_config"]
         for absent in ("hidden_act", "rope_parameters", "attention_dropout"):
-            assert absent not in text, f"{absent} is not left out"
+            assert absent not in text, f"{absent} is in the config"
         folder = self.scratch / "old config"
         layouts.write_hf(folder, self.saved, "hub files", 2, old)
         scored = self.score(folder)
@@ -220,12 +220,12 @@ class Model:
             layouts.write_hf(folder, self.saved, "hub files", 2, self.config | {"dtype": name}, dtype)
             scored = self.score(folder)
             self.close(scored, load(folder), f"weights in {name}")
-            self.checks.that(bool(same(self.scored, scored)), self.say(f"weights in {name} are other weights"))
+            self.checks.that(bool(difference(self.scored, scored)), self.label(f"weights in {name} are other weights"))
 
     # --- adapters ---------------------------------------------------------------------------------------------------
 
     def check_adapter(self) -> None:
-        """An adapter of the original LLaVA: its names, LoRA weights of CLIP that nothing trained, and the projector."""
+        """An adapter of the original LLaVA: its tensor names, untrained LoRA weights for CLIP, and the projector."""
         lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LANGUAGE_MODEL, task_type="CAUSAL_LM")
         policy = get_peft_model(self.kind.make(), lora).eval()
         torch.manual_seed(7)
@@ -235,20 +235,24 @@ class Model:
         tensors = {name: tensor.contiguous() for name, tensor in lora_tensors(policy).items()}
         original, exported = self.scratch / "adapter-original", self.scratch / "adapter-exported"
         self.write_original_adapter(original, tensors)
-        self.trainer.run("export", "adapter", "--model", self.saved, "--adapter", original, "--output", exported)
+        # The projector beside it is the base model's.
+        same_projector = "--ignore-trained-projector"
+        self.trainer.run("export", "adapter", "--model", self.saved, "--adapter", original, "--output", exported,
+                         same_projector)
 
         loaded = PeftModel.from_pretrained(self.kind.make(), exported).eval()
         found = lora_tensors(loaded)
         unlike = [name for name in tensors.keys() | found.keys()
                   if name not in tensors or name not in found or not torch.equal(tensors[name], found[name])]
-        what = self.say(f"PEFT loads all {len(tensors)} tensors of an adapter with original names")
+        what = self.label(f"PEFT loads all {len(tensors)} tensors of an adapter with original names")
         self.checks.that(not unlike, what, str(unlike[:3]))
         scored = self.score(self.saved, "--adapter", exported)
         self.close(scored, policy, "the exported adapter in PEFT", "adapter")
         self.close(scored, loaded, "the same loaded from its folder", "adapter")
-        self.equal(self.score(self.saved, "--adapter", original), "the adapter under its original names", scored)
+        renamed = self.score(self.saved, "--adapter", original, same_projector)
+        self.equal(renamed, "the adapter under its original names", scored)
         changed = worst((scored.log_probs[row, "adapter"], scored.log_probs[row, "base"]) for row in scored.fed)
-        self.checks.that(changed > 0.1, self.say(f"it changes log-probabilities, by up to {changed:.2g} nats"))
+        self.checks.that(changed > 0.1, self.label(f"it changes log-probabilities, by up to {changed:.2g} nats"))
 
     def write_original_adapter(self, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
         folder.mkdir()
@@ -283,7 +287,7 @@ class Model:
         images = layouts.read_json(folder / "preprocessor_config.json")
         images.pop("image_processor_type")
         processor = LlavaImageProcessorPil(**images | {"do_pad": True})
-        what = self.say("pixel values padded to a square")
+        what = self.label("pixel values padded to a square")
         check_pixels(self.checks, what, scored, self.rows, self.images, processor)
         self.close(scored, self.reference, "log-probabilities of them", image=ORIGINAL_IMAGE)
 
@@ -300,7 +304,7 @@ def check_pixels(checks: Checks, what: str, scored: Scored, rows: list[dict], im
 
 
 def check_bare_original(kind: Kind, checks: Checks, trainer: Trainer, scratch: Path) -> None:
-    """As haotian-liu/LLaVA published them: `tokenizer.model` and config.json are all there is beside the weights."""
+    """A checkpoint as haotian-liu/LLaVA published them: nothing but weights, `tokenizer.model` and config.json."""
     folder, images = scratch / kind.name / "bare", scratch / kind.name / "bare-images"
     folder.mkdir(parents=True)
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(SPM))
@@ -315,9 +319,9 @@ def check_bare_original(kind: Kind, checks: Checks, trainer: Trainer, scratch: P
     config["text_config"]["vocab_size"] = vocabulary
     tower = "openai/clip-vit-large-patch14-336"
     original = layouts.original_config(config, kind.original, tower, "anyres" if kind.anyres else "pad")
-    if kind.anyres:  # LLaVA-1.6 has its tower inside; the real one's sizes go without saying
+    if kind.anyres:  # LLaVA-1.6 contains its tower; the default sizes are those of the real one
         original["vision_config"] = config["vision_config"]
-    else:  # LLaVA-1.5 leaves it to CLIP's repository
+    else:  # LLaVA-1.5 refers to CLIP's repository
         tensors, clip = layouts.split_tower(tensors)
         (folder / "clip-vit-large-patch14-336").mkdir()
         layouts.write_weights(folder / "clip-vit-large-patch14-336", clip)
@@ -327,33 +331,33 @@ def check_bare_original(kind: Kind, checks: Checks, trainer: Trainer, scratch: P
     layouts.write_json(folder / "config.json", original)
     shutil.copy(SPM, folder / "tokenizer.model")
 
-    # Small grids: each tile is 576 patches here.
+    # Small grids, because each tile has 576 patches here.
     rows = make_rows(save_pictures(images, [(140, 31), (20, 33), (36, 36)]))
     rows = [row for row in rows if "response" in row]
     scored = trainer.score(folder, rows, images, "--chat-template", kind.named_template)
 
     sizes = dict(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
     processor = LlavaNextImageProcessorPil(**sizes) if kind.anyres else LlavaImageProcessorPil(do_pad=True, **sizes)
-    say = f"{kind.name}, original with tokenizer.model alone"
-    check_pixels(checks, f"{say}: pixel values", scored, rows, images, processor)
+    label = f"{kind.name}, original with tokenizer.model alone"
+    check_pixels(checks, f"{label}: pixel values", scored, rows, images, processor)
 
     unlike = []
     for row in rows:
         fed = scored.fed[row["id"]]
         text = f"{kind.wrap(chr(10) * ('image' in row) + row['prompt'])} {row['response']}"
         head, found = [1], torch.cat([fed["prompt_ids"], fed["response_ids"]])
-        if "image" in row:  # LLaVA's tokenizer_image_token: both sides on their own
+        if "image" in row:  # LLaVA's tokenizer_image_token encodes both sides separately
             before, text = text.split("\n", 1)
             tokens = int((found == ORIGINAL_IMAGE).sum())
             head, text = [1, *tokenizer.encode(before), *[ORIGINAL_IMAGE] * tokens], f"\n{text}"
         if found.tolist() != [*head, *tokenizer.encode(text), 2]:
             unlike.append(row["id"])
-    checks.that(not unlike, f"{say}: token ids are SentencePiece's", str(unlike))
+    checks.that(not unlike, f"{label}: token ids are SentencePiece's", str(unlike))
 
-    with torch.no_grad():  # the rows that are not there have no share of the probability
+    with torch.no_grad():  # missing rows must not take part in the softmax
         reference.lm_head.weight = torch.nn.Parameter(reference.lm_head.weight[:vocabulary])
     expected = {row: log_probs(reference, fed, ORIGINAL_IMAGE) for row, fed in scored.fed.items()}
-    checks.close(scored.difference(expected), f"{say}: log-probabilities of {scored.tokens()} tokens")
+    checks.close(scored.difference(expected), f"{label}: log-probabilities of {scored.tokens()} tokens")
 
 
 def main() -> None:

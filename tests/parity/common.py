@@ -1,4 +1,4 @@
-"""What the checks against transformers share."""
+"""Shared by the checks against transformers."""
 
 import json
 import subprocess
@@ -12,20 +12,20 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-# A list of names would also wrap the projections of CLIP, which has q, k and v as well.
+# A pattern, because a list of names would also match CLIP's q, k and v projections.
 LANGUAGE_MODEL = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 LOG_PROBS = 1e-4  # nats a token, in float32
 
 
 def quiet() -> None:
-    """No progress bars, and of the logs errors only; one thread, which is the fastest for models this small."""
+    """No progress bars, errors only in the log; one thread, which is fastest for models this small."""
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 
 
 class Checks:
-    """Prints a line a check; all of them run, and one that fails makes the script exit with 1."""
+    """Prints one line per check. All of them run; a failed one makes the script exit with 1."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
@@ -44,12 +44,12 @@ class Checks:
     def finish(self) -> None:
         if self.failed:
             sys.exit(f"{len(self.failed)} of {self.done} checks failed, the first: {self.failed[0]}")
-        print(f"all {self.done} checks hold")
+        print(f"all {self.done} checks passed")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What `stic-trainer score` said of some rows, and what it fed to the model."""
+    """The output of `stic-trainer score` for some rows, and what it fed to the model."""
 
     log_probs: dict[tuple[str, str], torch.Tensor]  # by (row, policy)
     fed: dict[str, dict[str, torch.Tensor]]  # by row: prompt_ids, response_ids, pixel_values, image_sizes
@@ -58,7 +58,7 @@ class Scored:
         return sum(len(fed["response_ids"]) for fed in self.fed.values())
 
     def difference(self, expected: dict[str, torch.Tensor], policy: str = "base") -> float:
-        """The largest over all tokens of the rows expected."""
+        """The largest difference over all tokens of the expected rows."""
         return worst((self.log_probs[row, policy], values) for row, values in expected.items())
 
 
@@ -71,7 +71,7 @@ class Trainer:
         self.binary = binary
 
     def run(self, *arguments: object, expect: int = 0) -> str:
-        """Runs it and returns what it logged; any other exit code than expected ends the check."""
+        """Runs it and returns its stderr. Exits if the exit code is not the expected one."""
         command = [str(self.binary), *map(str, arguments)]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode != expect:
@@ -101,16 +101,16 @@ def write_lines(path: Path, rows: Iterable[dict]) -> None:
 
 
 def worst(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """The largest difference of some pairs of tensors; infinite where one is shorter, or there is none."""
+    """The largest difference between pairs of tensors; infinite if shapes differ or there are no pairs."""
     found = [(a - b).abs().max().item() if a.shape == b.shape and a.numel() else float("inf") for a, b in pairs]
     return max(found, default=float("inf"))
 
 
 @torch.inference_mode()
 def log_probs(model: torch.nn.Module, fed: dict[str, torch.Tensor], image: int | None = None) -> torch.Tensor:
-    """log p of each response token under a model of transformers, fed what the trainer was fed.
+    """log p of each response token under a transformers model with the trainer's inputs.
 
-    `image` is the trainer's id of the image token, where the model has another one.
+    `image` is the trainer's id of the image token, if the model's differs.
     """
     config = model.config
     prompt = fed["prompt_ids"]

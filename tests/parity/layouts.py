@@ -1,6 +1,6 @@
-"""The four layouts of LLaVA checkpoints, written from one that transformers 5 saved.
+"""Writes the layouts of LLaVA checkpoints from one that transformers 5 saved.
 
-The names stand here as repositories have them, not as the trainer's rename table has them.
+The tensor names are taken from published repositories, independently of the trainer's rename table.
 """
 
 import json
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
-# From what transformers 5 saves; the longest prefix that fits counts.
+# From the names that transformers 5 saves; the longest matching prefix applies.
 LAYOUTS = {
     "saved by transformers 5": {},
     "hub files": {"vision_tower.": "vision_tower.vision_model."},
@@ -54,7 +54,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def write_weights(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1) -> None:
-    """One file, or several and their index; neighbours by name are torn apart."""
+    """One file, or several and their index; neighbours by name go into different files."""
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
@@ -74,7 +74,7 @@ def saved_weights(saved: Path) -> dict[str, torch.Tensor]:
 def write_hf(
     folder: Path, saved: Path, layout: str, shards: int, config: dict, dtype: torch.dtype | None = None
 ) -> None:
-    """A repository of transformers, with the single processor_config.json."""
+    """A transformers repository with a single processor_config.json."""
     folder.mkdir(parents=True)
     tensors = {rename(name, layout): tensor.to(dtype or tensor.dtype) for name, tensor in saved_weights(saved).items()}
     write_weights(folder, tensors, shards)
@@ -84,7 +84,7 @@ def write_hf(
 
 
 def old_config(config: dict) -> dict:
-    """As the hub has it: class defaults left out, `torch_dtype`, `rope_theta` at the top level."""
+    """A config as the hub has it: without class defaults, with `torch_dtype`, and `rope_theta` at the top level."""
     nested = {
         "text_config": {"llama": LlamaConfig, "mistral": MistralConfig},
         "vision_config": {"clip_vision_model": CLIPVisionConfig},
@@ -108,7 +108,7 @@ def _without_defaults(fields: dict, defaults: dict, keep: list[str]) -> dict:
 
 
 def original_config(config: dict, model_type: str, tower: str, aspect: str) -> dict:
-    """haotian-liu/LLaVA's: the language model's fields at the top level, those of the rest with `mm_`."""
+    """A config of haotian-liu/LLaVA: the language model's fields at the top level, the others with the prefix `mm_`."""
     text = dict(config["text_config"])
     text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
     original = text | {
@@ -132,14 +132,14 @@ def original_config(config: dict, model_type: str, tower: str, aspect: str) -> d
 
 
 def split_tower(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Original names without the vision tower, and the tower in the names of its own repository, CLIP's."""
+    """The tensors without the vision tower, and the tower with the names of CLIP's repository."""
     prefix = "model.vision_tower.vision_tower."
     tower = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}, tower
 
 
 def three_processor_files(folder: Path, patch_size: int | None) -> None:
-    """Replaces the single processor_config.json and chat_template.jinja by what transformers 4 wrote."""
+    """Replaces the single processor_config.json and chat_template.jinja with the files of transformers 4."""
     single = read_json(folder / "processor_config.json")
     write_json(folder / "preprocessor_config.json", single.pop("image_processor"))
     write_json(folder / "processor_config.json", single | {"patch_size": patch_size})

@@ -1,13 +1,13 @@
-"""Makes the golden values of the trainer's data room: `trainer/tests/data/`.
+"""Writes the expected values of the trainer's preprocessing tests: `trainer/tests/data/`.
 
     python tests/parity/make_data_goldens.py trainer/tests/data
 
 Pinned: Python 3.11, Pillow 12.3.0, numpy 2.4.6, transformers 5.23.0, tokenizers 0.23.3, sentencepiece 0.2.3, torch 2.15.0
-(for transformers' imports), jinja2 3.1.6. torchvision is not needed: the lines of its PIL backend stand here.
+(which transformers imports), jinja2 3.1.6. torchvision is not needed: the relevant lines of its PIL backend are copied here.
 Pillow 13 resizes differently and turns 16-bit grey white.
 
-Big images are not stored: `noise` makes the same bytes here and in the Rust tests, and a SHA-256 of the result stands
-for it. Run it again only to add cases; every value is expected to stay.
+Large images are not stored: `noise` makes the same bytes here and in the Rust tests, and the result is compared by SHA-256.
+Run this again only to add cases; existing values must not change.
 """
 
 import hashlib, io, json, math, struct, sys, tempfile
@@ -37,7 +37,7 @@ def noise(width, height, seed=0):
 
 
 def smooth(width, height):
-    """A picture rather than noise: what JPEG is made for."""
+    """A picture rather than noise, which JPEG handles well."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     rgb = np.stack([255 * x, 255 * y, 127.5 + 127.5 * np.sin(6 * (x + y))], -1)
     rgb[height // 3: height // 2, width // 4: width // 2] = (250, 30, 20)
@@ -51,7 +51,7 @@ def write_json(name, value):
 # --- decoding -------------------------------------------------------------------------------------------------------
 
 def decoding():
-    """Every kind of file; exact ones by hash, lossy ones beside a PNG of what Pillow makes of them."""
+    """Every file format: lossless ones by hash, lossy ones with a PNG of what Pillow decodes."""
     folder = OUT / "images"
     folder.mkdir(parents=True, exist_ok=True)
     base = smooth(31, 57)
@@ -112,7 +112,7 @@ def decoding():
     lossy = (".jpg", "lossy.webp", "lossy-alpha.webp")
     for name in files:
         path = folder / name
-        if name in ("grey-16.png", "grey-alpha-16.png"):  # ours keeps the high byte, outside parity
+        if name in ("grey-16.png", "grey-alpha-16.png"):  # ours keeps the high byte, unlike Pillow
             rgb = Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
         else:
             rgb = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
@@ -124,7 +124,7 @@ def decoding():
 
 
 def png16(path, samples, color_type):
-    """Pillow cannot write these."""
+    """Writes a 16-bit PNG, which Pillow cannot."""
     import zlib
     height, width = samples.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)

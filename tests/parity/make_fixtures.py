@@ -1,13 +1,13 @@
-"""Makes the models and the expected tensors of the trainer's parity gate (`trainer/tests/parity.rs`).
+"""Writes the models and expected tensors for the trainer's parity tests (`trainer/tests/parity.rs`).
 
-    python tests/parity/make_fixtures.py                          # the two committed ones, into trainer/tests/fixtures
-    python tests/parity/make_fixtures.py --check                  # compares with what is there, writes nothing
+    python tests/parity/make_fixtures.py                          # the two committed models, into trainer/tests/fixtures
+    python tests/parity/make_fixtures.py --check                  # compares with the committed ones, writes nothing
     python tests/parity/make_fixtures.py --variants DIR           # seven others, for STIC_PARITY_DIR=DIR
-    python tests/parity/make_fixtures.py --one DIR --seed 7 ...   # one of your own shape
+    python tests/parity/make_fixtures.py --one DIR --seed 7 ...   # one with the given shape
 
 Each folder is a random model as transformers saves it, `adapter0/` as PEFT saves it, and `fixture.safetensors`:
 
-    prompt [1, P], yw / yl [1, n]        token ids; the prompt holds the image tokens
+    prompt [1, P], yw / yl [1, n]        token ids; the prompt includes the image tokens
     pixel_values [1, crops, 3, H, W]     (LLaVA-1.5: [1, 3, H, W]); image_sizes [1, 2], height and width
     feats, logits_w, greedy              image features, logits of yw, 24 greedy tokens, without the adapter
     lw, ll / rw, rl                      log-probability per token with / without the adapter
@@ -49,7 +49,7 @@ BETA, ALPHA_TERM, LEARNING_RATE, GREEDY_TOKENS = 0.1, 1 / 1024, 1e-2, 24
 
 @dataclass(frozen=True)
 class Spec:
-    """The shape of one model and of what it is asked."""
+    """The shape of a model and of its inputs."""
 
     name: str
     kind: str = "next"  # LLaVA-1.6, or "llava": LLaVA-1.5
@@ -77,8 +77,8 @@ class Spec:
     alpha: float = 8
     rslora: bool = False
     shard_bytes: int | None = None
-    text: dict = field(default_factory=dict)  # further fields of the language model's config
-    top: dict = field(default_factory=dict)  # further fields of the whole model's config
+    text: dict = field(default_factory=dict)  # more fields of the language model's config
+    top: dict = field(default_factory=dict)  # more fields of the whole model's config
 
     @property
     def pinpoints(self) -> list[list[int]]:
@@ -144,7 +144,7 @@ def draw_image(spec: Spec, generator: torch.Generator) -> dict[str, torch.Tensor
 
 
 def make(spec: Spec, out: Path) -> dict[str, torch.Tensor]:
-    """Writes the folder `out` and returns what is in its `fixture.safetensors`."""
+    """Writes the folder `out` and returns the tensors of its `fixture.safetensors`."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(spec.seed)
     cls, config = build(spec)
@@ -184,7 +184,7 @@ def make(spec: Spec, out: Path) -> dict[str, torch.Tensor]:
                       use_rslora=spec.rslora)
     policy = get_peft_model(model, lora)
     for name, parameter in policy.named_parameters():
-        if "lora_B" in name:  # zero at first, which would prove nothing
+        if "lora_B" in name:  # initialized to zero, which would test nothing
             torch.nn.init.normal_(parameter, std=0.05)
     policy.save_pretrained(out / "adapter0")
     (out / "adapter0/README.md").unlink()
@@ -213,23 +213,23 @@ def make(spec: Spec, out: Path) -> dict[str, torch.Tensor]:
 
 
 def check(spec: Spec, committed: Path) -> bool:
-    """Whether `make` gives what is committed: ids exactly, numbers to what another CPU's sums may differ by."""
+    """Whether `make` reproduces the committed files: ids exactly, numbers up to the rounding of another CPU."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch)
-        make(spec, made)
+        remade = Path(scratch)
+        make(spec, remade)
         files = ["fixture.safetensors", "model.safetensors", "adapter0/adapter_model.safetensors"]
         good, worst = True, 0.0
         for file in files:
-            new, old = load_file(made / file), load_file(committed / file)
+            new, old = load_file(remade / file), load_file(committed / file)
             good &= new.keys() == old.keys()
             for name in new.keys() & old.keys():
                 same = new[name].shape == old[name].shape and new[name].dtype == old[name].dtype
                 difference = (new[name].double() - old[name].double()).abs().max().item() if same else float("inf")
-                # Where a gradient is near zero, its rounding decides Adam's first step.
+                # If a gradient is near zero, its rounding decides Adam's first step.
                 limit = 2 * LEARNING_RATE if name.startswith("step1.") else 1e-5 if new[name].is_floating_point() else 0
                 good &= difference <= limit
                 worst = max(worst, difference)
-        good &= (made / "config.json").read_text() == (committed / "config.json").read_text()
+        good &= (remade / "config.json").read_text() == (committed / "config.json").read_text()
     print(f"{spec.name}: {'equals' if good else 'DIFFERS FROM'} {committed}, largest difference {worst:.1e}")
     return good
 
@@ -237,11 +237,11 @@ def check(spec: Spec, committed: Path) -> bool:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--out", type=Path, default=COMMITTED, help="where the two committed models go")
+    what.add_argument("--out", type=Path, default=COMMITTED, help="folder for the two committed models")
     what.add_argument("--check", action="store_true", help="compare with the committed models instead of writing")
-    what.add_argument("--variants", type=Path, metavar="DIR", help="write the further models there")
-    what.add_argument("--one", type=Path, metavar="DIR", help="write one model of the options below there")
-    one = parser.add_argument_group("the model of --one")
+    what.add_argument("--variants", type=Path, metavar="DIR", help="write the seven other models there")
+    what.add_argument("--one", type=Path, metavar="DIR", help="write one model there, with the options below")
+    one = parser.add_argument_group("options of --one")
 
     def pair(text: str) -> tuple[int, int]:
         first, second = text.split("x")

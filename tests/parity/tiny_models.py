@@ -1,6 +1,6 @@
 """Tiny random LLaVA-1.5 (Llama) and LLaVA-1.6 (Mistral) models with tokenizer, processor and chat template.
 
-Their shapes are class defaults of transformers where that costs nothing, so that a config may leave them out.
+Shapes are class defaults of transformers where possible, so that a config may omit them.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
-BASE_VOCABULARY, PADDED_BY = 300, 64  # the hub's 32,064 rows are the original's 32,000, <image>, <pad> and padding
+BASE_VOCABULARY, PADDED_BY = 300, 64  # as the hub's 32,064 rows are the original 32,000, <image>, <pad> and padding
 CROP, PATCH = 56, 14
 PINPOINTS = [[CROP, 2 * CROP], [2 * CROP, CROP], [2 * CROP, 2 * CROP], [3 * CROP, CROP], [CROP, 3 * CROP]]
 CORPUS = ["USER: Describe the image. ASSISTANT: a cat sits on a mat", "[INST] What is it? [/INST] It is a red bus."]
 
-# Those of llava-hf/llava-1.5-7b-hf and llava-hf/llava-v1.6-mistral-7b-hf, for one user turn and its answer.
+# The templates of llava-hf/llava-1.5-7b-hf and llava-hf/llava-v1.6-mistral-7b-hf, for one user turn and its answer.
 _IMAGES = "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
 _TEXTS = "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
 VICUNA = (
@@ -55,8 +55,8 @@ class Kind:
     original: str  # model_type of the original LLaVA
     seed: int
     template: str
-    named_template: str  # the trainer's, of the original LLaVA
-    wrap: Callable[[str], str]  # a prompt in it
+    named_template: str  # the trainer's name of the original LLaVA's template
+    wrap: Callable[[str], str]  # wraps a prompt in it
     image_tower: str = "openai/clip-vit-tiny-patch14-56"
 
     @property
@@ -107,7 +107,7 @@ KINDS = [
 
 
 def base_tokenizer() -> Tokenizer:
-    """Byte-level BPE of exactly BASE_VOCABULARY tokens, BOS first in what it encodes, as Llama's; without <image>."""
+    """A byte-level BPE of exactly BASE_VOCABULARY tokens that starts with BOS, as Llama's does; without <image>."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -122,7 +122,7 @@ def base_tokenizer() -> Tokenizer:
 
 
 def tokenizer_with_image() -> PreTrainedTokenizerFast:
-    """The hub's: <image> and <pad> are added after the original's tokens."""
+    """As on the hub: <image> and <pad> follow the original's tokens."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=base_tokenizer(), unk_token=UNK, bos_token=BOS, eos_token=EOS,
         extra_special_tokens={"image_token": "<image>"},
@@ -133,7 +133,7 @@ def tokenizer_with_image() -> PreTrainedTokenizerFast:
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
-    """Something with edges and gradients."""
+    """A picture with edges and gradients."""
     random = np.random.default_rng(seed)
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     waves = [np.sin(a * x + b * y + c) for a, b, c in random.uniform(-9, 9, (3, 3))]
@@ -143,7 +143,7 @@ def picture(width: int, height: int, seed: int) -> Image.Image:
 
 
 def save_pictures(folder: Path, sizes: list[tuple[int, int]]) -> list[str]:
-    """PNG files of (width, height), whose names are returned."""
+    """Writes PNG files of the given (width, height), and returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{width}x{height}.png" for width, height in sizes]
     for seed, (name, size) in enumerate(zip(names, sizes, strict=True)):

@@ -1,11 +1,11 @@
-"""Holds an adapter of the quickstart, and its merged export, to transformers and PEFT.
+"""Compares an adapter of the quickstart, and its merged export, with transformers and PEFT.
 
-    python tests/peft/check_quickstart.py --trainer target/release/stic-trainer --model DIR --adapter DIR \
+    python tests/peft/check_quickstart.py --trainer $STIC_BIN/stic-trainer --model DIR --adapter DIR \
         --images DIR --questions FILE
 
-The reference is what a user does: the base through transformers, the adapter through PEFT, the export from its folder
-alone, all in float32. It is fed the pixel values and token ids that the trainer dumps, because another JPEG decoder
-moves a log-probability by more than the tolerance; on PNG files the processor's own values must be the same.
+The reference loads them as a user does: the base with transformers, the adapter with PEFT, the export from its folder alone,
+all in float32. Its inputs are the pixel values and token ids that the trainer dumps, because another JPEG decoder changes
+log-probabilities by more than the tolerance. For PNG files the processor's own values must be equal.
 """
 
 import argparse
@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "parity"))
 from common import Checks, Scored, Trainer, log_probs, quiet, read_lines, worst
 
 QUESTIONS, PNGS = 24, 6
-CHANGED_MIN = 1e-2  # nats: far above any rounding
+CHANGED_MIN = 1e-2  # nats: far above rounding
 SHARD_BYTES = 1_000_000
 SENTENCES = [
     ("Describe the image.", "The image shows two shapes: a top left red circle and a bottom center blue square."),
@@ -35,7 +35,7 @@ SENTENCES = [
 
 
 def make_rows(questions: list[dict], heldout: Path, images: Path) -> list[dict]:
-    """Answers to questions on images of many sizes, sentences, and PNG copies; the images go to the folder `images`."""
+    """Answers to questions about images of many sizes, sentences, and PNG copies. Copies the images to the folder `images`."""
     by_image = list({question["image"]: question for question in questions}.values())
     drawn = by_image[:: max(1, len(by_image) // QUESTIONS)][:QUESTIONS]
     rows = []
@@ -62,7 +62,7 @@ def make_rows(questions: list[dict], heldout: Path, images: Path) -> list[dict]:
 
 
 def check_inputs(checks: Checks, rows: list[dict], images: Path, processor, scored: Scored) -> None:
-    """The processor makes of the same rows the same token ids and, of PNG files, the same pixel values."""
+    """The processor computes the same token ids for the same rows and, for PNG files, the same pixel values."""
     unlike_ids, unlike_pixels, pngs = [], [], 0
     for row in rows:
         shown = "image" in row
@@ -70,13 +70,13 @@ def check_inputs(checks: Checks, rows: list[dict], images: Path, processor, scor
         answered = [{"type": "text", "text": row["response"]}]
         turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         image = Image.open(images / row["image"]).convert("RGB") if shown else None
-        made = processor(images=image, text=processor.apply_chat_template(turns), return_tensors="pt")
+        processed = processor(images=image, text=processor.apply_chat_template(turns), return_tensors="pt")
         fed = scored.fed[row["id"]]
-        if not torch.equal(made["input_ids"][0], torch.cat([fed["prompt_ids"], fed["response_ids"]])):
+        if not torch.equal(processed["input_ids"][0], torch.cat([fed["prompt_ids"], fed["response_ids"]])):
             unlike_ids.append(row["id"])
         if row.get("image", "").endswith(".png"):
             pngs += 1
-            if not torch.equal(made["pixel_values"][0], fed["pixel_values"]):
+            if not torch.equal(processed["pixel_values"][0], fed["pixel_values"]):
                 unlike_pixels.append(row["id"])
     checks.that(not unlike_ids, f"token ids of {len(rows)} rows are the processor's", f"not of {unlike_ids}")
     checks.that(pngs > 0 and not unlike_pixels, f"pixel values of {pngs} PNG files are the processor's to the bit",
@@ -84,23 +84,23 @@ def check_inputs(checks: Checks, rows: list[dict], images: Path, processor, scor
 
 
 def load_policy(checks: Checks, base: torch.nn.Module, folder: Path) -> PeftModel:
-    """The adapter as PEFT loads it; names that match nothing would only be warned of."""
+    """Loads the adapter with PEFT, which only warns about names that match nothing."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         policy = PeftModel.from_pretrained(base, folder).eval()
     about_keys = [str(warning.message) for warning in warned if "key" in str(warning.message)]
-    checks.that(not about_keys, "PEFT loads the adapter without a word", "; ".join(about_keys))
+    checks.that(not about_keys, "PEFT loads the adapter without a warning", "; ".join(about_keys))
     again = policy.load_adapter(folder, "again")
     checks.that(not again.missing_keys and not again.unexpected_keys, "no key is missing or unexpected",
                 f"missing {again.missing_keys[:3]}, unexpected {again.unexpected_keys[:3]}")
     policy.delete_adapter("again")
     stored = load_file(folder / "adapter_model.safetensors")
-    loaded = get_peft_model_state_dict(policy, save_embedding_layers=False)  # it would ask the hub
+    loaded = get_peft_model_state_dict(policy, save_embedding_layers=False)  # or it would ask the hub
     same = stored.keys() == loaded.keys() and all(torch.equal(stored[name], loaded[name]) for name in stored)
     checks.that(same and len(stored) > 0, f"all {len(stored)} tensors of the adapter are in the model",
                 f"PEFT holds {len(loaded)}, unlike by name {sorted(stored.keys() ^ loaded.keys())[:3]}")
     zero = [name for name, tensor in stored.items() if not tensor.any()]
-    checks.that(not zero, "each of them was trained", f"all zero: {zero[:3]}")
+    checks.that(not zero, "every tensor was trained", f"all zero: {zero[:3]}")
     return policy
 
 
@@ -109,20 +109,20 @@ def load(folder: Path) -> torch.nn.Module:
 
 
 def check_export(checks: Checks, trainer: Trainer, model: Path, adapter: Path, scratch: Path, scored: Scored) -> Path:
-    """The merged export, whole and in shards; returns the whole one's folder."""
+    """Checks the merged export, as one file and in shards; returns the folder of the former."""
     whole, sharded = scratch / "merged", scratch / "sharded"
     trainer.run("export", "merged", "--model", model, "--adapter", adapter, "--output", whole)
     trainer.run("export", "merged", "--model", model, "--adapter", adapter, "--output", sharded,
                 "--max-shard-bytes", SHARD_BYTES)
     files = sorted(sharded.glob("model-*.safetensors"))
     checks.that(len(files) > 1 and (sharded / "model.safetensors.index.json").is_file(),
-                f"--max-shard-bytes makes {len(files)} shards and an index")
-    # Each file has a header; a tensor that is larger than a shard has one to itself.
+                f"--max-shard-bytes writes {len(files)} shards and an index")
+    # Files have a header on top, and a tensor larger than the limit has a file to itself.
     spilled = [file.name for file in files if file.stat().st_size > SHARD_BYTES + 65536 and len(load_file(file)) > 1]
-    checks.that(not spilled, "no shard is larger than asked", f"larger: {spilled}")
+    checks.that(not spilled, "no shard is larger than the limit", f"larger: {spilled}")
     merged, in_shards = load(whole), load(sharded)
     pairs = zip(merged.state_dict().items(), in_shards.state_dict().items(), strict=True)
-    checks.that(all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs), "the shards hold the same weights")
+    checks.that(all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs), "the shards contain the same weights")
     expected = {row: log_probs(merged, fed) for row, fed in scored.fed.items()}
     checks.close(scored.difference(expected, "adapter"), "the merged export in transformers against the adapter")
     return whole
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--trainer", type=Path, required=True, help="the stic-trainer binary")
     parser.add_argument("--model", type=Path, required=True, help="the base model's folder")
     parser.add_argument("--adapter", type=Path, required=True, help="the adapter's folder")
-    parser.add_argument("--images", type=Path, required=True, help="the folder that images of the questions are in")
+    parser.add_argument("--images", type=Path, required=True, help="the folder of the questions' images")
     parser.add_argument("--questions", type=Path, required=True, help="JSONL: image, question, answer")
     arguments = parser.parse_args()
     quiet()

@@ -1,9 +1,9 @@
-"""Whether memory stays flat in the number of images: the peak RSS of `generate` over few and over many listed images.
+"""Checks that memory does not grow with the number of images: the peak RSS of `generate` with few and with many images.
 
     python trainer/benches/memory.py [--trainer FILE] [--counts 1000 100000]
 
-The images are hard links to a few files and the model is tiny, so that a hundred thousand of them take minutes. Needs
-trainer/benches/peers/requirements.txt, as the model is written with transformers.
+The images are hard links to a few files and the model is tiny, so that a hundred thousand images take minutes. Needs
+trainer/benches/peers/requirements.txt, because transformers writes the model.
 """
 
 import argparse
@@ -17,13 +17,12 @@ sys.path.append(str(Path(__file__).parent / "common"))
 from steps import Run, at, preference_recipe, train_recipe
 from tiny_models import KINDS, picture
 
-ROOT = Path(__file__).parents[2]
 FILES = 16
 MORE_AT_MOST = 0.05
 
 
 def link_images(folder: Path, count: int) -> None:
-    """`count` names of FILES pictures, and the list of them."""
+    """Writes `count` images, hard links to FILES pictures, and a list of them."""
     folder.mkdir(parents=True)
     for number in range(FILES):
         picture(64, 48, number).save(folder / f"source-{number}.png")
@@ -41,7 +40,7 @@ def write_model(folder: Path) -> None:
 
 
 def peak_bytes(trainer: Path, work: Path, count: int) -> dict[str, int]:
-    """The peak RSS of each step over `count` images, one token a response."""
+    """The peak RSS of each step with `count` images and one token per response."""
     volumes = work / str(count)
     write_model(volumes / "models/tiny")
     link_images(volumes / "images", count)
@@ -53,9 +52,11 @@ def peak_bytes(trainer: Path, work: Path, count: int) -> dict[str, int]:
 
 
 def main() -> None:
-    """Prints the peaks; ends with 1 where many images take more than MORE_AT_MOST above few."""
+    """Prints the peaks; exits with 1 if many images take more than MORE_AT_MOST more than few."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trainer", type=Path, default=ROOT / "target/release/stic-trainer", help="the binary")
+    built = os.environ.get("STIC_BIN")
+    parser.add_argument("--trainer", type=Path, default=built and Path(built, "stic-trainer"), required=not built,
+                        help="the program; by default the one in the folder STIC_BIN, if that is set")
     parser.add_argument("--counts", type=int, nargs=2, default=[1_000, 100_000], help="few and many images")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="stic-memory-"))
@@ -65,7 +66,7 @@ def main() -> None:
         shutil.rmtree(work)
     for step in few:
         more = many[step] / few[step] - 1
-        print(f"{step}: {few[step] / 1e6:.1f} MB over {options.counts[0]:,} images, {many[step] / 1e6:.1f} MB over "
+        print(f"{step}: {few[step] / 1e6:.1f} MB with {options.counts[0]:,} images, {many[step] / 1e6:.1f} MB with "
               f"{options.counts[1]:,}, {more:+.1%}")
     if many["generate"] > few["generate"] * (1 + MORE_AT_MOST):
         sys.exit(f"generate takes more than {MORE_AT_MOST:.0%} more")

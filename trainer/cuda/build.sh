@@ -3,12 +3,13 @@
 #
 #   build.sh TARGET_DIR       leaves TARGET_DIR/stic-trainer, and in TARGET_DIR/lib the libraries it loads
 #
-# CACHE keeps the toolkit, 1.2 GB once; CUDA_COMPUTE_CAP is the GPU to compile for, 90 (H100, H200) where it is not
-# set: code for one kind runs on no other. PYTHON is an interpreter with pip.
+# STIC_CACHE        where the toolkit is kept, 1.2 GB (~/.cache/stic)
+# CUDA_COMPUTE_CAP  the GPU to compile for; code for one kind runs on no other (90: H100, H200)
+# PYTHON            an interpreter with pip (python3)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 target=${1:?usage: build.sh TARGET_DIR}
-cache=${CACHE:-$HOME/.cache/stic}
+cache=${STIC_CACHE:-$HOME/.cache/stic}
 export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
 requirements=$here/requirements.txt
 wheels=$cache/cuda-$(sha256sum "$requirements" | cut -c1-12)

@@ -49,8 +49,8 @@ DRIVER_FUNCTIONS(DEFINE)
 __attribute__((constructor)) static void look_up(void) {
   void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
   if (!driver) return;
-#define LOOK_UP(name)                      \
+#define RESOLVE(name)                      \
   driver_##name = dlsym(driver, #name);  \
   if (!driver_##name) driver_##name = (void *)not_in_this_driver;
-  DRIVER_FUNCTIONS(LOOK_UP)
+  DRIVER_FUNCTIONS(RESOLVE)
 }

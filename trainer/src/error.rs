@@ -1,36 +1,30 @@
-//! What can go wrong in a step, and the one place where it becomes an exit code.
+//! The errors of the trainer, and the one place where they become exit codes.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use stic_contract::ExitCode;
 
-/// Why a step ended early. Every message names the file, the field and the mend.
+/// Why a step failed. Every message names the file and the field, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration, the model's files included, cannot be used: running again changes nothing.
+    /// The run config or a model's file is unusable. A retry cannot succeed.
     #[error("{0}")]
     Config(String),
-    /// The data cannot be used.
+    /// The data is unusable. A retry cannot succeed.
     #[error("{0}")]
     Data(String),
-    /// Reading or writing failed.
-    #[error("{path}: {source}; {}", mend_of(source))]
-    Storage {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// SIGTERM or SIGINT was honoured and the state saved.
-    #[error("interrupted; what is done was saved, run the step again to go on")]
+    /// Reading or writing failed. A retry may succeed.
+    #[error("{path}: {source}; {}", storage_advice(path, source))]
+    Storage { path: PathBuf, source: std::io::Error },
+    /// The step ended because of SIGTERM or SIGINT, after it saved its state.
+    #[error("interrupted; finished work was saved, run the step again to continue")]
     Interrupted,
-    /// The tensor library failed: a bug of ours.
+    /// The tensor library failed, which is a bug of the trainer.
     #[error("tensor computation failed: {0}; this is a bug, please report it with the run config")]
     Tensor(#[from] candle_core::Error),
 }
 
-/// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -40,7 +34,7 @@ impl Error {
         move |source| Self::Storage { path, source }
     }
 
-    /// An error in opening an input at `path`: the data's mistake where it is not there, the storage's otherwise.
+    /// An error in opening an input at `path`: a data error where the file does not exist, else a storage error.
     pub fn input(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| {
@@ -49,11 +43,11 @@ impl Error {
                 ErrorKind::IsADirectory => "is a folder where a file is expected",
                 _ => return Self::Storage { path, source },
             };
-            Self::Data(format!("{}: {reason}; correct the path, or put it there", path.display()))
+            Self::Data(format!("{}: {reason}; correct the path, or put the file there", path.display()))
         }
     }
 
-    /// The same error, said of one row of a file.
+    /// The same error with the file and line of one row in front.
     #[must_use]
     pub fn in_row(self, row: &str) -> Self {
         match self {
@@ -63,7 +57,6 @@ impl Error {
         }
     }
 
-    /// The exit code it becomes.
     #[must_use]
     pub const fn exit_code(&self) -> ExitCode {
         match self {
@@ -76,10 +69,16 @@ impl Error {
     }
 }
 
-fn mend_of(error: &std::io::Error) -> &'static str {
-    match error.kind() {
+/// What Kubernetes sets in every container.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
+
+fn storage_advice(path: &Path, error: &std::io::Error) -> String {
+    let advice = match error.kind() {
         ErrorKind::NotFound => "check that the path exists in the volume",
-        ErrorKind::PermissionDenied => "check the owner of the volume and the pod's fsGroup",
+        ErrorKind::PermissionDenied if std::env::var_os(IN_A_POD).is_some() => {
+            "check the owner of the volume and the pod's fsGroup"
+        }
+        ErrorKind::PermissionDenied => return permission_advice(path),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "free space or enlarge the volume, then run again: finished items are kept"
         }
@@ -88,5 +87,32 @@ fn mend_of(error: &std::io::Error) -> &'static str {
         }
         ErrorKind::ReadOnlyFilesystem => "the output volume must be mounted read-write",
         _ => "check the volume, then run again: finished items are kept",
+    };
+    advice.to_owned()
+}
+
+/// Names what this user may not read or write: the file, or the deepest folder on the way to it that exists.
+fn permission_advice(path: &Path) -> String {
+    use rustix::fs::Access;
+    let denied = path.ancestors().find(|part| part.exists()).unwrap_or(path);
+    let to_read = if denied.is_dir() { Access::READ_OK | Access::EXEC_OK } else { Access::READ_OK };
+    let what = if rustix::fs::access(denied, to_read).is_ok() { "write" } else { "read" };
+    format!("no {what} permission on {}: change its owner or mode, or run as another user", denied.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_a_pod_a_denied_path_is_named_without_a_pod() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let denied = |path: &Path| Error::storage(path)(ErrorKind::PermissionDenied.into()).to_string();
+        let message = denied(&dir.path().join("a/b"));
+        let expected = format!(
+            "no write permission on {}: change its owner or mode, or run as another user",
+            dir.path().display()
+        );
+        assert!(message.ends_with(&expected), "{message}");
     }
 }

@@ -1,11 +1,19 @@
 //! The STIC trainer: generation, LoRA DPO and LoRA SFT on candle.
+//!
+//! Layers, the lowest first: error, cancellation, device, memory; io, external_sort; data; algorithm, kernels; model;
+//! generation, training; checkpoint; inference; scoring, benchmarks; stages; cli. A module imports from its own layer or lower ones only.
 
 pub mod algorithm;
+pub mod benchmarks;
+pub mod cancellation;
+pub mod checkpoint;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
-pub mod evaluation;
+pub mod external_sort;
 pub mod generation;
+pub mod inference;
 pub mod io;
 pub mod kernels;
 pub mod memory;

@@ -1,10 +1,12 @@
-//! `stic-trainer`: one step of a run, or one of the tools beside it.
+//! `stic-trainer`: runs one step of a run, or a standalone tool.
 
 use std::process::ExitCode;
 
-mod cli;
-
 fn main() -> ExitCode {
-    stic_trainer::memory::keep_freed();
-    cli::main()
+    // SAFETY: nothing has started a thread yet.
+    #[expect(unsafe_code, reason = "the allocator is configured before anything else runs")]
+    unsafe {
+        stic_trainer::memory::retain_freed_memory();
+    }
+    stic_trainer::cli::main()
 }

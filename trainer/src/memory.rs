@@ -1,19 +1,24 @@
-//! How much memory a plan may take, of the container where there is one, of the machine otherwise; and what happens to
-//! memory that is freed.
+//! The memory budget of the container, or of the machine where there is no container; and the allocator's
+//! settings.
 
 use candle_core::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// Of what is free, for what can be planned; the rest is for what cannot.
+/// The part of the free memory that can be planned with; the rest is for what is not counted.
 const PLANNED_SHARE: f64 = 0.7;
 
-/// Has the allocator keep what is freed. A layer makes and frees the same large buffers as the one before it: given back
-/// to the system each time, each of their pages has to be asked for and zeroed again, 5 to 10 per cent of a pass. So
-/// threads share one arena as well: that of a second thread cannot keep what it frees.
-pub fn keep_freed() {
+/// Makes the allocator keep freed memory instead of returning it to the system. Every layer allocates and
+/// frees the same large buffers; where they are returned each time, the kernel has to map and zero their
+/// pages again, which takes 5 to 10 per cent of a pass. For the same reason all threads share one arena:
+/// other arenas cannot keep what they free.
+///
+/// # Safety
+/// Must be called while the process has a single thread: `mallopt` is not thread-safe.
+#[expect(unsafe_code, reason = "mallopt is the C library's only interface to these settings")]
+pub unsafe fn retain_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "the C library's own way to set it")]
-    // SAFETY: called before there is a second thread. Where a setting is refused, the default holds.
+    // SAFETY: the caller promises that there is no other thread. Where a setting is refused, the default
+    // stays.
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 29);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
@@ -21,7 +26,7 @@ pub fn keep_freed() {
     }
 }
 
-/// Bytes that a plan may take beside what the process has already. No result may depend on it, only speed.
+/// Bytes that may still be allocated. Only speed may depend on it, never a result.
 #[must_use]
 pub fn budget_bytes() -> u64 {
     let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
@@ -30,14 +35,14 @@ pub fn budget_bytes() -> u64 {
     (system.available_memory().min(limited) as f64 * PLANNED_SHARE) as u64
 }
 
-/// The same of the memory that tensors on `device` are in.
+/// [`budget_bytes`] for tensors on `device`.
 #[must_use]
 pub fn budget_bytes_on(device: &Device) -> u64 {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => {
             use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
-            // Where the driver does not say, nothing can be planned with.
+            // Without an answer from the driver, nothing can be planned with.
             let free = mem_get_info().map_or(0, |(free, _)| free);
             (free as f64 * PLANNED_SHARE) as u64
         }

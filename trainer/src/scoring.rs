@@ -1,49 +1,47 @@
-//! `score`: the log-probability of every response token, for any prompts, images and responses.
+//! `score`: the log-probability of every token of given responses.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::cancellation::CancellationToken;
 use crate::data::encode::Encoder;
-use crate::data::image::{self, Limits};
+use crate::data::image::{self, ImageLimits};
 use crate::data::images_dir;
-use crate::data::jsonl;
 use crate::data::processor::PixelValues;
 use crate::data::template::Turn;
+use crate::data::unique_rows::read_unique;
 use crate::error::{Error, Result};
-use crate::io::adapter::write_safetensors;
-use crate::io::atomic;
-use crate::io::stop::Stop;
+use crate::inference::Vlm;
+use crate::io::{atomic, safetensors};
 use crate::model::lora::LoraAdapter;
-use crate::stages::Vlm;
 use crate::training::Branches;
 use crate::training::step::response_log_probs;
 
 /// A line of the input.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
-    /// Names the row in the output.
+pub struct ScoreRequest {
+    /// Repeated in the output.
     pub id: String,
-    /// The image, relative to the image folder.
+    /// Relative to the image folder.
     #[serde(default)]
     pub image: Option<String>,
-    /// Instead of an image: a safetensors file as `--dump-pixels` writes it, relative to the image folder.
+    /// Instead of an image: a safetensors file written by `--dump-pixels`, relative to the image folder.
     #[serde(default)]
     pub pixels: Option<String>,
-    /// What the user asks.
     #[serde(default)]
     pub prompt: Option<String>,
-    /// Instead of a prompt: its token ids, taken as they are but for a single image token, which is repeated for
-    /// each feature of the image.
+    /// Instead of a prompt: its token ids. A single image token is repeated for each feature of the image; all else is
+    /// used as is.
     #[serde(default)]
     pub prompt_ids: Option<Vec<u32>>,
-    /// The response as text: tokenised together with its prompt, EOS appended.
+    /// Tokenized together with its prompt, and followed by EOS.
     #[serde(default)]
     pub response: Option<String>,
-    /// The response as token ids, taken as they are.
+    /// Instead of a response: its token ids, used as is.
     #[serde(default)]
     pub response_ids: Option<Vec<u32>>,
 }
@@ -51,92 +49,72 @@ pub struct Request {
 /// A line of the output.
 #[derive(Debug, Clone, Serialize)]
 pub struct Score {
-    /// The row's id.
+    /// The id of the input line.
     pub id: String,
     /// `base` or `adapter`.
     pub policy: &'static str,
     /// The response's token ids.
     pub tokens: Vec<u32>,
-    /// log p of each, in nats, given all before it.
+    /// log p of each token given all before it, in nats.
     pub logprobs: Vec<f32>,
-    /// Their sum.
     pub sum: f64,
-    /// Their mean.
     pub mean: f64,
 }
 
-/// Scores rows with one model.
+/// Scores responses with one model.
 pub struct Scorer<'a> {
-    /// The model.
     pub vlm: &'a Vlm,
-    /// Its tokenizer under one template; rows of token ids need none.
+    /// Not needed for token ids.
     pub encoder: Option<&'a Encoder>,
-    /// The folder images are in.
+    /// The folder of the images.
     pub images: &'a Path,
-    /// Where to write what the model was fed, a file a row.
+    /// Where to write the model's inputs, one file per request.
     pub dump: Option<PathBuf>,
 }
 
-/// A row as token ids.
-struct Encoded {
+struct TokenizedRequest {
     prompt: Vec<u32>,
     response: Vec<u32>,
 }
 
 impl Scorer<'_> {
-    /// Reads the rows of `input`.
+    /// The requests of `input`, with their line numbers.
     ///
     /// # Errors
     /// [`Error::Data`] naming file and line.
-    pub fn read(input: &Path) -> Result<Vec<(usize, Request)>> {
-        let mut rows: Vec<(usize, Request)> = Vec::new();
-        let mut lines = HashMap::new();
-        for row in jsonl::read::<Request>(input)? {
-            let (line, row) = row?;
-            if let Some(first) = lines.insert(row.id.clone(), line) {
-                return Err(Error::Data(format!(
-                    "{}:{line}: id {:?} is that of the row on line {first}; give each row an id of its own",
-                    input.display(),
-                    row.id
-                )));
-            }
-            rows.push((line, row));
-        }
-        if rows.is_empty() {
-            return Err(Error::Data(format!(
-                "{}: holds no row; add some or correct the path",
-                input.display()
-            )));
-        }
-        Ok(rows)
+    pub fn read(input: &Path) -> Result<Vec<(usize, ScoreRequest)>> {
+        read_unique(input, |request: &ScoreRequest| &request.id)
     }
 
-    /// The scores of one row under each policy given, by name.
+    /// The scores of one request under each of the named policies.
     ///
     /// # Errors
-    /// [`Error::Data`] for an image that cannot be read or a response that cannot be told from its prompt.
+    /// [`Error::Data`] for a request that cannot be scored.
     pub fn score(
         &self,
-        request: &Request,
+        request: &ScoreRequest,
         policies: &[(&'static str, Option<&LoraAdapter>)],
     ) -> Result<Vec<Score>> {
         let pixels = match (&request.image, &request.pixels) {
             (Some(image), None) => Some(self.preprocess(image)?),
-            (None, Some(dumped)) => Some(self.read_dumped(dumped)?),
+            (None, Some(dumped)) => Some(self.read_pixels(dumped)?),
             (None, None) => None,
-            (Some(_), Some(_)) => return Err(Error::Data("give at most one of image and pixels".into())),
+            (Some(_), Some(_)) => {
+                return Err(Error::Data("image and pixels are both set; remove one".into()));
+            }
         };
-        // Whoever asks for scores can stop between rows.
-        let stop = Stop::default();
-        let seen = pixels.as_ref().map(|pixels| self.vlm.see_pixels(pixels, &stop)).transpose()?;
-        let encoded = self.encode(request, seen.as_ref().map(|seen| seen.tokens))?;
+        // Cancellation takes effect between requests.
+        let uncancelled = CancellationToken::default();
+        let image = pixels.as_ref().map(|pixels| self.vlm.encode_image(pixels, &uncancelled)).transpose()?;
+        let tokenized = self.tokenize(request, image.as_ref().map(|image| image.tokens))?;
+        self.check(&tokenized)?;
         if let Some(dir) = &self.dump {
-            dump(dir, request, pixels.as_ref(), &encoded)?;
+            dump(dir, request, pixels.as_ref(), &tokenized)?;
         }
-        let responses = [encoded.response.as_slice()];
+        let responses = [tokenized.response.as_slice()];
         let branches = Branches {
-            prompt: &encoded.prompt,
-            features: seen.as_ref().map(|seen| &seen.features),
+            prompt: &tokenized.prompt,
+            features: image.as_ref().map(|image| &image.features),
             responses: &responses,
         };
         policies
@@ -148,7 +126,7 @@ impl Scorer<'_> {
                 Ok(Score {
                     id: request.id.clone(),
                     policy,
-                    tokens: encoded.response.clone(),
+                    tokens: tokenized.response.clone(),
                     sum,
                     mean: sum / logprobs.len() as f64,
                     logprobs,
@@ -159,18 +137,19 @@ impl Scorer<'_> {
 
     fn preprocess(&self, relative: &str) -> Result<PixelValues> {
         let path = images_dir::resolve(self.images, relative)?;
-        let image = image::open(&path, &Limits::default())
+        let image = image::open(&path, &ImageLimits::default())
             .map_err(|e| Error::Data(format!("{}: {e}", path.display())))?;
-        self.vlm.checked.processor.preprocess(&image)
+        self.vlm.files.processor.preprocess(&image)
     }
 
-    fn read_dumped(&self, relative: &str) -> Result<PixelValues> {
+    fn read_pixels(&self, relative: &str) -> Result<PixelValues> {
         let path = images_dir::resolve(self.images, relative)?;
         let invalid = |reason: String| Error::Data(format!("{}: {reason}", path.display()));
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
-            .map_err(|e| invalid(format!("{e}; dump it again")))?;
-        let values =
-            tensors.get("pixel_values").ok_or_else(|| invalid("has no tensor pixel_values".into()))?;
+            .map_err(|e| invalid(format!("{e}; write it again with --dump-pixels")))?;
+        let values = tensors.get("pixel_values").ok_or_else(|| {
+            invalid("tensor pixel_values is missing; write the file again with --dump-pixels".into())
+        })?;
         let dims = values.dims();
         let [.., 3, height, width] = *dims else {
             return Err(invalid(format!(
@@ -187,10 +166,10 @@ impl Scorer<'_> {
             None => (height as u32, width as u32),
         };
         let crops = dims[..dims.len() - 3].iter().product();
-        let expected = self.vlm.checked.processor.packing(original).map_or(1, |packing| packing.tiles() + 1);
+        let expected = self.vlm.files.processor.packing(original).map_or(1, |packing| packing.tiles() + 1);
         if crops != expected {
             return Err(invalid(format!(
-                "pixel_values has {crops} crops, an image of {original:?} has {expected}"
+                "pixel_values has {crops} crops, but an image of {original:?} has {expected}"
             )));
         }
         Ok(PixelValues {
@@ -202,58 +181,65 @@ impl Scorer<'_> {
         })
     }
 
-    fn encode(&self, request: &Request, image_tokens: Option<usize>) -> Result<Encoded> {
+    fn tokenize(&self, request: &ScoreRequest, image_tokens: Option<usize>) -> Result<TokenizedRequest> {
         let turn =
             |text: &str| if image_tokens.is_some() { Turn::user_with_image(text) } else { Turn::user(text) };
         let encoder = || {
             self.encoder.ok_or_else(|| {
-                Error::Config("the model has no tokenizer; give prompt_ids and response_ids".into())
+                Error::Config("the model has no tokenizer; use prompt_ids and response_ids".into())
             })
         };
-        let encoded = match (&request.prompt, &request.prompt_ids, &request.response, &request.response_ids) {
+        Ok(match (&request.prompt, &request.prompt_ids, &request.response, &request.response_ids) {
             (Some(prompt), None, Some(text), None) => {
                 let whole =
                     encoder()?.encode_supervised(&[turn(prompt), Turn::assistant(text)], image_tokens)?;
                 let start = whole.labels.iter().position(|label| *label).unwrap_or(whole.ids.len());
-                Encoded { prompt: whole.ids[..start].to_vec(), response: whole.ids[start..].to_vec() }
+                TokenizedRequest {
+                    prompt: whole.ids[..start].to_vec(),
+                    response: whole.ids[start..].to_vec(),
+                }
             }
-            (Some(prompt), None, None, Some(ids)) => Encoded {
+            (Some(prompt), None, None, Some(ids)) => TokenizedRequest {
                 prompt: encoder()?.encode_prompt(&[turn(prompt)], image_tokens)?.ids,
                 response: ids.clone(),
             },
             (None, Some(prompt), None, Some(ids)) => {
-                Encoded { prompt: self.expand(prompt, image_tokens), response: ids.clone() }
+                TokenizedRequest { prompt: self.expand(prompt, image_tokens), response: ids.clone() }
             }
             _ => {
                 return Err(Error::Data(
-                    "give prompt with response or response_ids, or prompt_ids with response_ids".into(),
+                    "set prompt with response or response_ids, or prompt_ids with response_ids".into(),
                 ));
             }
-        };
-        let vocabulary = self.vlm.checked.config.text.vocab_size;
-        if encoded.response.is_empty() {
-            return Err(Error::Data("the response is empty".into()));
+        })
+    }
+
+    /// Whether the model can take the tokens.
+    fn check(&self, tokenized: &TokenizedRequest) -> Result<()> {
+        let files = &self.vlm.files;
+        let vocabulary = files.config.text.vocab_size;
+        if tokenized.response.is_empty() {
+            return Err(Error::Data("the response is empty; remove this line".into()));
         }
-        let image = self.vlm.checked.config.image_token_id;
-        let beyond = |id: &&u32| **id as usize >= vocabulary;
-        let prompt = encoded.prompt.iter().filter(|id| **id != image);
-        if let Some(id) = prompt.chain(&encoded.response).find(beyond) {
-            return Err(Error::Data(format!("token id {id} is beyond the vocabulary of {vocabulary}")));
-        }
-        let (tokens, limit) = (encoded.prompt.len() + encoded.response.len(), self.vlm.checked.max_tokens());
-        if tokens > limit {
+        let image = files.config.image_token_id;
+        let prompt = tokenized.prompt.iter().filter(|id| **id != image);
+        if let Some(id) = prompt.chain(&tokenized.response).find(|id| **id as usize >= vocabulary) {
             return Err(Error::Data(format!(
-                "prompt and response have {tokens} tokens, the model takes {limit}"
+                "token id {id} is outside the vocabulary of {vocabulary}; use the tokenizer of this model"
             )));
         }
-        Ok(encoded)
+        let (tokens, limit) = (tokenized.prompt.len() + tokenized.response.len(), files.max_tokens());
+        if tokens > limit {
+            return Err(Error::Data(format!(
+                "prompt and response have {tokens} tokens, but the model is limited to {limit}; shorten them"
+            )));
+        }
+        Ok(())
     }
-}
 
-impl Scorer<'_> {
-    /// One image token becomes as many as the image has features.
+    /// Repeats a single image token for each feature of the image.
     fn expand(&self, prompt: &[u32], image_tokens: Option<usize>) -> Vec<u32> {
-        let image = self.vlm.checked.config.image_token_id;
+        let image = self.vlm.files.config.image_token_id;
         let single = prompt.iter().filter(|id| **id == image).count() == 1;
         let times = |id: u32| if single && id == image { image_tokens.unwrap_or(1) } else { 1 };
         prompt.iter().flat_map(|id| std::iter::repeat_n(*id, times(*id))).collect()
@@ -261,7 +247,12 @@ impl Scorer<'_> {
 }
 
 /// `pixel_values` `[crops, 3, h, w]`, `image_sizes` `[1, 2]` (height, width), `prompt_ids` and `response_ids` `[n]`.
-fn dump(dir: &Path, request: &Request, pixels: Option<&PixelValues>, encoded: &Encoded) -> Result<()> {
+fn dump(
+    dir: &Path,
+    request: &ScoreRequest,
+    pixels: Option<&PixelValues>,
+    tokenized: &TokenizedRequest,
+) -> Result<()> {
     atomic::create_dir(dir)?;
     let name: String = request
         .id
@@ -269,9 +260,9 @@ fn dump(dir: &Path, request: &Request, pixels: Option<&PixelValues>, encoded: &E
         .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
         .collect();
     let ids = |ids: &[u32]| Tensor::from_iter(ids.iter().map(|id| i64::from(*id)), &Device::Cpu);
-    let mut tensors = std::collections::BTreeMap::from([
-        ("prompt_ids".to_owned(), ids(&encoded.prompt)?),
-        ("response_ids".to_owned(), ids(&encoded.response)?),
+    let mut tensors = BTreeMap::from([
+        ("prompt_ids".to_owned(), ids(&tokenized.prompt)?),
+        ("response_ids".to_owned(), ids(&tokenized.response)?),
     ]);
     if let Some(pixels) = pixels {
         let shape = (pixels.crops, 3, pixels.height, pixels.width);
@@ -279,5 +270,5 @@ fn dump(dir: &Path, request: &Request, pixels: Option<&PixelValues>, encoded: &E
         let size = [i64::from(pixels.original.0), i64::from(pixels.original.1)];
         tensors.insert("image_sizes".into(), Tensor::from_slice(&size, (1, 2), &Device::Cpu)?);
     }
-    write_safetensors(&dir.join(format!("{name}.safetensors")), &tensors)
+    safetensors::write(&dir.join(format!("{name}.safetensors")), &tensors)
 }

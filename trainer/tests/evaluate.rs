@@ -1,10 +1,6 @@
-//! `evaluate` as its users call it, on the quickstart's model.
+//! `evaluate` on the quickstart's model.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test ends where its inputs are not what they should be"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +8,8 @@ use std::process::Command;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use stic_contract::recipe::{Lora, LoraTarget};
-use stic_trainer::io::adapter;
-use stic_trainer::model::LlavaConfig;
+use stic_trainer::checkpoint::adapter;
+use stic_trainer::model::ModelConfig;
 use stic_trainer::model::lora::LoraAdapter;
 
 fn volumes() -> PathBuf {
@@ -29,10 +25,10 @@ fn head(name: &str, lines: usize, to: &Path) -> PathBuf {
     path
 }
 
-/// An adapter whose B holds -b, 0 and b in turn: with 0 it changes nothing.
+/// An adapter whose matrices B repeat -b, 0, b: with b = 0 it changes nothing.
 fn write_adapter(dir: &Path, b: f32) {
     std::fs::create_dir_all(dir).unwrap();
-    let config = LlavaConfig::from_dir(&volumes().join("models/scenes-llava")).unwrap().text;
+    let config = ModelConfig::from_dir(&volumes().join("models/scenes-llava")).unwrap().text;
     let lora = Lora { rank: 2, alpha: 4.0, dropout: 0.0, targets: vec![LoraTarget::DownProj] };
     let adapter = LoraAdapter::new(&config, &lora, 0, &Device::Cpu).unwrap();
     for (name, var) in adapter.named_vars().iter().filter(|(name, _)| name.contains("lora_B")) {
@@ -40,11 +36,11 @@ fn write_adapter(dir: &Path, b: f32) {
         let values = Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap();
         var.set(&values).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
-    adapter::save(&adapter, dir, "scenes-llava").unwrap();
+    adapter::save(&adapter, dir, "scenes-llava", adapter::AdapterNames::Transformers).unwrap();
 }
 
 #[test]
-fn answers_given_under_another_adapter_of_that_name_are_not_taken_over() {
+fn answers_under_another_adapter_of_the_same_name_are_not_reused() {
     let dir = tempfile::tempdir().unwrap();
     let (questions, scenes) = (head("questions.jsonl", 6, dir.path()), head("scenes.jsonl", 2, dir.path()));
     let (adapter, output) = (dir.path().join("adapter"), dir.path().join("out"));
@@ -66,11 +62,11 @@ fn answers_given_under_another_adapter_of_that_name_are_not_taken_over() {
     write_adapter(&adapter, 0.0);
     let (text, first) = table();
     assert!(text.contains("against base") && text.contains("6 questions and 2 scenes"), "{text}");
-    assert_eq!(first[1]["againstFirst"][2]["mean"], 0.0, "an adapter of zeros describes as the base does");
+    assert_eq!(first[1]["againstFirst"][2]["mean"], 0.0, "an adapter of zeros describes like the base");
     assert!(first[0]["descriptionF1"]["mean"].as_f64().unwrap() > 0.0, "{first}");
 
     write_adapter(&adapter, 50.0);
     let (_, second) = table();
-    assert_eq!(second[0], first[0], "the base is what it was");
-    assert_eq!(second[1]["descriptionF1"]["mean"], 0.0, "a model that is broken describes nothing");
+    assert_eq!(second[0], first[0], "the base model's scores do not change");
+    assert_eq!(second[1]["descriptionF1"]["mean"], 0.0, "a broken model names nothing correctly");
 }

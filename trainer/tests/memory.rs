@@ -1,7 +1,7 @@
-//! The memory of `generate` does not grow with the images: a shard that goes on after all but a few of its rows takes
-//! as much with 100,000 items as with 1,000.
+//! The memory of `generate` does not grow with the number of images: resuming a shard with a few rows left takes as much
+//! with 100,000 items as with 1,000.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where its inputs are not what they should be")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
@@ -14,11 +14,11 @@ use stic_contract::Digest;
 use tempfile::TempDir;
 
 const TRAINER: &str = env!("CARGO_BIN_EXE_stic-trainer");
-/// Items that are left to write.
+/// Items without a row.
 const LEFT: usize = 4;
 
-/// Volumes with a small model and one image, which every item shows.
-struct Bench {
+/// Volumes with a small model and one image, which every item uses.
+struct Sandbox {
     root: TempDir,
     config: Value,
     /// The marker and the only item of a real `prepare`.
@@ -26,7 +26,7 @@ struct Bench {
     item: Value,
 }
 
-impl Bench {
+impl Sandbox {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart/volumes");
@@ -59,25 +59,26 @@ impl Bench {
             "task": {"prepare": {"model": model, "adapter": null, "recipe": {"preferences": recipe},
                 "source": {"images": {"location": images, "listFile": null, "limit": null, "onUnreadable": "Fail"}},
                 "train": train, "precision": "F32"}}});
-        let mut bench = Self { root, config, marker: Value::Null, item: Value::Null };
-        let (result, _) = bench.step(&bench.config);
-        let prepared = bench.path("stic").join(result["artifacts"][0]["location"]["path"].as_str().unwrap());
-        bench.marker = serde_json::from_slice(&fs::read(prepared.join("_SUCCESS.json")).unwrap()).unwrap();
-        bench.item = serde_json::from_slice(&fs::read(prepared.join("items.jsonl")).unwrap()).unwrap();
+        let mut sandbox = Self { root, config, marker: Value::Null, item: Value::Null };
+        let (result, _) = sandbox.step(&sandbox.config);
+        let prepared =
+            sandbox.path("stic").join(result["artifacts"][0]["location"]["path"].as_str().unwrap());
+        sandbox.marker = serde_json::from_slice(&fs::read(prepared.join("_SUCCESS.json")).unwrap()).unwrap();
+        sandbox.item = serde_json::from_slice(&fs::read(prepared.join("items.jsonl")).unwrap()).unwrap();
         let mut model = model;
         model["digest"] = result["inputs"]["model"].clone();
-        bench.config["task"] = json!({"generate": {"model": model, "adapter": null, "items": null, "images": images,
+        sandbox.config["task"] = json!({"generate": {"model": model, "adapter": null, "items": null, "images": images,
             "recipe": recipe, "precision": "F32", "shards": 1}});
-        bench
+        sandbox
     }
 
     fn path(&self, relative: &str) -> PathBuf {
         self.root.path().join(relative)
     }
 
-    /// Runs a step on one core with one arena, so that memory follows from the work alone: its result, and the most
-    /// that was resident, in KiB.
-    #[expect(clippy::zombie_processes, reason = "it is waited for by wait4, which tells the memory")]
+    /// Runs a step on one core with one malloc arena, so that memory depends on the work alone. Returns the result and
+    /// the peak resident memory in KiB.
+    #[expect(clippy::zombie_processes, reason = "wait4 waits for it, and reports its memory")]
     fn step(&self, config: &Value) -> (Value, i64) {
         fs::write(self.path("config.json"), config.to_string()).unwrap();
         let (result, log) = (self.path("result.json"), self.path("log"));
@@ -101,7 +102,7 @@ impl Bench {
             .spawn()
             .unwrap();
         let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
-        #[expect(unsafe_code, reason = "the standard library waits without asking for the memory")]
+        #[expect(unsafe_code, reason = "the standard library does not report memory")]
         // SAFETY: both pointers are to values that live until the call returns, and a `rusage` of zeros is one.
         let (ended, usage) = unsafe {
             let ended = libc::wait4(child.id().try_into().unwrap(), &raw mut status, 0, usage.as_mut_ptr());
@@ -116,7 +117,7 @@ impl Bench {
         (serde_json::from_slice(&fs::read(&result).unwrap()).unwrap(), usage.ru_maxrss)
     }
 
-    /// The most memory of a shard of `count` items, all but the last few of which are in its journal.
+    /// The peak memory of a shard of `count` items, all but the last few of which have a row.
     fn peak_of_generate(&self, count: usize) -> i64 {
         let folder = self.path(&format!("stic/out/prepared-{count}"));
         fs::create_dir_all(&folder).unwrap();
@@ -130,7 +131,7 @@ impl Bench {
         let mut config = self.config.clone();
         config["task"]["generate"]["items"] = json!({"location": {"volume": "stic", "path": format!("out/prepared-{count}")}, "digest": digest});
 
-        // A shard of one item, the first, shows what a row is and where it lies.
+        // A shard of one item shows what a row looks like and where the journal is.
         let mut one = config.clone();
         one["task"]["generate"]["shards"] = json!(count);
         let (result, _) = self.step(&one);
@@ -138,13 +139,13 @@ impl Bench {
         let journal = self.path(&format!("stic/out/.partial/u-0/{folder}/shard-00000.jsonl"));
         let row: Value = serde_json::from_slice(&fs::read(&journal).unwrap()).unwrap();
 
-        // One run in six holds 1.3 MiB more, of however many items: the thread that reads images is then an item ahead of
-        // the one that describes them. So the smallest of some runs counts; what grows with the items is in every run.
+        // One run in six takes 1.3 MiB more for any number of items, when the prefetching thread is one item further
+        // ahead. So the smallest peak of several runs counts; what grows with the items is in every run.
         let peaks = [(); 5].map(|()| {
             self.write_rows(&journal, &row, 0..count - LEFT);
             let (result, peak) = self.step(&config);
             assert_eq!(result["items"], json!({"total": count, "done": count, "skipped": 0}));
-            // Line by line: a child begins with the most that its parent held.
+            // Line by line: a child starts with the peak of its parent.
             assert_eq!(BufReader::new(File::open(&journal).unwrap()).lines().count(), count);
             peak
         });
@@ -163,7 +164,7 @@ impl Bench {
     }
 }
 
-/// One that this process may use.
+/// A core that this process may use.
 fn first_core() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
@@ -171,9 +172,9 @@ fn first_core() -> String {
 }
 
 #[test]
-fn generate_takes_as_much_memory_for_many_images_as_for_few() {
-    let bench = Bench::new();
-    let (few, many) = (bench.peak_of_generate(1_000), bench.peak_of_generate(100_000));
+fn the_memory_of_generate_does_not_depend_on_the_number_of_images() {
+    let sandbox = Sandbox::new();
+    let (few, many) = (sandbox.peak_of_generate(1_000), sandbox.peak_of_generate(100_000));
     println!("peak RSS: {few} KiB of 1,000 items, {many} KiB of 100,000");
     assert!(many * 100 < few * 105, "{few} KiB of 1,000 items, {many} KiB of 100,000");
 }

@@ -1,8 +1,8 @@
 //! The model, the losses and the optimizer against transformers, peft and torch.
 //!
-//! `tests/parity/make_fixtures.py` makes the models and the expected tensors. The two models in `tests/fixtures`
-//! are always checked; `STIC_PARITY_DIR` names a folder of further ones, of other seeds, widths, head counts,
-//! grids and prompts.
+//! `tests/parity/make_fixtures.py` writes the models and the expected tensors. The two models in `tests/fixtures` are
+//! always checked. `STIC_PARITY_DIR` names a folder with more of them, with other seeds, widths, head counts, grids and
+//! prompts.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its fixtures are not what they should be")]
 
@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use stic_contract::recipe::{Dpo, DpoLoss, Reference, RejectedTerm, Sampling};
 use stic_trainer::algorithm::draw::Draw;
+use stic_trainer::cancellation::CancellationToken;
+use stic_trainer::checkpoint::adapter;
 use stic_trainer::data::anyres::Geometry;
 use stic_trainer::data::processor::PixelValues;
 use stic_trainer::error::{Error, Result};
-use stic_trainer::generation::{Generated, Generator, Request, Requests};
-use stic_trainer::io::adapter;
-use stic_trainer::io::stop::Stop;
-use stic_trainer::model::language::Limits;
+use stic_trainer::generation::{Generated, Generator, Request, RequestSource};
+use stic_trainer::model::language::PassLimits;
 use stic_trainer::model::lora::LoraAdapter;
-use stic_trainer::model::{Gradients, Llava};
+use stic_trainer::model::{Gradients, VisionLanguageModel};
 use stic_trainer::training::adamw::AdamW;
 use stic_trainer::training::step::{preference_step, reference_log_probs, response_log_probs};
 use stic_trainer::training::{Branches, Pair};
@@ -34,7 +34,7 @@ struct Fixture {
     name: String,
     dir: PathBuf,
     expected: HashMap<String, Tensor>,
-    model: Llava,
+    model: VisionLanguageModel,
 }
 
 impl Fixture {
@@ -54,7 +54,7 @@ impl Fixture {
 
     fn load(dir: PathBuf) -> Self {
         let expected = candle_core::safetensors::load(dir.join("fixture.safetensors"), &Device::Cpu).unwrap();
-        let model = Llava::load(&dir, DType::F32, &Device::Cpu).unwrap();
+        let model = VisionLanguageModel::load(&dir, DType::F32, &Device::Cpu).unwrap();
         Self { name: dir.file_name().unwrap().to_string_lossy().into_owned(), dir, expected, model }
     }
 
@@ -85,28 +85,35 @@ impl Fixture {
         let packing = (!config.grid_pinpoints.is_empty()).then(|| {
             Geometry::new(config.grid_pinpoints.clone(), height as u32, side).unwrap().packing(original)
         });
-        let asked = Stop::default();
-        asked.ask();
-        let ended = self.model.image_features(&values, packing.as_ref(), &asked);
-        assert!(matches!(ended, Err(Error::Interrupted)), "{}: asked to stop, it goes on", self.name);
-        self.model.image_features(&values, packing.as_ref(), &Stop::default()).unwrap()
+        let cancelled = CancellationToken::default();
+        cancelled.cancel();
+        let ended = self.model.image_features(&values, packing.as_ref(), &cancelled);
+        assert!(matches!(ended, Err(Error::Interrupted)), "{}: was not cancelled", self.name);
+        self.model.image_features(&values, packing.as_ref(), &CancellationToken::default()).unwrap()
     }
 
     fn adapter(&self) -> LoraAdapter {
-        adapter::load(&self.dir.join("adapter0"), &self.model.config().text, &Device::Cpu).unwrap().adapter
+        adapter::load(
+            &self.dir.join("adapter0"),
+            &self.model.config().text,
+            &Device::Cpu,
+            adapter::TrainedProjector::Refuse,
+        )
+        .unwrap()
+        .adapter
     }
 
     #[track_caller]
     fn close(&self, what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
         assert_eq!(found.len(), expected.len(), "{} {what}", self.name);
         let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-        // Seen with `--nocapture`: how far below the tolerance it is.
+        // With `--nocapture`, shows the distance to the tolerance.
         println!("{} {what}: off by {worst:.1e} of {tolerance:.1e}", self.name);
         assert!(worst <= tolerance, "{} {what}: off by {worst}", self.name);
     }
 }
 
-/// The paper's loss with beta 0.1 and alpha 1/1024, which the fixtures hold.
+/// The loss of the paper with beta 0.1 and alpha 1/1024, as in the fixtures.
 const STIC: Dpo = Dpo {
     loss: DpoLoss::Sigmoid,
     beta: 0.1,
@@ -133,14 +140,17 @@ fn logits_equal_transformers() {
         let model = &fixture.model;
         let embeddings = model.embed(&ids, Some(&fixture.features())).unwrap();
         for split in [ids.len(), prompt.len(), prompt.len() - 1] {
-            // In one piece, and from a cache that holds what came before.
+            // In one piece, and from a cache that holds the beginning.
             let mut cache = model.language.new_cache(ids.len());
             let mut hidden = Vec::new();
             for (start, len) in [(0, split), (split, ids.len() - split)] {
                 if len > 0 {
                     let part = embeddings.narrow(0, start, len).unwrap();
                     hidden.push(
-                        model.language.forward_cached(&part, &mut cache, None, &Stop::default()).unwrap(),
+                        model
+                            .language
+                            .forward_cached(&part, &mut cache, None, &CancellationToken::default())
+                            .unwrap(),
                     );
                 }
             }
@@ -157,14 +167,14 @@ fn logits_equal_transformers() {
 /// One request, and its response.
 struct Single(Option<Request<()>>, Option<Generated>);
 
-impl Requests for Single {
-    type Ticket = ();
+impl RequestSource for Single {
+    type Tag = ();
 
     fn next(&mut self) -> Result<Option<Request<()>>> {
         Ok(self.0.take())
     }
 
-    fn answered(&mut self, (): (), response: Generated) -> Result<()> {
+    fn complete(&mut self, (): (), response: Generated) -> Result<()> {
         self.1 = Some(response);
         Ok(())
     }
@@ -175,13 +185,13 @@ fn greedy_tokens_equal_transformers() {
     for fixture in Fixture::all() {
         let expected = fixture.ids("greedy");
         let prompt = fixture.ids("prompt");
-        let generator = Generator::new(&fixture.model, None, &[2], Stop::default());
+        let generator = Generator::new(&fixture.model, None, &[2], CancellationToken::default());
         let sampling =
             Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, max_new_tokens: expected.len() as u32 };
-        let prefix = generator.read_image(&prompt, Some(&fixture.features())).unwrap();
+        let prefix = generator.prefill_image(&prompt, Some(&fixture.features())).unwrap();
         let draw = Draw::new(0, "item", "test");
-        let mut single = Single(Some(Request { ticket: (), prompt, prefix, sampling, draw }), None);
-        generator.write(1, &mut single).unwrap();
+        let mut single = Single(Some(Request { tag: (), prompt, prefix, sampling, draw }), None);
+        generator.generate(1, &mut single).unwrap();
         let found = single.1.unwrap();
         assert_eq!(found.tokens, expected, "{}", fixture.name);
     }
@@ -204,6 +214,32 @@ fn log_probs_equal_transformers_with_the_adapter_on_and_off() {
     }
 }
 
+/// The logits are transformers'; the rule is that of STIC's released code.
+#[test]
+fn the_rejected_term_of_the_released_code_is_a_log_probability() {
+    for fixture in Fixture::all() {
+        let (prompt, response) = (fixture.ids("prompt"), fixture.ids("yw"));
+        let features = fixture.features();
+        let responses: [&[u32]; 2] = [&response, &response];
+        let pair = Pair { prompt: &prompt, features: Some(&features), rejected_features: None, responses };
+        let stop = CancellationToken::default();
+        let term = RejectedTerm::TopLogit;
+        let found = reference_log_probs(&fixture.model, &pair, None, term, true, &stop).unwrap().rejected;
+        let logits = fixture.floats("logits_w");
+        let rows = logits.chunks(logits.len() / response.len());
+        let expected: f64 = rows
+            .zip(&response)
+            .map(|(row, label)| {
+                let log_sum = row.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+                let others = row.iter().enumerate().filter(|(id, _)| *id != *label as usize);
+                f64::from(others.map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max)) - log_sum
+            })
+            .sum();
+        assert!(expected < 0.0);
+        assert!((found.sum - expected).abs() < 1e-3, "{}: {} != {expected}", fixture.name, found.sum);
+    }
+}
+
 #[test]
 fn loss_gradients_and_one_optimizer_step_equal_torch() {
     for fixture in Fixture::all() {
@@ -214,10 +250,10 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
         for rejected_features in [None, Some(&features)] {
             let responses: [&[u32]; 2] = [&chosen, &rejected];
             let pair = Pair { prompt: &prompt, features: Some(&features), rejected_features, responses };
-            let stop = Stop::default();
+            let stop = CancellationToken::default();
             let model = &fixture.model;
-            let known = reference_log_probs(model, &pair, None, STIC.rejected_term, &stop).unwrap();
-            let limits = Limits { stop: &stop, graph_bytes: 0 };
+            let known = reference_log_probs(model, &pair, None, STIC.rejected_term, true, &stop).unwrap();
+            let limits = PassLimits { cancellation: &stop, graph_bytes: 0 };
             let mut gradients = Gradients::default();
             let losses = preference_step(
                 model,
@@ -261,8 +297,8 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
     }
 }
 
-/// Adam divides a gradient by its own size: where that is near zero, its rounding decides the step, so those
-/// elements prove nothing and are left out.
+/// Adam divides a gradient by its own size. Where that is near zero, rounding decides the step, so those elements are
+/// skipped.
 fn check_step(fixture: &Fixture, adapter: &LoraAdapter, gradients: &Gradients) {
     let mut optimizer = AdamW::new(adapter.named_vars(), 0.0).unwrap();
     optimizer.step(gradients, 1e-2).unwrap();

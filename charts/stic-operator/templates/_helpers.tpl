@@ -33,7 +33,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- /* The image of a list (image, chart's appVersion). */}}
+{{- /* The namespaces to watch, as a JSON list. Empty means all. */}}
+{{- define "stic-operator.namespaces" -}}
+{{- concat .Values.watchNamespaces (list .Values.watchNamespace) | compact | uniq | toJson }}
+{{- end }}
+
+{{- /* The image reference for a list of an image's values and the default tag. */}}
 {{- define "stic-operator.image" -}}
 {{- $image := index . 0 }}
 {{- if $image.digest }}
@@ -43,38 +48,49 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- /* What the operator may do with runs and what they are made of, where it looks after them. */}}
+{{- /*
+The operator's permissions where it watches runs. A comment before a rule is its reason in the table of README.md, which
+tests/chart_permissions.py writes and checks; it also requires the form of these lines.
+*/}}
 {{- define "stic-operator.rules" -}}
+# The runs that it reconciles.
 - apiGroups: [stic.dev]
   resources: [stageoneruns, stagetworuns]
   verbs: [list, watch]
+# To write the status.
 - apiGroups: [stic.dev]
   resources: [stageoneruns/status, stagetworuns/status]
   verbs: [patch]
-# Never called: a cluster whose admission checks owner references asks for it when a child blocks its run's deletion.
+# Never called. Clusters that check owner references (OpenShift) require it, since a Job blocks the deletion of its run.
 - apiGroups: [stic.dev]
   resources: [stageoneruns/finalizers, stagetworuns/finalizers]
   verbs: [update]
+# A step is a Job.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
+# The run config of a step.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, delete]
+# To check the claims of a run, and to create the one that a run requests.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create, patch]
+# Results, progress, and why a pod does not run.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# Why a Job has no pods is said in its events only.
+# To report why a Job has no pods: only its events contain the reason.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
+# To record what happens to a run.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
 {{- if .Values.kueue.enabled }}
+# To report what a run in a queue waits for, and to suspend it.
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [list, patch]

@@ -1,31 +1,29 @@
-//! What can be asked about runs on a cluster.
+//! The commands that work with runs on a cluster, and `render`.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use stic_contract::StepName;
 
-use super::run;
+use super::values;
+use crate::run_name::RunName;
 
-/// Kind and name of a run.
-pub(crate) type RunName = (&'static str, String);
-
-/// The cluster, as kubectl finds it.
+/// How to connect to the cluster.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct Connection {
-    /// The kubeconfig. Default: that of $KUBECONFIG, else ~/.kube/config.
+    /// The kubeconfig file [default: $KUBECONFIG, otherwise ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// The context in it. Default: its current one.
+    /// The context in the kubeconfig [default: its current context]
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// The namespace. Default: that of the context.
+    /// The namespace [default: the namespace of the context]
     #[arg(short, long)]
     pub namespace: Option<String>,
 }
 
-/// Show runs on a cluster: a table of all of them, or one as a tree of its steps, Jobs, pods and artifacts.
+/// Show the runs on a cluster as a table, or one run as a tree of its steps, Jobs, pods and artifacts
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,32 +31,32 @@ Examples:
   kubectl stic get s1/scenes
   kubectl stic get s1/scenes -o json")]
 pub(crate) struct GetArgs {
-    /// The run, as KIND/NAME. Default: all of the namespace.
-    #[arg(value_name = "KIND/NAME", value_parser = run)]
+    /// The run; KIND is stageonerun, stagetworun, s1 or s2 [default: all runs of the namespace]
+    #[arg(value_name = "KIND/NAME")]
     pub run: Option<RunName>,
-    /// All namespaces.
+    /// Show the runs of all namespaces
     #[arg(short = 'A', long, conflicts_with_all = ["run", "namespace"])]
     pub all_namespaces: bool,
-    /// How to print it. As JSON, one run comes with its whole Jobs and pods, and all runs as a List.
+    /// How to print the runs; JSON of one run includes its Jobs and pods, and JSON of all runs is a List
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub output: Format,
     #[command(flatten)]
     pub connection: Connection,
 }
 
-/// How to print what is on a cluster.
+/// How to print runs on a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table or a tree for people
     Table,
-    /// For programs.
+    /// JSON for programs
     Json,
 }
 
-/// Print what the pods of a run's current step say, or of its last one.
+/// Print the logs of a run's current step, or of its last step if the run has finished
 ///
-/// Of each shard it is the last pod that speaks. With -f the pods of later steps, and those that replace others, are
-/// followed as they start, until the run is over.
+/// Of each shard, the log of the latest pod is printed. With -f, the logs of pods that start later are followed too, until
+/// the run has finished.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -66,74 +64,82 @@ Examples:
   kubectl stic logs s1/scenes --step generate --shard 2
   kubectl stic logs s1/scenes --previous")]
 pub(crate) struct LogsArgs {
-    /// The run, as KIND/NAME.
-    #[arg(value_name = "KIND/NAME", value_parser = run)]
+    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
-    /// Go on until the run is over, or with --step the step.
+    /// Follow the logs until the run has finished, or with --step until the step has
     #[arg(short, long)]
     pub follow: bool,
-    /// The step: prepare, generate, describe or train.
-    #[arg(long, value_parser = step)]
+    /// Only this step
+    #[arg(long, value_parser = values::step())]
     pub step: Option<StepName>,
-    /// The shard of a step that several pods share, from 0.
+    /// Only this shard of the step, counted from 0
     #[arg(long, value_name = "N")]
     pub shard: Option<u32>,
-    /// The pod before the last one of each shard.
+    /// Print the log of the pod before the latest one of each shard
     #[arg(short, long, conflicts_with = "follow")]
     pub previous: bool,
     #[command(flatten)]
     pub connection: Connection,
 }
 
-/// A run to hold or to let go on.
+/// A run to suspend or resume.
 #[derive(Debug, clap::Args)]
-pub(crate) struct SteerArgs {
-    /// The run, as KIND/NAME.
-    #[arg(value_name = "KIND/NAME", value_parser = run)]
+pub(crate) struct SuspendArgs {
+    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
     #[command(flatten)]
     pub connection: Connection,
 }
 
-/// Run a finished run on a cluster again. It uses nothing that it has made before.
+/// Continue a failed run on a cluster with everything that is on disk
+///
+/// Finished steps and items are not done again. Fix what the run's message names first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RetryArgs {
+    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    #[arg(value_name = "KIND/NAME")]
+    pub run: RunName,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Run a finished run on a cluster again, from scratch
+///
+/// The rerun does not reuse earlier artifacts of the same run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RerunArgs {
-    /// The run, as KIND/NAME.
-    #[arg(value_name = "KIND/NAME", value_parser = run)]
+    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
-    /// Also where it is not over: what it has not finished is lost.
+    /// Rerun even if the run has not finished; its unfinished work is lost
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
     pub connection: Connection,
 }
 
-/// Print the claims, ConfigMaps with run configs, and Jobs that the controller makes of manifests. No cluster is asked.
+/// Print the claims, ConfigMaps and Jobs that the operator would create for manifests
 ///
-/// What only a cluster or an earlier step can know stands in angle brackets: digests, names of artifacts, the image.
+/// No cluster is contacted. Values that only a cluster or an earlier step can know are placeholders in angle brackets:
+/// digests, names of artifacts, the trainer image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   kubectl stic render -f examples/quickstart/stage-one.yaml
   kubectl stic render -f runs/ --step train")]
 pub(crate) struct RenderArgs {
-    /// A manifest, a folder of manifests (*.yaml, *.yml, *.json), or - for standard input.
+    /// A manifest, a folder of manifests (*.yaml, *.yml, *.json), or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
     pub files: Vec<PathBuf>,
-    /// Only this step: prepare, generate, describe or train.
-    #[arg(long, value_parser = step)]
+    /// Only this step
+    #[arg(long, value_parser = values::step())]
     pub step: Option<StepName>,
-    /// The operator's trainer image, for pods that name none.
+    /// The trainer image for pods that set none
     #[arg(long, value_name = "IMAGE")]
     pub trainer_image: Option<String>,
-    /// The namespace of manifests that name none.
+    /// The namespace of manifests without one
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-}
-
-fn step(text: &str) -> Result<StepName, String> {
-    [StepName::Prepare, StepName::Generate, StepName::Describe, StepName::Train]
-        .into_iter()
-        .find(|step| step.as_str() == text)
-        .ok_or_else(|| "write prepare, generate, describe or train".into())
 }

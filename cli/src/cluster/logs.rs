@@ -1,258 +1,176 @@
-//! `logs`: what the pods of a step say, and with -f those of the steps after it.
+//! `logs`: the logs of a step's pods, and with `-f` those of the following steps.
 
+mod selection;
 mod stream;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use stic_contract::StepName;
-use stic_crds::status::{RunStatus, SUCCEEDED, StepState};
+use stic_contract::{ExitCode, StepName};
+use stic_crds::ConditionType;
+use stic_crds::status::StepState;
 use tokio::task::JoinSet;
 
-use self::stream::Stream;
-use super::children::{self, Children};
-use super::{Cluster, Run};
+use self::selection::{LogSource, Selection};
+use self::stream::LogStream;
+use super::client::Cluster;
+use super::owned_jobs::{self, OwnedJobs};
+use super::retry::{POLL_INTERVAL, retry};
+use super::run::{NOT_RECONCILED, Run};
 use crate::args::LogsArgs;
 use crate::error::{Failure, Result};
-use crate::say::tell;
-
-/// Time between two looks at what runs.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long an API server may be away while logs are followed, as it is for an upgrade.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::stdio::print_stderr;
 
 pub(super) async fn logs(args: &LogsArgs) -> Result<()> {
     let cluster = Cluster::connect(&args.connection).await?;
-    let run = cluster.run(args.run.0, &args.run.1).await?;
-    let wanted = Wanted { step: args.step, shard: args.shard };
+    let run = cluster.get_run(&args.run).await?;
+    let selection = Selection { step: args.step, shard: args.shard };
     if args.follow {
-        return follow(&cluster, run, wanted).await;
+        return follow(&cluster, run, selection).await;
     }
-    let children = cluster.children(&run).await?;
-    let speakers = speakers(&children, wanted, args.previous);
-    if speakers.is_empty() {
-        return Err(Failure::config(nothing(&run, &children, args)));
+    let jobs = cluster.list_jobs(&run).await?;
+    let sources = selection::latest(&jobs, selection, args.previous);
+    if sources.is_empty() {
+        return Err(Failure::config(no_log_message(&run, &jobs, args)));
     }
-    let several = speakers.len() > 1;
-    for speaker in speakers {
-        let label = several.then(|| speaker.label.clone()).flatten();
-        Stream::new(&cluster, &speaker.pod, label).print_all().await?;
+    let several = sources.len() > 1;
+    for LogSource { pod, label, .. } in sources {
+        LogStream::new(&cluster, &pod, several.then_some(label)).print_all().await?;
     }
     Ok(())
 }
 
-/// Of what the logs are wanted.
-#[derive(Debug, Clone, Copy, Default)]
-struct Wanted {
-    step: Option<StepName>,
-    shard: Option<u32>,
-}
-
-/// A pod that has a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Speaker {
-    uid: String,
-    pod: String,
-    /// Its step, and its shard where there are several.
-    label: Option<String>,
-}
-
-/// The last pod of each shard of the step that is wanted, else of the last step that has a pod; or the one before.
-fn speakers(children: &Children, wanted: Wanted, previous: bool) -> Vec<Speaker> {
-    let Some(step) = wanted.step.or_else(|| current(children)) else { return Vec::new() };
-    let mut by_shard: BTreeMap<Option<u32>, Vec<Speaker>> = BTreeMap::new();
-    // Jobs stand in the order of their age, and so do the pods of a shard.
-    for (job, pods) in children.of_step(step) {
-        for pod in pods.iter().filter(|pod| children::has_started(pod)) {
-            let shard = children::shard(pod);
-            if wanted.shard.is_none_or(|wanted| shard.unwrap_or_default() == wanted) {
-                by_shard.entry(shard).or_default().push(speaker(pod, step, children::is_shared(job)));
-            }
-        }
+fn no_log_message(run: &Run, jobs: &OwnedJobs, args: &LogsArgs) -> String {
+    let mut which = args.step.map(|step| format!(" of step {step}")).unwrap_or_default();
+    if let Some(shard) = args.shard {
+        which.push_str(&format!(" for shard {shard}"));
     }
-    let back = if previous { 2 } else { 1 };
-    by_shard
-        .into_values()
-        .filter_map(|mut pods| pods.len().checked_sub(back).map(|i| pods.swap_remove(i)))
-        .collect()
-}
-
-fn speaker(pod: &Pod, step: StepName, shared: bool) -> Speaker {
-    let shard = children::shard(pod).filter(|_| shared);
-    Speaker {
-        uid: pod.uid().unwrap_or_default(),
-        pod: pod.name_any(),
-        label: Some(shard.map_or_else(|| step.to_string(), |shard| format!("{step} {shard}"))),
-    }
-}
-
-/// The step of the youngest Job that has a pod with a log.
-fn current(children: &Children) -> Option<StepName> {
-    let with_log = children.jobs.iter().rev().find(|(_, pods)| pods.iter().any(children::has_started));
-    with_log.and_then(|(job, _)| children::step_of(&job.metadata))
-}
-
-fn nothing(run: &Run, children: &Children, args: &LogsArgs) -> String {
-    let of = args.step.map(|step| format!(" of step {step}")).unwrap_or_default();
-    let of = args.shard.map(|shard| format!("{of}, shard {shard},")).unwrap_or(of);
-    let title = run.title();
+    let name = &run.name;
     if args.previous {
-        return format!("{title}: no pod{of} came before the last one; leave out --previous");
+        return format!("{name} has no earlier pod{which}. Leave out --previous.");
     }
-    let said = run.status.condition(SUCCEEDED).map(|condition| condition.message.as_str());
-    if current(children).is_none() && !run.is_over() {
-        let said = said.unwrap_or("nobody has looked at it yet");
-        return format!("{title}: no pod has started yet: {said}; -f waits for one");
+    if selection::current_step(jobs).is_none() && !run.is_finished() {
+        let state = run.message().unwrap_or(NOT_RECONCILED);
+        return format!("{name}: no pod has started yet: {state} Wait for one with -f.");
     }
-    format!(
-        "{title}: no pod{of} is there any more, or it never had one; kubectl stic get {title} shows those that are"
-    )
+    format!("{name} has no pod{which}, or no longer has one. List its pods with kubectl stic get {name}.")
 }
 
-async fn follow(cluster: &Cluster, mut run: Run, wanted: Wanted) -> Result<()> {
-    let mut heard: BTreeSet<String> = BTreeSet::new();
-    let mut speaking = JoinSet::new();
-    let mut first = true;
-    let mut told = None;
+async fn follow(cluster: &Cluster, mut run: Run, selection: Selection) -> Result<()> {
+    // The UIDs of pods whose logs were printed or are being followed.
+    let mut known: Option<BTreeSet<String>> = None;
+    let mut streams = JoinSet::new();
+    let mut printed_phase = None;
     loop {
-        // The end is read before the pods are: one that made the end is among them.
-        let ended = is_over(&run, wanted.step);
-        let children = patiently(|| cluster.children(&run)).await?;
-        if first {
-            // What was before the current step has been said.
-            heard = history(&children, &speakers(&children, wanted, false));
-            first = false;
+        // Read before the pods: if the run has finished, its last pod is in the list.
+        let finished = is_finished(&run, selection.step);
+        let jobs = retry(|| cluster.list_jobs(&run)).await?;
+        let known = known
+            .get_or_insert_with(|| selection::history(&jobs, &selection::latest(&jobs, selection, false)));
+        let started = new_sources(&jobs, selection, known);
+        if finished && started.is_empty() && streams.is_empty() {
+            return outcome(&run, selection.step);
         }
-        let mut started = 0;
-        for (job, pods) in &children.jobs {
-            let Some(step) = children::step_of(&job.metadata) else { continue };
-            if wanted.step.is_some_and(|wanted| wanted != step) {
-                continue;
-            }
-            let shared = children::is_shared(job);
-            for pod in pods.iter().filter(|pod| children::has_started(pod)) {
-                let uid = pod.uid().unwrap_or_default();
-                let other =
-                    wanted.shard.is_some_and(|wanted| children::shard(pod).unwrap_or_default() != wanted);
-                if other || !heard.insert(uid) {
-                    continue;
-                }
-                started += 1;
-                let Speaker { pod, label, .. } = speaker(pod, step, shared);
-                // One pod at a time of one step needs no name.
-                let label = label.filter(|_| wanted.step.is_none() || (shared && wanted.shard.is_none()));
-                speaking.spawn(Stream::new(cluster, &pod, label).follow());
-            }
-        }
-        if ended && started == 0 && speaking.is_empty() {
-            return Ok(());
+        for (pod, label) in started {
+            streams.spawn(LogStream::new(cluster, &pod, label).follow());
         }
         let phase = run.phase().map(ToOwned::to_owned);
-        if speaking.is_empty() && phase != told {
-            wait_aloud(&run);
-            told = phase;
+        if streams.is_empty() && phase != printed_phase {
+            print_wait_reason(&run);
+            printed_phase = phase;
         }
-        let pause = tokio::time::sleep(LOOK);
+        let pause = tokio::time::sleep(POLL_INTERVAL);
         tokio::pin!(pause);
         loop {
             tokio::select! {
-                Some(spoken) = speaking.join_next() => spoken.map_err(Failure::bug)??,
+                Some(ended) = streams.join_next() => ended.map_err(Failure::bug)??,
                 () = &mut pause => break,
             }
         }
-        run = patiently(|| cluster.run(run.kind, &run.name)).await?;
+        run = retry(|| cluster.get_run(&run.name)).await?;
     }
 }
 
-/// Asks again for as long as it may go well with nothing mended.
-async fn patiently<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> Result<T> {
-    let mut since = None;
-    loop {
-        let failure = match ask().await {
-            Err(failure) if failure.passes => failure,
-            answer => return answer,
-        };
-        let began = *since.get_or_insert_with(|| {
-            tell(format_args!("{}; waits for it", failure.message.as_deref().unwrap_or_default()));
-            Instant::now()
-        });
-        if began.elapsed() > PATIENCE {
-            return Err(failure);
+/// The outcome of the run, or of the selected step, whose logs were followed to the end.
+fn outcome(run: &Run, step: Option<StepName>) -> Result<()> {
+    let step_failed =
+        |name: StepName| run.status.step(name).map(|step| step.state) == Some(StepState::Failed);
+    let failed = run.status.succeeded() == Some(false);
+    if !failed || step.is_some_and(|step| !step_failed(step)) {
+        return Ok(());
+    }
+    let exit = run.status.reason().map_or(ExitCode::Bug, |reason| reason.classification().exit_code);
+    Err(Failure::new(exit, format!("{}: {}", run.name, run.message().unwrap_or_default())))
+}
+
+/// The selected pods that started since the last call, each with the label of its lines. Adds them to `known`.
+fn new_sources(
+    jobs: &OwnedJobs,
+    selection: Selection,
+    known: &mut BTreeSet<String>,
+) -> Vec<(String, Option<String>)> {
+    let mut sources = Vec::new();
+    for (job, pods) in &jobs.jobs {
+        let Some(step) = owned_jobs::step_of(&job.metadata) else { continue };
+        if selection.step.is_some_and(|selected| selected != step) {
+            continue;
         }
-        tokio::time::sleep(LOOK).await;
+        let is_sharded = owned_jobs::shards(job) > 1;
+        for pod in pods.iter().filter(|pod| owned_jobs::has_started(pod) && selection.includes_shard(pod)) {
+            if known.insert(pod.uid().unwrap_or_default()) {
+                let LogSource { pod, label, .. } = LogSource::new(pod, step, is_sharded);
+                // With one pod at a time of one step, labels would be noise.
+                let needs_label = selection.step.is_none() || (is_sharded && selection.shard.is_none());
+                sources.push((pod, needs_label.then_some(label)));
+            }
+        }
+    }
+    sources
+}
+
+/// While no pod is running, tells the user why.
+fn print_wait_reason(run: &Run) {
+    let condition =
+        run.status.condition(ConditionType::Succeeded).filter(|condition| condition.status == "Unknown");
+    if let Some(condition) = condition {
+        print_stderr(format_args!("{}: {} ({})", run.name, condition.message, condition.reason));
     }
 }
 
-/// While nothing is said, people want to know why.
-fn wait_aloud(run: &Run) {
-    let Some(said) = run.status.condition(SUCCEEDED).filter(|condition| condition.status == "Unknown") else {
-        return;
-    };
-    tell(format_args!("{}: {} ({})", run.title(), said.message, said.reason));
-}
-
-/// The pods that are not followed, as seen when following begins: all but `speakers` and those that have not started.
-fn history(children: &Children, speakers: &[Speaker]) -> BTreeSet<String> {
-    let now: BTreeSet<&str> = speakers.iter().map(|speaker| speaker.uid.as_str()).collect();
-    children
-        .jobs
-        .iter()
-        .flat_map(|(_, pods)| pods)
-        .filter(|pod| children::has_started(pod))
-        .filter_map(ResourceExt::uid)
-        .filter(|uid| !now.contains(uid.as_str()))
-        .collect()
-}
-
-fn is_over(run: &Run, step: Option<StepName>) -> bool {
-    let is_past = |status: &RunStatus, step| {
-        let state = status.step(step).map(|step| step.state);
-        matches!(state, Some(StepState::Succeeded | StepState::Reused | StepState::Failed))
-    };
-    run.is_over() || (run.status.rerun == run.rerun() && step.is_some_and(|step| is_past(&run.status, step)))
+/// Whether the run, or the selected step of it, has finished.
+fn is_finished(run: &Run, step: Option<StepName>) -> bool {
+    let step_state = step.and_then(|step| run.status.step(step)).map(|step| step.state);
+    run.is_finished()
+        || (!run.is_requested()
+            && matches!(step_state, Some(StepState::Succeeded | StepState::Reused | StepState::Failed)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn children() -> Children {
-        let value: serde_json::Value =
-            serde_json::from_str(include_str!("tree/generating.json")).expect("JSON");
-        let uid = value["run"]["metadata"]["uid"].as_str().expect("a UID").to_owned();
-        let jobs = serde_json::from_value(value["jobs"].clone()).expect("Jobs");
-        let pods = serde_json::from_value(value["pods"].clone()).expect("pods");
-        Children::of(&uid, jobs, pods)
-    }
-
-    fn names(speakers: &[Speaker]) -> Vec<(&str, &str)> {
-        speakers.iter().map(|it| (it.pod.as_str(), it.label.as_deref().unwrap_or_default())).collect()
-    }
+    use serde_json::json;
+    use stic_contract::RunKind;
 
     #[test]
-    fn the_last_pod_of_each_shard_of_the_current_step_speaks() {
-        let children = children();
-        let all = speakers(&children, Wanted::default(), false);
-        assert_eq!(names(&all), [("generate-0-b", "generate 0"), ("generate-1-a", "generate 1")]);
-        let one = speakers(&children, Wanted { shard: Some(1), ..Wanted::default() }, false);
-        assert_eq!(names(&one), [("generate-1-a", "generate 1")]);
-        let before = speakers(&children, Wanted::default(), true);
-        assert_eq!(names(&before), [("generate-0-a", "generate 0")], "shard 1 had none before");
-        let earlier = Wanted { step: Some(StepName::Prepare), ..Wanted::default() };
-        assert_eq!(names(&speakers(&children, earlier, false)), [("prepare-a", "prepare")]);
-        let later = Wanted { step: Some(StepName::Train), ..Wanted::default() };
-        assert!(speakers(&children, later, false).is_empty());
-    }
-
-    #[test]
-    fn following_leaves_out_what_was_said_before() {
-        let children = children();
-        let past = history(&children, &speakers(&children, Wanted::default(), false));
-        assert_eq!(
-            past.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["uid-generate-0-a", "uid-prepare-a"]
-        );
+    fn following_a_failed_run_ends_with_the_code_of_its_failure() {
+        let run = |succeeded: &str, reason: &str| {
+            let object = json!({
+                "apiVersion": "stic.dev/v1alpha1", "kind": "StageOneRun", "spec": {},
+                "metadata": {"name": "scenes", "uid": "u"},
+                "status": {
+                    "conditions": [{"type": "Succeeded", "status": succeeded, "reason": reason, "message": "line 3",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                    "steps": [{"name": "prepare", "state": "Succeeded"}, {"name": "train", "state": "Failed"}],
+                },
+            });
+            Run::parse(RunKind::StageOneRun, serde_json::from_value(object).expect("an object"))
+                .expect("a run")
+        };
+        let failed = run("False", "DataInvalid");
+        let failure = outcome(&failed, None).expect_err("it failed");
+        assert_eq!((failure.code, failure.message.as_deref()), (65, Some("stageonerun/scenes: line 3")));
+        assert!(outcome(&failed, Some(StepName::Train)).is_err());
+        assert!(outcome(&failed, Some(StepName::Prepare)).is_ok(), "that step succeeded");
+        assert!(outcome(&run("True", "Succeeded"), None).is_ok());
     }
 }

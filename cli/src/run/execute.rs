@@ -1,35 +1,50 @@
-//! One run: its steps in the order that the controller's plan gives them.
+//! Executes one run: the controller's decisions, carried out by trainer processes on this machine.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use stic_contract::artifact::progress_file;
-use stic_contract::{ExitCode, Progress, StepResult};
-use stic_operator::plan::{Launch, Observed, StepObservation, StepOutcome};
-use stic_operator::refusal::Reason;
-use stic_operator::status::{Facts, status};
-use stic_operator::{Plan, Refusal, Validated, plan};
+use stic_contract::artifact::{SKIPPED_FILE, progress_file};
+use stic_contract::{ArtifactKind, ExitCode, Progress, StepName, StepResult};
+use stic_operator::Validated;
+use stic_operator::decide::decide;
+use stic_operator::decision::{Decision, Launch, Verdict};
+use stic_operator::snapshot::{Snapshot, StepOutcome, StepSnapshot};
+use stic_operator::status::{limit_note, status};
 
-use super::progress::{self, Display};
-use super::supervise::{Ended, Event, Interrupts, Process};
-use super::{folders, records};
+use super::process::{Ended, Event, Interrupts, Process};
+use super::progress_display::{self, ProgressDisplay};
+use super::step_results;
 use crate::error::{Failure, Result};
 use crate::manifests::Manifest;
 use crate::state::{self, State};
 use crate::volumes::Volumes;
 
-/// Time between two statuses of a running step.
+/// The time between two statuses of a running step.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// This machine.
+/// The programs and volumes of this machine.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub trainer: PathBuf,
     pub volumes: Volumes,
 }
 
+/// A run that is being executed.
+struct Execution<'a> {
+    machine: &'a Machine,
+    manifest: &'a Manifest,
+    interrupts: &'a mut Interrupts,
+    report: Report<'a>,
+}
+
+/// What is known of a run, and the status that reports it.
+struct Report<'a> {
+    state: &'a mut State,
+    snapshot: Snapshot,
+}
+
 impl Machine {
-    /// Takes a run to its end.
+    /// Executes a run until it has succeeded or cannot continue.
     pub(super) fn execute(
         &self,
         run: &Validated,
@@ -37,199 +52,212 @@ impl Machine {
         state: &mut State,
         interrupts: &mut Interrupts,
     ) -> Result<()> {
-        let mounted = folders(run, manifest, &self.volumes);
-        let mut observed = records::observe(run, state, &mounted)?;
-        progress::headline(&state.title());
-        for step in observed.steps.keys() {
-            progress::reused(&state.title(), *step);
+        let mounted = self.volumes.claim_folders(run, &manifest.folder);
+        let steps = step_results::load_valid(run, state, &mounted)?;
+        let title = state.title();
+        progress_display::print_headline(&title);
+        for step in steps.keys() {
+            progress_display::print_already_done(&title, *step);
         }
-        // A step that failed in an earlier command was mended since, or nobody would run it again.
-        let settled: Settled = Ok(run.clone());
+        // Whoever runs the command decides how long it may take, and retries by running it again.
+        let mut run = run.clone();
+        run.operation.active_deadline_seconds = None;
+        run.operation.backoff_limit = 0;
+        let snapshot = Snapshot::local(&run, state.generation(), &state.status, state::now());
+        let report = Report { state, snapshot: Snapshot { steps, ..snapshot } };
+        let mut execution = Execution { machine: self, manifest, interrupts, report };
         loop {
-            let next = plan(&settled, &observed);
-            report(state, run, &settled, &observed, &next, None)?;
-            match next {
-                Plan::Start(launch) | Plan::Retry(launch) => {
-                    self.volumes.mount(run, &manifest.folder, &state.mounts())?;
-                    records::begin(run, state, launch.step, &mounted)?;
-                    let result =
-                        self.launch(&launch, run, manifest, state, interrupts, &settled, &observed)?;
-                    let outcome = StepOutcome::Succeeded(Box::new(result));
-                    observed.steps.insert(launch.step, StepObservation::new(launch.attempt, outcome));
+            match execution.report.decide()? {
+                Decision::Launch(launch) => {
+                    execution.report.write(&Verdict::Launching(launch.id.step), None)?;
+                    self.volumes.mount(&run, &manifest.folder, &execution.report.state.mounts())?;
+                    step_results::start_step(&run, execution.report.state, launch.id.step, &mounted)?;
+                    execution.launch(&launch)?;
                 }
-                Plan::Done { .. } => return Ok(()),
-                Plan::Wait { message, .. } => {
-                    return Err(Failure::config(format!("{}: {message}", state.title())));
+                Decision::Report { verdict, .. } => {
+                    execution.report.write(&verdict, None)?;
+                    return outcome(&title, &verdict);
                 }
-                Plan::Fail { reason, message } => {
-                    return Err(Failure::new(exit_of(reason), format!("{}: {message}", state.title())));
+                other @ (Decision::CleanUp | Decision::AwaitWatch | Decision::Replace(..)) => {
+                    return Err(Failure::bug(format!("{title}: the decision is {other:?}")));
                 }
             }
         }
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
-    fn launch(
-        &self,
-        launch: &Launch,
-        run: &Validated,
-        manifest: &Manifest,
-        state: &mut State,
-        interrupts: &mut Interrupts,
-        settled: &Settled,
-        observed: &Observed,
-    ) -> Result<StepResult> {
-        let step = launch.step;
-        state::write(&state.config(step), &launch.config)?;
-        let output = self.volumes.resolve(&run.output.location, &manifest.folder);
-        let mut display = Display::begin(state.title(), step);
-        let running = Plan::Wait { reason: Reason::of_step(step), message: format!("step {step} runs") };
-        let mut observed = observed.clone();
-        let attempt = StepObservation::new(launch.attempt, StepOutcome::Running);
-        observed.steps.insert(step, attempt);
+/// The outcome of a run that starts no more steps.
+fn outcome(title: &str, verdict: &Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Succeeded { .. } => Ok(()),
+        Verdict::Launching(step) => Err(Failure::bug(format!("{title}: step {step} was not launched"))),
+        Verdict::Waiting { message, .. } => Err(Failure::config(format!("{title}: {message}"))),
+        Verdict::Failed { reason, message } => {
+            Err(Failure::new(reason.classification().exit_code, format!("{title}: {message}")))
+        }
+    }
+}
+
+impl Report<'_> {
+    fn decide(&self) -> Result<Decision> {
+        decide(&self.snapshot)
+            .map_err(|facts| Failure::bug(format!("{}: {facts:?} are not known", self.state.title())))
+    }
+
+    fn set_step(&mut self, step: StepName, attempts: u32, outcome: StepOutcome) {
+        self.snapshot.steps.insert(step, StepSnapshot::new(attempts, outcome));
+    }
+
+    /// Writes the status.
+    fn write(&mut self, verdict: &Verdict, progress: Option<&Progress>) -> Result<()> {
+        self.snapshot.now = state::now();
+        let next = status(&self.snapshot, verdict, progress, None);
+        self.snapshot.previous = next.clone();
+        self.state.set_status(next)
+    }
+}
+
+impl Execution<'_> {
+    /// Runs every shard of a step, one after the other.
+    fn launch(&mut self, launch: &Launch) -> Result<()> {
+        let step = launch.id.step;
+        state::write(&self.report.state.config(step), &launch.config)?;
+        let mut display = ProgressDisplay::start(self.report.state.title(), step);
+        self.report.set_step(step, launch.id.number, StepOutcome::Running);
         for shard in 0..launch.shards {
-            let process = Process {
-                trainer: self.trainer.clone(),
-                config: state.config(step),
-                volumes: state.mounts(),
-                shard,
-                said: state.said(step, shard),
-                log: state.log(step),
-                progress: output.join(progress_file(&run.run, step, shard)),
-            };
-            let mut written = Instant::now();
-            let mut last = None;
-            let mut failure = None;
-            let ended = if interrupts.count() > 0 {
-                Ended::Exited(ExitCode::Interrupted)
-            } else {
-                process.run(interrupts, |event| match event {
-                    Event::Progress(progress) => {
-                        display.progress(progress);
-                        last = Some(progress.clone());
-                        if written.elapsed() >= STATUS_INTERVAL {
-                            written = Instant::now();
-                            failure = report(state, run, settled, &observed, &running, Some(progress)).err();
-                        }
-                    }
-                    Event::Stopping => {
-                        display.say("saving; press Ctrl-C again to stop at once and lose what is not saved")
-                    }
-                    Event::Killing => display.say("stopped at once"),
-                })?
-            };
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
-            report(state, run, settled, &observed, &running, last.as_ref())?;
-            let said: Option<StepResult> = state::read(&process.said)?;
+            let process = self.process(launch, shard);
+            let ended = self.supervise(&process, step, &mut display)?;
+            let result: Option<StepResult> = state::read(&process.result)?;
             if ended != Ended::Exited(ExitCode::Done) {
-                return Err(give_up(
-                    ended,
-                    said,
-                    &process,
-                    display,
-                    state,
-                    run,
-                    settled,
-                    &mut observed,
-                    launch,
-                ));
+                return Err(self.give_up(ended, result, &process, display, launch));
             }
-            let said = said.ok_or_else(|| {
+            let result = result.ok_or_else(|| {
                 Failure::bug(format!(
-                    "the trainer ended well but wrote no result to {}",
-                    process.said.display()
+                    "the trainer succeeded but wrote no result to {}",
+                    process.result.display()
                 ))
             })?;
-            records::add(run, state, shard, &said)?;
+            step_results::save(&launch.run, self.report.state, shard, &result)?;
         }
-        let result = records::recorded(&state.records(run.run.rerun), step, launch.shards)?
-            .ok_or_else(|| Failure::bug(format!("the results of step {step} are gone")))?;
-        display.done(&result);
-        Ok(result)
+        let results = self.report.state.results_dir(launch.run.run.rerun);
+        let result = step_results::load(&results, step, launch.shards)?
+            .ok_or_else(|| Failure::bug(format!("the results of step {step} have disappeared")))?;
+        // What `prepare` says is for the log; of a later step it is what went wrong with some items.
+        let message = result.message.clone().filter(|_| step != StepName::Prepare);
+        let notes: Vec<String> = limit_note(&launch.run, &result).into_iter().chain(message).collect();
+        display.done(&result, self.skipped_list(launch, &result).as_deref(), &notes);
+        self.report.set_step(step, launch.id.number, StepOutcome::Succeeded(Box::new(result)));
+        Ok(())
     }
-}
 
-type Settled = std::result::Result<Validated, Refusal>;
+    /// The list of skipped items beside the items that `result` reports.
+    fn skipped_list(&self, launch: &Launch, result: &StepResult) -> Option<PathBuf> {
+        let prepared = result.artifacts.iter().find(|artifact| {
+            artifact.kind == ArtifactKind::Prepared && launch.id.step == StepName::Prepare
+        })?;
+        let folder = self.machine.volumes.resolve(&prepared.location, &self.manifest.folder);
+        Some(folder.join(SKIPPED_FILE))
+    }
 
-#[expect(clippy::too_many_arguments, reason = "it is the end of a step that failed, and knows all about it")]
-fn give_up(
-    ended: Ended,
-    said: Option<StepResult>,
-    process: &Process,
-    display: Display,
-    state: &mut State,
-    run: &Validated,
-    settled: &Settled,
-    observed: &mut Observed,
-    launch: &Launch,
-) -> Failure {
-    let title = format!("{} {}", state.title(), launch.step);
-    let (exit, message) = match ended {
-        Ended::Exited(ExitCode::Interrupted) => {
-            display.stopped();
-            let message = "interrupted and saved; run the same command again to go on";
-            return Failure::new(ExitCode::Interrupted, format!("{title}: {message}"));
+    fn process(&self, launch: &Launch, shard: u32) -> Process {
+        let (state, step) = (&self.report.state, launch.id.step);
+        let output = self.machine.volumes.resolve(&launch.run.output.location, &self.manifest.folder);
+        Process {
+            trainer: self.machine.trainer.clone(),
+            config: state.config(step),
+            volumes: state.mounts(),
+            shard,
+            result: state.result_file(step, shard),
+            log: state.log(step),
+            progress: output.join(progress_file(&launch.run.run, step, shard)),
         }
-        Ended::Abandoned => {
-            display.stopped();
-            let message = "stopped at once; run the same command again to go on from what was saved";
-            return Failure::new(ExitCode::Interrupted, format!("{title}: {message}"));
-        }
-        Ended::Exited(exit) => {
-            let said = said.and_then(|result| result.message);
-            (exit, said.unwrap_or_else(|| "the trainer left no message; see its log".into()))
-        }
-        Ended::Killed(signal) => {
-            let hint = if signal == 9 { ": most often memory ran out; free some, then" } else { ";" };
-            (
-                ExitCode::Bug,
-                format!(
-                    "the trainer was killed by signal {signal}{hint} run the same command again to go on"
+    }
+
+    /// Runs a process and reports its progress.
+    fn supervise(
+        &mut self,
+        process: &Process,
+        step: StepName,
+        display: &mut ProgressDisplay,
+    ) -> Result<Ended> {
+        let running = Verdict::running(step);
+        let mut last_write = Instant::now();
+        let mut last_progress = None;
+        let mut failure = None;
+        let ended = if self.interrupts.count() > 0 {
+            Ended::Exited(ExitCode::Interrupted)
+        } else {
+            process.run(self.interrupts, |event| match event {
+                Event::Progress(progress) => {
+                    display.progress(progress);
+                    last_progress = Some(progress.clone());
+                    if last_write.elapsed() >= STATUS_INTERVAL {
+                        last_write = Instant::now();
+                        failure = self.report.write(&running, Some(progress)).err();
+                    }
+                }
+                Event::Stopping => display.print(
+                    "saving the state; press Ctrl-C again to kill the trainer and lose what is not saved",
                 ),
-            )
+                Event::Killing => display.print("killed"),
+            })?
+        };
+        if let Some(failure) = failure {
+            return Err(failure);
         }
-    };
-    display.failed();
-    let outcome = StepOutcome::failed(exit, message.clone());
-    observed.steps.insert(launch.step, StepObservation::new(launch.attempt, outcome));
-    let fail = Plan::Fail { reason: Reason::of_exit(exit), message: message.clone() };
-    if let Err(failure) = report(state, run, settled, observed, &fail, None) {
-        return failure;
+        self.report.write(&running, last_progress.as_ref())?;
+        Ok(ended)
     }
-    Failure::new(exit, format!("{title}: {message}\n  log: {}", process.log.display()))
-}
 
-fn report(
-    state: &mut State,
-    run: &Validated,
-    settled: &Settled,
-    observed: &Observed,
-    plan: &Plan,
-    progress: Option<&Progress>,
-) -> Result<()> {
-    let facts = Facts {
-        kind: run.run.kind,
-        generation: state.generation(),
-        rerun: state.rerun(),
-        run: settled,
-        observed,
-        plan,
-        progress,
-        trainer_image: None,
-        now: &state::now(),
-    };
-    let next = status(&state.status, &facts);
-    state.set_status(next)
-}
-
-const fn exit_of(reason: Reason) -> ExitCode {
-    match reason {
-        Reason::DataInvalid | Reason::ModelChanged => ExitCode::DataInvalid,
-        Reason::StorageFailed => ExitCode::StorageFailed,
-        Reason::Interrupted => ExitCode::Interrupted,
-        Reason::TrainerFailed | Reason::ResultIncomplete => ExitCode::Bug,
-        _ => ExitCode::ConfigInvalid,
+    /// Reports a step that did not succeed, and returns the failure of the command.
+    fn give_up(
+        &mut self,
+        ended: Ended,
+        result: Option<StepResult>,
+        process: &Process,
+        display: ProgressDisplay,
+        launch: &Launch,
+    ) -> Failure {
+        let step = launch.id.step;
+        let title = format!("{} {step}", self.report.state.title());
+        let (exit, message) = match ended {
+            Ended::Exited(ExitCode::Interrupted) => {
+                display.stopped();
+                let message = "interrupted, and the state was saved. Run the same command again to resume.";
+                return Failure::new(ExitCode::Interrupted, format!("{title}: {message}"));
+            }
+            Ended::Abandoned => {
+                display.stopped();
+                let message = "killed. Run the same command again to resume from what was saved.";
+                return Failure::new(ExitCode::Interrupted, format!("{title}: {message}"));
+            }
+            Ended::Exited(exit) => {
+                let message = result.and_then(|result| result.message);
+                (exit, message.unwrap_or_else(|| "the trainer left no message. See its log.".into()))
+            }
+            Ended::Killed(signal) => {
+                let hint = if signal == 9 {
+                    ", most often because memory ran out. Free some, then run"
+                } else {
+                    ". Run"
+                };
+                (
+                    ExitCode::Bug,
+                    format!(
+                        "the trainer was killed by signal {signal}{hint} the same command again to resume."
+                    ),
+                )
+            }
+        };
+        display.failed();
+        self.report.set_step(step, launch.id.number, StepOutcome::failed(exit, message.clone()));
+        let reported = self.report.decide().and_then(|decision| match decision {
+            Decision::Report { verdict, .. } => self.report.write(&verdict, None),
+            other => Err(Failure::bug(format!("{title}: the decision is {other:?}"))),
+        });
+        match reported {
+            Ok(()) => Failure::new(exit, format!("{title}: {message}\n  log: {}", process.log.display())),
+            Err(failure) => failure,
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! Structural defaulting, as apiextensions-apiserver does it.
+//! Structural defaulting, as in apiextensions-apiserver.
 
 use serde_json::{Map, Value};
 
-/// Removes nulls where the schema allows none; a default may then fill the place.
+/// Removes nulls, as the schemas allow none; a default may then take their place.
 pub(super) fn prune_nulls(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -22,7 +22,7 @@ pub(super) fn prune_nulls(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Fills in defaults, also those inside what a default has just made.
+/// Fills in defaults, including those inside an object that is itself a default.
 pub(super) fn fill(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(map) => {

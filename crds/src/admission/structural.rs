@@ -1,108 +1,15 @@
-//! Strict decoding and structural validation, in the API server's words.
+//! Structural validation, with the API server's messages.
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 
-use super::Invalid;
+use super::invalid::Invalid;
+use super::path::{from_pointer, join};
 use crate::decimal;
+use crate::schema::QUANTITY;
 
-/// The fields of `ObjectMeta`. A definition's schema lists only those that it restricts.
-const METADATA: [&str; 15] = [
-    "annotations",
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "finalizers",
-    "generateName",
-    "generation",
-    "labels",
-    "managedFields",
-    "name",
-    "namespace",
-    "ownerReferences",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
-
-/// Fields that strict decoding refuses.
-pub(super) fn unknown_fields(schema: &Value, object: &Value) -> Vec<Invalid> {
-    let mut found = Vec::new();
-    walk_unknown(schema, object, "", &mut found);
-    if let Some(metadata) = object.get("metadata").and_then(Value::as_object) {
-        for name in metadata.keys().filter(|name| !METADATA.contains(&name.as_str())) {
-            found.push(unknown(&format!("metadata.{name}"), METADATA.iter().copied(), name));
-        }
-    }
-    found
-}
-
-fn walk_unknown(schema: &Value, value: &Value, path: &str, found: &mut Vec<Invalid>) {
-    match value {
-        Value::Object(map) => {
-            let properties = schema.get("properties").and_then(Value::as_object);
-            let additional = schema.get("additionalProperties").filter(|schema| schema.is_object());
-            for (name, child) in map {
-                // The schema lists only what a rule points at; the rest is in METADATA.
-                if path.is_empty() && name == "metadata" {
-                    continue;
-                }
-                let path = join(path, name);
-                match properties.and_then(|properties| properties.get(name)).or(additional) {
-                    Some(schema) => walk_unknown(schema, child, &path, found),
-                    None if properties.is_some() => {
-                        let known = properties.into_iter().flatten().map(|(name, _)| name.as_str());
-                        found.push(unknown(&path, known, name));
-                    }
-                    None => {}
-                }
-            }
-        }
-        Value::Array(items) => {
-            if let Some(schema) = schema.get("items") {
-                for (i, item) in items.iter().enumerate() {
-                    walk_unknown(schema, item, &format!("{path}[{i}]"), found);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-fn unknown<'a>(path: &str, known: impl Iterator<Item = &'a str>, name: &str) -> Invalid {
-    let hint = closest(known, name).map_or_else(
-        || "remove it, or look it up with kubectl explain".to_owned(),
-        |known| format!("did you mean {known}?"),
-    );
-    Invalid { field: path.into(), message: format!("unknown field {path:?}: {hint}") }
-}
-
-/// The known name that differs in at most two letters, or in case only.
-fn closest<'a>(known: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
-    known
-        .map(|known| (distance(&known.to_lowercase(), &name.to_lowercase()), known))
-        .filter(|(distance, known)| *distance <= 2 && *distance * 2 < known.len())
-        .min()
-        .map(|(_, known)| known)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let change = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-/// What holds for every object.
-pub(super) fn metadata(object: &Value) -> Vec<Invalid> {
+/// Checks the metadata that every object must have.
+pub(super) fn check_metadata(object: &Value) -> Vec<Invalid> {
     let metadata = &object["metadata"];
     let mut errors = Vec::new();
     match metadata.get("name") {
@@ -111,31 +18,31 @@ pub(super) fn metadata(object: &Value) -> Vec<Invalid> {
             field: "metadata.name".into(),
             message: "Required value: give the run a name".into(),
         }),
-        Some(other) => errors.push(of_type("metadata.name", other, "string")),
+        Some(other) => errors.push(wrong_type("metadata.name", other, "string")),
     }
     for map in ["labels", "annotations"] {
         for (key, value) in metadata.get(map).and_then(Value::as_object).into_iter().flatten() {
             if !value.is_string() {
-                errors.push(of_type(&format!("metadata.{map}[{key}]"), value, "string"));
+                errors.push(wrong_type(&format!("metadata.{map}[{key}]"), value, "string"));
             }
         }
     }
     errors
 }
 
-/// Where `object` departs from the schema.
-pub(super) fn errors(validator: &jsonschema::Validator, schema: &Value, object: &Value) -> Vec<Invalid> {
+/// Checks `object` against the schema.
+pub(super) fn check(validator: &jsonschema::Validator, schema: &Value, object: &Value) -> Vec<Invalid> {
     let mut errors: Vec<Invalid> =
         validator.iter_errors(object).map(|error| translate(&error, schema)).collect();
-    duplicates(schema, object, "", &mut errors);
+    find_duplicates(schema, object, "", &mut errors);
     errors
 }
 
 fn translate(error: &jsonschema::ValidationError<'_>, schema: &Value) -> Invalid {
     let pointer = error.instance_path().as_str();
-    let field = dotted(pointer);
+    let field = from_pointer(pointer);
     let instance: &Value = error.instance();
-    let value = shown(Some(instance));
+    let value = display_value(Some(instance));
     let bounded = |what: &str, limit: &Value| {
         let limit = limit.as_f64().unwrap_or_default();
         format!("Invalid value: {value}: {field} in body should be {what} {limit}")
@@ -150,7 +57,7 @@ fn translate(error: &jsonschema::ValidationError<'_>, schema: &Value) -> Invalid
                 TypeKind::Single(one) => one.to_string(),
                 TypeKind::Multiple(_) => "another type".into(),
             };
-            let mut error = of_type(&field, instance, &expected);
+            let mut error = wrong_type(&field, instance, &expected);
             if is_decimal(schema, pointer) && instance.is_number() {
                 error.message.push_str(&format!(": put it in quotes: \"{instance}\""));
             }
@@ -163,8 +70,10 @@ fn translate(error: &jsonschema::ValidationError<'_>, schema: &Value) -> Invalid
         }
         ValidationErrorKind::Pattern { pattern } => {
             let mut text = format!("Invalid value: {value}: {field} in body should match '{pattern}'");
-            if pattern == decimal::PATTERN {
-                text.push_str(": write a decimal number such as \"0.1\" or \"1e-7\"");
+            match pattern.as_str() {
+                decimal::PATTERN => text.push_str(": write a decimal number such as \"0.1\" or \"1e-7\""),
+                QUANTITY => text.push_str(": write a quantity such as 500m or 16Gi, without a space"),
+                _ => {}
             }
             text
         }
@@ -185,7 +94,7 @@ fn translate(error: &jsonschema::ValidationError<'_>, schema: &Value) -> Invalid
     Invalid { field, message }
 }
 
-fn of_type(field: &str, value: &Value, expected: &str) -> Invalid {
+fn wrong_type(field: &str, value: &Value, expected: &str) -> Invalid {
     let found = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -201,12 +110,12 @@ fn of_type(field: &str, value: &Value, expected: &str) -> Invalid {
 }
 
 /// Doubled items of lists that are sets, and doubled keys of lists that are maps.
-fn duplicates(schema: &Value, value: &Value, path: &str, errors: &mut Vec<Invalid>) {
+fn find_duplicates(schema: &Value, value: &Value, path: &str, errors: &mut Vec<Invalid>) {
     match value {
         Value::Object(map) => {
             for (name, child) in map {
                 if let Some(schema) = schema.get("properties").and_then(|properties| properties.get(name)) {
-                    duplicates(schema, child, &join(path, name), errors);
+                    find_duplicates(schema, child, &join(path, name), errors);
                 }
             }
         }
@@ -235,7 +144,7 @@ fn duplicates(schema: &Value, value: &Value, path: &str, errors: &mut Vec<Invali
                     errors.push(Invalid { field: path.clone(), message });
                 }
                 if let Some(schema) = schema.get("items") {
-                    duplicates(schema, item, &path, errors);
+                    find_duplicates(schema, item, &path, errors);
                 }
             }
         }
@@ -255,22 +164,8 @@ fn is_decimal(schema: &Value, pointer: &str) -> bool {
     node.get("pattern").and_then(Value::as_str) == Some(decimal::PATTERN)
 }
 
-/// The value at a path such as `spec.preferences.corruptions[1].hue`.
-#[must_use]
-pub fn value_at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    let mut node = object;
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        let (name, indexes) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
-        node = node.get(name)?;
-        for index in indexes.split(['[', ']']).filter(|index| !index.is_empty()) {
-            node = node.get(index.parse::<usize>().ok()?)?;
-        }
-    }
-    Some(node)
-}
-
-/// A value as the API server repeats it: objects and lists by their type only.
-pub(super) fn shown(value: Option<&Value>) -> String {
+/// A value as the API server displays it in a message: objects and lists by their type only.
+pub(super) fn display_value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "null".into(),
         Some(Value::Array(_)) => "\"array\"".into(),
@@ -284,15 +179,4 @@ pub(super) fn shown(value: Option<&Value>) -> String {
 
 fn count(value: &Value) -> usize {
     value.as_array().map_or(0, Vec::len)
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.into() } else { format!("{path}.{name}") }
-}
-
-fn dotted(pointer: &str) -> String {
-    pointer.split('/').skip(1).fold(String::new(), |path, part| {
-        let part = part.replace("~1", "/").replace("~0", "~");
-        if part.parse::<usize>().is_ok() { format!("{path}[{part}]") } else { join(&path, &part) }
-    })
 }

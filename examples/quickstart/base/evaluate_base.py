@@ -1,6 +1,6 @@
-"""Measures a checkpoint of the quickstart's base model on the held-out scenes, and checks what the base must be.
+"""Measures a checkpoint of the quickstart's base model on the held-out scenes, and checks the criteria for it.
 
-The weights are read as saved (bfloat16) and run in float32, greedily. Exits with 1 where a criterion is missed.
+The weights are read as saved (bfloat16) and run in float32 with greedy decoding. Exits with 1 if a criterion is missed.
 """
 
 import argparse
@@ -23,22 +23,22 @@ NEW_TOKENS = 96
 
 
 class Base:
-    """The checkpoint and its processor, asked in batches."""
+    """The checkpoint and its processor; answers in batches."""
 
     def __init__(self, checkpoint: Path, batch: int) -> None:
         self.processor = LlavaNextProcessor.from_pretrained(checkpoint)
         self.model = LlavaNextForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.batch = batch
 
-    def ask(self, images: list[Image.Image], texts: list[str]) -> list[str]:
+    def answer(self, images: list[Image.Image], texts: list[str]) -> list[str]:
         answers = []
         for start in range(0, len(texts), self.batch):
             stop = start + self.batch
-            answers += self._ask(images[start:stop], texts[start:stop])
+            answers += self._answer(images[start:stop], texts[start:stop])
         return answers
 
     @torch.inference_mode()
-    def _ask(self, images: list[Image.Image], texts: list[str]) -> list[str]:
+    def _answer(self, images: list[Image.Image], texts: list[str]) -> list[str]:
         contents = [[{"type": "image"}, {"type": "text", "text": text}] for text in texts]
         messages = [[{"role": "user", "content": content}] for content in contents]
         rendered = self.processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -49,14 +49,14 @@ class Base:
 
 
 def f1(descriptions: list[str], scenes: list[dict]) -> float:
-    """F1 over all scenes of the phrases said against the phrases there, each as often as it occurs."""
-    right = said = there = 0
+    """F1 over all scenes of the phrases in the description against those of the scene, with multiplicity."""
+    correct = described = present = 0
     for description, scene in zip(descriptions, scenes, strict=True):
         found, expected = Counter(PHRASE.findall(description.lower())), Counter(scene["phrases"])
-        right += (found & expected).total()
-        said += found.total()
-        there += expected.total()
-    return 2 * right / (said + there)
+        correct += (found & expected).total()
+        described += found.total()
+        present += expected.total()
+    return 2 * correct / (described + present)
 
 
 def low_resolution(image: Image.Image) -> Image.Image:
@@ -78,7 +78,7 @@ def measure(base: Base, heldout: Path) -> dict[str, float]:
     inventions = [random.choice(prompts.HALLUCINATION) for _ in scenes]
 
     results, samples = {}, {}
-    for name, seen, texts in (
+    for name, shown, texts in (
         ("careful", images, [prompts.WELL_CURATED] * len(images)),
         ("caption", images, captions),
         ("hallucination", images, inventions),
@@ -86,16 +86,16 @@ def measure(base: Base, heldout: Path) -> dict[str, float]:
         ("caption, low resolution", [low_resolution(image) for image in images], captions),
         ("describe-and-respond", images, [prompts.DESCRIBE_AND_RESPOND] * len(images)),
     ):
-        descriptions = base.ask(seen, texts)
+        descriptions = base.answer(shown, texts)
         samples[name] = descriptions[:2]
         results[f"F1 {name}"] = f1(descriptions, scenes)
     described = dict(zip(by_name, descriptions, strict=True))
 
-    seen = [by_name[question["image"]] for question in questions]
+    shown = [by_name[question["image"]] for question in questions]
     direct = [question["question"] for question in questions]
     infused = [prompts.infuse(described[question["image"]], question["question"]) for question in questions]
     for name, texts in (("direct", direct), ("describe-and-respond", infused)):
-        answers = base.ask(seen, texts)
+        answers = base.answer(shown, texts)
         samples[f"questions {name}"] = list(zip(direct, answers))[:6]
         right = [answer.lower() == question["answer"] for answer, question in zip(answers, questions, strict=True)]
         results[f"questions {name}"] = sum(right) / len(right)

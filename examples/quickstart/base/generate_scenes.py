@@ -1,7 +1,7 @@
-"""Scenes of coloured shapes, and everything said about them.
+"""Scenes of coloured shapes, with descriptions of them and questions about them.
 
-A scene is a function of (SEED, split, index) alone, so that any one of them can be made again without the others.
-Run as a script it writes the quickstart's volumes: unlabelled images, instruction data and held-out questions.
+A scene is a function of (SEED, split, index) alone, so that each can be made again without the others. Run as a script, this
+writes the quickstart's volumes: unlabelled images, instruction data and held-out questions.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROWS = COLUMNS = 3
 ROW_NAMES, COLUMN_NAMES = ("top", "middle", "bottom"), ("left", "center", "right")
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 OBJECTS_MIN, OBJECTS_MAX = 2, 5
-EASY_SCENES, EASY_OBJECTS_MAX = 3_000, 2  # the first training scenes, which teach colors and shapes sooner
+EASY_SCENES, EASY_OBJECTS_MAX = 3_000, 2  # the first training scenes are easy, which teaches colors and shapes sooner
 SIDE_MIN, SIDE_MAX, ASPECT_MAX = 48, 112, 1.9
 SUPERSAMPLING = 4
 TURNS = 4
@@ -67,7 +67,7 @@ class Scene:
     items: tuple[Item, ...]
 
     def random(self, purpose: str) -> Random:
-        """The only source of chance: each purpose of each scene has its own."""
+        """The only source of randomness, independent for each purpose of each scene."""
         return Random(f"{SEED}/{self.split}/{self.index}/{purpose}")
 
     @property
@@ -110,7 +110,7 @@ def outline(shape: str, x: float, y: float, r: float) -> list[tuple[float, float
 
 
 def draw_items(scene: Scene, image: Image.Image, fills: list) -> None:
-    """Draws the shapes, each somewhere in its cell, onto an image of the supersampled size."""
+    """Draws the shapes onto an image of the supersampled size, each at a random place in its cell."""
     random = scene.random("place")
     draw = ImageDraw.Draw(image)
     cell_width, cell_height = image.width / COLUMNS, image.height / ROWS
@@ -139,7 +139,7 @@ def render(scene: Scene) -> Image.Image:
 
 
 def label_map(scene: Scene) -> Image.Image:
-    """The phrase number of every pixel, 0 for the ground, in each channel of an image of the scene's size."""
+    """The phrase number of every pixel, 0 for the background, in each channel of an image of the scene's size."""
     size = scene.width * SUPERSAMPLING, scene.height * SUPERSAMPLING
     image = Image.new("RGB", size)
     draw_items(scene, image, [(PHRASES.index(item.phrase) + 1,) * 3 for item in scene.items])
@@ -156,11 +156,11 @@ def jpeg(scene: Scene, **options) -> bytes:
     return buffer.getvalue()
 
 
-# What is said of a scene. Each description is made of countable "<color> <shape>" phrases.
+# Descriptions. Each consists of countable "<color> <shape>" phrases.
 
 
 def careful_description(scene: Scene) -> str:
-    """Every shape, after its place."""
+    """Every shape with its place."""
     places = listing([item.placed for item in scene.items])
     shapes = "one shape" if len(scene.items) == 1 else f"{NUMBERS[len(scene.items)]} shapes"
     return f"The image shows {shapes}: {places}."
@@ -174,14 +174,14 @@ def some_items(scene: Scene, random: Random) -> list[Item]:
 
 
 def short_caption(scene: Scene, sample: int) -> str:
-    """A caption that leaves about half of the shapes out."""
+    """A caption that omits about half of the shapes."""
     random = scene.random(f"caption/{sample}")
     opening = random.choice(("The picture shows", "You can see"))
     return f"{opening}: {listing([item.placed for item in some_items(scene, random)])}."
 
 
 def hallucinated_description(scene: Scene, sample: int) -> str:
-    """A caption that leaves shapes out and names one to three that are not there."""
+    """A caption that omits shapes and names one to three that the scene does not have."""
     random = scene.random(f"hallucination/{sample}")
     parts = [item.placed for item in some_items(scene, random)]
     absent = [phrase for phrase in PHRASES if phrase not in scene.phrases]
@@ -189,7 +189,7 @@ def hallucinated_description(scene: Scene, sample: int) -> str:
     return f"The scene has: {listing(parts)}, joined by {listing(added)}."
 
 
-# Questions. Each kind returns a (question, answer), or None where the scene has no unambiguous one.
+# Questions. Each kind returns (question, answer), or None if the scene has no unambiguous one.
 
 
 def unique(scene: Scene, attribute: str) -> list[Item]:
@@ -197,23 +197,23 @@ def unique(scene: Scene, attribute: str) -> list[Item]:
     return [item for item in scene.items if counts[getattr(item, attribute)] == 1]
 
 
-def ask_color(scene: Scene, random: Random):
+def color_question(scene: Scene, random: Random):
     if items := unique(scene, "shape"):
         item = random.choice(items)
         return f"What color is the {item.shape}?", item.color
 
 
-def ask_shape(scene: Scene, random: Random):
+def shape_question(scene: Scene, random: Random):
     if items := unique(scene, "color"):
         item = random.choice(items)
         return f"What shape is the {item.color} object?", item.shape
 
 
-def ask_count(scene: Scene, random: Random):
+def count_question(scene: Scene, random: Random):
     return "How many shapes are there?", str(len(scene.items))
 
 
-def ask_count_of(scene: Scene, random: Random):
+def count_of_question(scene: Scene, random: Random):
     attribute, values = random.choice((("color", tuple(COLORS)), ("shape", SHAPES)))
     present = [getattr(item, attribute) for item in scene.items]
     value = random.choice(present) if random.random() < 0.75 else random.choice(values)
@@ -221,8 +221,8 @@ def ask_count_of(scene: Scene, random: Random):
     return f"How many {noun} are there?", str(present.count(value))
 
 
-def ask_existence(scene: Scene, random: Random):
-    """Half are there; of the others most have a color and a shape that are both there, but not together."""
+def existence_question(scene: Scene, random: Random):
+    """Half of the phrases exist. Most of the others combine a color and a shape that both occur, but not together."""
     if random.random() < 0.5:
         return f"Is there {with_article(random.choice(scene.phrases))}?", "yes"
     absent = [(color, shape) for color in COLORS for shape in SHAPES if f"{color} {shape}" not in scene.phrases]
@@ -235,7 +235,7 @@ def ask_existence(scene: Scene, random: Random):
     return f"Is there {with_article(f'{color} {shape}')}?", "no"
 
 
-def ask_position(scene: Scene, random: Random):
+def position_question(scene: Scene, random: Random):
     axis, before, after = random.choice((("column", "left", "right"), ("row", "above", "below")))
     items = unique(scene, "phrase")
     pairs = [(a, b) for a in items for b in items if getattr(a, axis) != getattr(b, axis)]
@@ -246,21 +246,21 @@ def ask_position(scene: Scene, random: Random):
         return f"Is the {a.phrase} {relation} the {b.phrase}?", answer
 
 
-KINDS = (ask_color, ask_shape, ask_count, ask_count_of, ask_existence, ask_position)
+KINDS = (color_question, shape_question, count_question, count_of_question, existence_question, position_question)
 
 
 def questions(scene: Scene, sample: int, count: int = TURNS) -> list[tuple[str, str]]:
     """Up to `count` questions of different kinds about one scene."""
     random = scene.random(f"questions/{sample}")
-    asked = [kind(scene, random) for kind in random.sample(KINDS, len(KINDS))]
-    return [pair for pair in asked if pair][:count]
+    drawn = [kind(scene, random) for kind in random.sample(KINDS, len(KINDS))]
+    return [pair for pair in drawn if pair][:count]
 
 
 # The volumes.
 
 
 def write_unlabelled(root: Path) -> None:
-    """Plain JPEGs, with a handful of the kinds that real folders hold: progressive, rotated by EXIF, grey."""
+    """JPEGs, a few of them of the kinds found in real folders: progressive, rotated by EXIF, grey."""
     folder = root / "images" / "unlabelled"
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(UNLABELLED):
@@ -278,7 +278,7 @@ def write_unlabelled(root: Path) -> None:
 
 
 def write_instructions(root: Path) -> None:
-    """Questions of the training kinds over scenes that the base model was trained on."""
+    """Questions about scenes that the base model was trained on, of the kinds it was trained on."""
     folder = root / "instructions" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -296,18 +296,18 @@ def write_instructions(root: Path) -> None:
 
 
 def write_heldout(root: Path) -> None:
-    """Questions, and the phrases that a right description has, over scenes seen nowhere else."""
+    """Questions about scenes that are in no training data, and the phrases of a correct description."""
     folder = root / "heldout" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    asked, described = [], []
+    questioned, described = [], []
     for index in range(HELDOUT):
         scene = make_scene("heldout", index)
         identifier, image = f"scene-{index:03}", f"images/scene-{index:03}.jpg"
         (root / "heldout" / image).write_bytes(jpeg(scene))
         described.append({"id": identifier, "image": image, "phrases": scene.phrases})
         for turn, (question, answer) in enumerate(questions(scene, sample=0)):
-            asked.append({"id": f"{identifier}-{turn}", "image": image, "question": question, "answer": answer})
-    write_lines(root / "heldout" / "questions.jsonl", asked)
+            questioned.append({"id": f"{identifier}-{turn}", "image": image, "question": question, "answer": answer})
+    write_lines(root / "heldout" / "questions.jsonl", questioned)
     write_lines(root / "heldout" / "scenes.jsonl", described)
 
 

@@ -1,4 +1,4 @@
-"""The prompts of STIC (arXiv 2405.19716), word for word as its released code has them."""
+"""The prompts of STIC (arXiv 2405.19716), verbatim from its released code."""
 
 CAPTION = (
     "Illustrate the details of the picture.",

@@ -1,8 +1,8 @@
 """Trains the quickstart's base model from random weights: LLaVA-1.6's architecture at about 2.5M parameters.
 
-CLIP vision tower, projector, Mistral text model and tokenizer are all learned from generated scenes. As LLaVA's tower
-is, this one is trained alone first: each patch learns to tell what it shows. Then everything is trained end to end.
-The prompts of describe-and-respond (a question infused with a description) never occur in training.
+CLIP vision tower, projector, Mistral text model and tokenizer are all learned from generated scenes. Like LLaVA's, the tower is
+trained alone first: each patch learns to predict what it shows. Then everything is trained end to end. Prompts of
+describe-and-respond (a question after a description) never occur in training.
 """
 
 import argparse
@@ -69,14 +69,14 @@ CHAT_TEMPLATE = """\
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sequence: a scene and the turns said about it."""
+    """One training sequence: a scene and the turns of a conversation about it."""
 
     scene: int
     turns: list[tuple[str, str]]
 
 
 def make_sample(position: int) -> Sample:
-    """The sample at one position of the run; each pass over the scenes says something else about them."""
+    """The sample at a position of the run; each pass over the scenes has other texts."""
     index, turn = position % SCENES, position // SCENES
     scene = scenes.make_scene("train", index)
     random = scene.random(f"sample/{turn}")
@@ -91,7 +91,7 @@ def make_sample(position: int) -> Sample:
 
 
 def train_tokenizer(samples: list[Sample]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that no text is unknown; `<image>` and `<pad>` stand after the vocabulary as in the hub's."""
+    """Byte-level BPE, so that no text is unknown; `<image>` and `<pad>` follow the vocabulary, as on the hub."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -217,14 +217,14 @@ class Crops:
         return self.normalized(crops), torch.cat([self.patches[index] for index in indices]).long()
 
     def _check(self) -> None:
-        """The bytes, normalised, are what the processor itself returns."""
+        """Checks that the normalized bytes equal what the processor returns."""
         for index in range(32):
             expected = self.image_processor(scene_image(index), return_tensors="pt")["pixel_values"]
             torch.testing.assert_close(self.batch([index])["pixel_values"], expected, rtol=0, atol=1e-5)
 
 
 def patch_labels(labels: np.ndarray) -> np.ndarray:
-    """The phrase that covers most of each patch, or 0 where shapes cover less than a fifth of it."""
+    """The phrase that covers most of each patch, or 0 if shapes cover less than a fifth of it."""
     count, side = len(labels), CROP // PATCH
     patches = labels.reshape(count, side, PATCH, side, PATCH).swapaxes(2, 3).reshape(count, side * side, PATCH**2)
     votes = np.stack([(patches == phrase).sum(-1) for phrase in range(len(scenes.PHRASES) + 1)], axis=-1)
@@ -233,7 +233,7 @@ def patch_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def encode(processor: LlavaNextProcessor, sample: Sample, image_tokens: int) -> tuple[list[int], list[int]]:
-    """Token ids and labels of a conversation; only the answers and their end are learned."""
+    """Token ids and labels of a conversation; only answers and the tokens that end them are learned."""
     tokenizer = processor.tokenizer
     ids, labels = [tokenizer.bos_token_id], [-100]
     for turn, (question, answer) in enumerate(sample.turns):
@@ -246,7 +246,7 @@ def encode(processor: LlavaNextProcessor, sample: Sample, image_tokens: int) -> 
 
 
 def check_encoding(processor: LlavaNextProcessor, sample: Sample) -> None:
-    """The ids equal those of the chat template and the processor, with one beginning of sequence."""
+    """Checks that the ids equal those of chat template and processor, with one BOS."""
     messages = []
     for turn, (question, answer) in enumerate(sample.turns):
         image = [{"type": "image"}] if turn == 0 else []
@@ -272,7 +272,7 @@ def make_batches(lengths: list[int]) -> list[list[int]]:
 
 
 def collate(encoded: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded ids, mask and labels; few widths occur, as the matrix kernels are compiled anew for each shape."""
+    """Right-padded ids, mask and labels. Widths are rounded up, because matrix kernels are compiled for each shape."""
     width = math.ceil(max(len(ids) for ids, _ in encoded) / WIDTH_STEP) * WIDTH_STEP
     return {
         "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in encoded]),
@@ -289,7 +289,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def save(model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path) -> None:
-    """Writes a bfloat16 copy as a hub repository has it."""
+    """Writes a bfloat16 copy in the layout of a hub repository."""
     copy = LlavaNextForConditionalGeneration(model.config)
     copy.load_state_dict(model.state_dict())
     copy.to(torch.bfloat16).save_pretrained(folder)
@@ -308,7 +308,7 @@ def average_gradients(parameters: list[torch.nn.Parameter], workers: int) -> Non
 
 @dataclass(frozen=True)
 class Run:
-    """What every worker starts from."""
+    """The inputs of every worker."""
 
     output: Path
     workers: int
@@ -321,7 +321,7 @@ class Run:
 
 
 def optimize(name: str, groups: list[dict], losses: Iterable, steps: int, run: Run, checkpoint: Callable) -> None:
-    """AdamW over one loss a step, with the gradients averaged over the workers."""
+    """AdamW with one loss per step and gradients averaged over the workers."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, (0.9, 0.98), weight_decay=WEIGHT_DECAY)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
@@ -343,7 +343,7 @@ def optimize(name: str, groups: list[dict], losses: Iterable, steps: int, run: R
 
 
 def tower_losses(model: LlavaNextForConditionalGeneration, head: torch.nn.Linear, run: Run) -> Iterable:
-    """Phase 1: what each patch shows and where in its crop it is, read off the layer that the projector will read."""
+    """Phase 1: predicts what each patch shows and where it is, from the layer that the projector will read."""
     random = Random(SEED)
     for _ in range(TOWER_STEPS):
         share = random.sample(range(SCENES), TOWER_BATCH)[distributed.get_rank() :: run.workers]
@@ -368,7 +368,7 @@ def model_losses(model: LlavaNextForConditionalGeneration, run: Run) -> Iterable
 
 
 def train(rank: int, run: Run) -> None:
-    """One worker, on one thread: a batch is split over the workers, whose weights stay equal."""
+    """One worker with one thread. A batch is split over the workers, whose weights stay equal."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     distributed.init_process_group("gloo", init_method=run.rendezvous, rank=rank, world_size=run.workers)

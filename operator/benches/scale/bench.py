@@ -1,7 +1,7 @@
-"""The controller's cost for N StageOneRuns, inside `cluster.sh --control-plane`: prints one JSON object.
+"""The controller's cost for N StageOneRuns, inside `cluster.sh --control-plane`. Prints one JSON object.
 
-KWOK plays the node and the pods; API server, scheduler and Job controller are Kubernetes' own. The operator runs under
-exactly the chart's ServiceAccount and with the chart's arguments.
+KWOK simulates the node and the pods; API server, scheduler and Job controller are Kubernetes' own. The operator runs with exactly
+the chart's ServiceAccount and arguments.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def artifact(kind: str, step: str) -> dict:
 
 
 def results() -> dict[str, dict]:
-    """What the trainer's steps write to the termination message (contract/src/result.rs)."""
+    """The termination messages of the trainer's steps (contract/src/result.rs)."""
     items = {"total": 6000, "done": 5998, "skipped": 2}
     return {
         "prepare": {"step": "prepare", "artifacts": [artifact("Prepared", "prepare")], "items": items,
@@ -52,8 +52,8 @@ def restart_with(name: str, flags: str) -> None:
     sh("component.sh", "restart", name)
 
 
-def favour() -> None:
-    """As root, the components get more than their share of a machine on which others work too."""
+def raise_priority() -> None:
+    """As root, gives the components priority over other work on the machine."""
     for pid in (RUN / "pids").iterdir():
         try:
             Path(f"/proc/{pid.read_text().strip()}/autogroup").write_text("-15")
@@ -66,33 +66,33 @@ def set_up(work: Path) -> subprocess.Popen:
     for step, result in results().items():
         stages = stages.replace(f"@{step}@", json.dumps(result))
     (work / "stages.yaml").write_text(stages)
-    # KWOK asks for streamed lists, which etcd before 3.5.8 does not give; refused at once, it lists instead.
+    # KWOK requests streamed lists, which etcd before 3.5.8 does not support; if they are refused at once, it lists instead.
     restart_with("kube-apiserver", "--feature-gates=WatchList=false")
     for _ in range(300):
         if subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True).returncode == 0:
             break
         time.sleep(0.1)
-    favour()
-    # As for its own client.
+    raise_priority()
+    # The same for KWOK's own client.
     environment = {**os.environ, "KUBE_FEATURE_WatchListClient": "false"}
     with (RUN / "log/kwok.log").open("w") as log:
         kwok = subprocess.Popen(
             ["kwok", "--kubeconfig", os.environ["KUBECONFIG"], "--config", work / "stages.yaml", "--manage-all-nodes",
              "--node-lease-duration-seconds=40", "--server-address=127.0.0.1:0"], env=environment, stdout=log, stderr=log)
     sh("kubectl", "create", "--filename=-", text=json.dumps({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "played"}}))
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "simulated"}}))
     for namespace in (NAMESPACE, "stic-system"):
         sh("kubectl", "create", "namespace", namespace)
     rendered = sh("helm", "template", "stic-operator", str(CHART), "--namespace", "stic-system")
-    # All but the Deployment, which no kubelet would run.
+    # Without the Deployment, which no kubelet would run.
     parts = [part for part in rendered.split("\n---\n") if not re.search(r"^kind: (Deployment|Service|PodDisruptionBudget)$", part, re.M)]
     sh("kubectl", "apply", "--server-side", "--filename=-", text="\n---\n".join(parts))
     sh("kubectl", "wait", "--for=condition=Established", "crd/stageoneruns.stic.dev", "crd/stagetworuns.stic.dev", "--timeout=60s")
-    # Bound to volumes, since the scheduler holds back pods whose claims are not.
+    # Bound to volumes, because the scheduler does not bind pods with unbound claims.
     for claim in ("models", "images", "stic"):
-        volume = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "played",
+        volume = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "simulated",
                   "nfs": {"server": "nowhere", "path": "/"}, "claimRef": {"namespace": NAMESPACE, "name": claim}}
-        wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": "played", "volumeName": claim,
+        wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": "simulated", "volumeName": claim,
                   "resources": {"requests": {"storage": "1Gi"}}}
         for kind, spec in (("PersistentVolume", volume), ("PersistentVolumeClaim", wanted)):
             sh("kubectl", "--namespace", NAMESPACE, "create", "--filename=-", text=json.dumps(
@@ -129,7 +129,7 @@ def value(text: str, pattern: str) -> float:
 
 
 def quantiles(text: str, name: str) -> dict[str, float]:
-    """Milliseconds, linear within a bucket, as Prometheus' histogram_quantile."""
+    """In milliseconds, interpolated within a bucket like Prometheus' histogram_quantile."""
     buckets = sorted((float(bound), float(count)) for bound, count in re.findall(
         rf'^{name}_bucket{{kind="StageOneRun",le="([0-9.e+-]+|\+Inf)"}} (\d+)$', text, re.M))
     answer = {}
@@ -145,7 +145,7 @@ def quantiles(text: str, name: str) -> dict[str, float]:
 
 
 def apply(count: int, rate: float) -> None:
-    """Applies the runs: `rate` a second, or all at once where it is 0."""
+    """Applies the runs: `rate` per second, or all at once if it is 0."""
     def manifest(number: int) -> str:
         return json.dumps({
             "apiVersion": "stic.dev/v1alpha1", "kind": "StageOneRun", "metadata": {"name": f"run-{number:05}"},
@@ -161,7 +161,7 @@ def apply(count: int, rate: float) -> None:
 
 
 def audit(runs: int) -> dict:
-    """Requests of the operator as the API server saw them, watches and the lease apart."""
+    """The operator's requests by the API server's audit log, without watches and the lease."""
     counts: Counter[str] = Counter()
     path = RUN / "log/audit.log"
     for line in path.open():
@@ -181,9 +181,9 @@ def audit(runs: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=int)
-    parser.add_argument("--rate", type=float, default=0, help="runs applied a second; 0: all at once")
-    parser.add_argument("--operator", required=True, help="the operator's release binary")
-    parser.add_argument("--limit", type=float, default=3600, help="seconds until it has failed")
+    parser.add_argument("--rate", type=float, default=0, help="runs applied per second; 0: all at once")
+    parser.add_argument("--operator", required=True, help="the operator, built in release mode")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds until the benchmark fails")
     arguments = parser.parse_args()
     work = RUN / "bench"
     work.mkdir()
@@ -199,7 +199,7 @@ def main() -> None:
             except OSError:
                 pass
             if process.poll() is not None or time.monotonic() > until:
-                sys.exit(f"the operator does not lead: {(RUN / 'log/stic-operator.log').read_text()[-2000:]}")
+                sys.exit(f"the operator did not become leader: {(RUN / 'log/stic-operator.log').read_text()[-2000:]}")
             time.sleep(0.1)
         manager = int((RUN / "pids/kube-controller-manager").read_text())
         idle, manager_before = usage(process.pid), usage(manager)
@@ -209,17 +209,17 @@ def main() -> None:
         done = 'stic_run_transitions_total{kind="StageOneRun",reason="Succeeded"}'
         while (count := value(metrics(port), re.escape(done))) < arguments.runs:
             if time.monotonic() - began > arguments.limit:
-                sys.exit(f"only {count:g} of {arguments.runs} runs succeeded in time")
+                sys.exit(f"only {count:g} of {arguments.runs} runs succeeded within {arguments.limit:g} s")
             time.sleep(1)
         took = time.monotonic() - began
-        # What follows the last run's end is part of its cost.
+        # Work after the end of the last run is part of the cost.
         time.sleep(10)
         after, manager_after, text = usage(process.pid), usage(manager), metrics(port)
         cpu = after["cpu_s"] - idle["cpu_s"]
         counted = audit(arguments.runs)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        # A controller that starts anew lists everything.
+        # A restarted operator lists everything.
         process = operator(arguments.operator, work, port)
         again = 0.0
         until, last = time.monotonic() + 60, -1.0
@@ -239,7 +239,7 @@ def main() -> None:
             "cpu_s": round(cpu, 2), "cpu_ms_per_run": round(1000 * cpu / arguments.runs, 2),
             "controller_manager": {"cpu_ms_per_run": round(1000 * (manager_after["cpu_s"] - manager_before["cpu_s"]) / arguments.runs, 2),
                                    "rss_mb": manager_after["rss_mb"], "peak_mb": manager_after["peak_mb"]},
-            "reconcile": quantiles(text, "stic_reconcile_seconds"), "busy": quantiles(text, "stic_reconcile_busy_seconds"),
+            "reconcile": quantiles(text, "stic_reconcile_duration_seconds"), "busy": quantiles(text, "stic_reconcile_busy_seconds"),
             "reconciles_per_run": round(value(text, r"stic_reconciles_total\{.*\}") / arguments.runs, 2),
             "not_ok": value(text, r'stic_reconciles_total\{.*result="(?:error|conflict)"\}'),
             "writes_per_run": round(value(text, r"stic_api_writes_total\{.*\}") / arguments.runs, 2),

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the controller costs for many StageOneRuns: a control plane of its own for each number, KWOK playing node and pods.
+# The controller's cost for many StageOneRuns: each number has its own control plane, and KWOK simulates node and pods.
 #
-#   bench.sh [--rate N] [RUNS]...     100, 1,000 and 5,000 runs where none are named; one JSON object a line on stdout
+#   bench.sh [--rate N] [RUNS]...     default: 100, 1,000 and 5,000 runs; prints one JSON object per number
 #
-# OPERATOR is another binary to measure. With root it asks for more than its share of a busy machine.
+# OPERATOR is another program to measure. As root it raises its priority on a busy machine.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../../.." && pwd)
@@ -16,7 +16,7 @@ fi
 [ "$(id -u)" != 0 ] || echo -15 2>/dev/null >/proc/self/autogroup || true
 "$repository/tests/cluster/build.sh" --kwok >/dev/null
 for runs in "$@"; do
-  # In a session of its own a command would be in another autogroup; cluster.sh's components are.
+  # Not in a session of its own, which would be another autogroup; cluster.sh's components are in one.
   "$repository/tests/cluster/cluster.sh" --control-plane ${LOGS:+--logs "$LOGS/$runs"} \
     python3 "$here/bench.py" "$runs" "${options[@]}" --operator "${OPERATOR:-$repository/target/images/bin/stic-operator}"
 done

@@ -1,4 +1,4 @@
-//! The ConfigMap that carries a run config to its pod.
+//! The ConfigMap that carries a run config to its pods.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,21 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stic_contract::RunConfig;
 
-use super::{Attempt, CONFIG_FILE, labels, names};
+use super::labels;
+use super::names::{self, LaunchId};
+use super::paths::CONFIG_FILE;
+use crate::validated::Validated;
 
-/// The ConfigMap of an attempt: immutable, because a run config is never recomputed.
+/// The ConfigMap of a launch. It is immutable, because a run config is never recomputed.
 ///
 /// # Errors
-/// The run config cannot be written as JSON, which its types exclude.
-pub fn config_map(config: &RunConfig, attempt: Attempt) -> serde_json::Result<ConfigMap> {
+/// The run config cannot be serialized, which its types rule out.
+pub fn config_map(run: &Validated, config: &RunConfig, launch: LaunchId) -> serde_json::Result<ConfigMap> {
     Ok(ConfigMap {
         metadata: ObjectMeta {
-            name: Some(names::attempt(&config.run, attempt)),
+            name: Some(names::launch(&config.run, launch)),
             namespace: Some(config.run.namespace.clone()),
-            labels: Some(labels::of_step(&config.run, attempt.step)),
+            labels: Some(labels::of_launch(run, launch.step)),
             owner_references: Some(vec![labels::owner(&config.run)]),
             ..ObjectMeta::default()
         },

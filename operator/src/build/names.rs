@@ -1,25 +1,34 @@
-//! Names of the objects a run is made of.
+//! Names of the Kubernetes objects of a run.
 
 use serde_json::json;
-use stic_contract::{Digest, RunIdentity};
+use stic_contract::{Digest, RunIdentity, StepName};
 
-use super::Attempt;
-
-/// The name of an attempt's Job and ConfigMap: `<run>-<step>-<8 hex digits>`, at most 58 characters, so that the
-/// index of a pod still fits a host name.
-#[must_use]
-pub fn attempt(run: &RunIdentity, attempt: Attempt) -> String {
-    let key = json!([run.uid, attempt.step, run.rerun, attempt.number]);
-    format!("{}-{}-{}", run.name, attempt.step, Digest::of_json(&key).short(8))
+/// One launch of a step: each is a Job of its own, with one or more pods.
+///
+/// `status.steps[].attempts` counts something else: the pods that were started, including those that Kubernetes
+/// restarted within one launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchId {
+    pub step: StepName,
+    /// Counted from 1.
+    pub number: u32,
 }
 
-/// The claim that is made for a run's output.
+/// The name of a launch's Job and ConfigMap: `<run>-<step>-<8 hex digits>`, at most 58 characters, so that the host name
+/// of a pod still has room for its index.
+#[must_use]
+pub fn launch(run: &RunIdentity, LaunchId { step, number }: LaunchId) -> String {
+    let key = json!([run.uid, step, run.rerun, number]);
+    format!("{}-{step}-{}", run.name, Digest::of_json(&key).short(8))
+}
+
+/// The claim that is created for a run's output.
 #[must_use]
 pub fn output_claim(run: &RunIdentity) -> String {
     format!("{}-output", run.name)
 }
 
-/// The name of a claim's volume in a pod, which must be a DNS label though a claim's name need not be.
+/// The name of a claim's volume in a pod, which must be a DNS label, unlike the name of the claim.
 #[must_use]
 pub fn pod_volume(claim: &str) -> String {
     let plain =

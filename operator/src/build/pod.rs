@@ -1,57 +1,79 @@
 //! The pod of a step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm, PodSecurityContext,
-    PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodSecurityContext, PodSpec,
+    PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use stic_contract::progress::PROGRESS_PORT;
 use stic_crds::pod::{self, PodSettings};
 
-use super::{Attempt, CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR, labels, names};
+use super::labels;
+use super::names::{self, LaunchId};
+use super::paths::{CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR};
 use crate::validated::{MODEL_IMAGE, Validated, gpus};
 
-/// A user that owns nothing.
+/// The container of the trainer, beside which others may be injected.
+pub const TRAINER_CONTAINER: &str = "trainer";
+/// Where pods with several GPUs share memory.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// The names of the volumes that pods have besides those of claims.
+pub(super) const OWN_VOLUMES: [&str; 4] = ["run-config", "tmp", "shm", MODEL_IMAGE];
+/// A user ID that owns no files.
 const NOBODY: i64 = 65_532;
-/// State at rank 128 on 7B is about 4 GB, and must reach the volume before the pod is killed.
+/// The training state of a 7B model at rank 128 is about 4 GB, and must reach the volume before the pod is killed.
 const GRACE_SECONDS: i64 = 300;
 
 pub(super) fn template(
     run: &Validated,
-    attempt: Attempt,
+    launch: LaunchId,
     trainer_image: &str,
     sharded: bool,
     one_node: bool,
+    read_only_claims: &BTreeSet<String>,
 ) -> PodTemplateSpec {
     let PodSettings {
         image,
+        image_pull_policy,
         image_pull_secrets,
         resources,
         resource_claims,
         node_selector,
         tolerations,
+        affinity,
+        topology_spread_constraints,
+        scheduler_name,
         priority_class_name,
         service_account_name,
         runtime_class_name,
         security_context,
         env,
+        env_from,
+        volumes: extra_volumes,
+        volume_mounts: extra_mounts,
         labels: extra_labels,
         annotations,
-    } = run.pod(attempt.step);
-    let own_labels = labels::of_step(&run.run, attempt.step);
+    } = run.pod(launch.step);
+    let own_labels = labels::of_step(&run.run, launch.step);
     let mut all_labels = extra_labels.unwrap_or_default();
     all_labels.extend(own_labels);
-    let several_gpus = gpus(&run.pod(attempt.step)) > 1;
-    let (volumes, volume_mounts) = volumes(run, attempt, several_gpus);
+    let several_gpus = gpus(&run.pod(launch.step)) > 1;
+    let extra_mounts = extra_mounts.unwrap_or_default();
+    let own_shm = several_gpus && !extra_mounts.iter().any(|mount| mount.mount_path == SHARED_MEMORY);
+    let (mut volumes, mut volume_mounts) = volumes(run, launch, own_shm, read_only_claims);
+    volumes.extend(extra_volumes.unwrap_or_default());
+    volume_mounts.extend(extra_mounts);
     let container = Container {
-        name: "trainer".into(),
+        name: TRAINER_CONTAINER.into(),
         image: Some(image.unwrap_or_else(|| trainer_image.to_owned())),
         command: Some(vec!["stic-trainer".into()]),
         args: Some(arguments(sharded)),
         env: Some(environment(env.unwrap_or_default())),
+        env_from,
+        image_pull_policy: image_pull_policy.map(|policy| policy.as_str().to_owned()),
         ports: Some(vec![ContainerPort {
             name: Some("progress".into()),
             container_port: i32::from(PROGRESS_PORT),
@@ -64,7 +86,7 @@ pub(super) fn template(
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
-        // The trainer writes its result there, and a container that died before it could leaves its last lines.
+        // The trainer writes its result to the termination log. A container that dies before that leaves the end of its log.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         volume_mounts: Some(volume_mounts),
         ..Container::default()
@@ -72,7 +94,7 @@ pub(super) fn template(
     PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(all_labels), annotations, ..ObjectMeta::default() }),
         spec: Some(PodSpec {
-            affinity: one_node.then(|| same_node(run, attempt)),
+            affinity: if one_node { Some(same_node(run, launch, affinity)) } else { affinity },
             automount_service_account_token: Some(false),
             containers: vec![container],
             enable_service_links: Some(false),
@@ -82,10 +104,12 @@ pub(super) fn template(
             resource_claims,
             restart_policy: Some("Never".into()),
             runtime_class_name,
-            security_context: Some(pod_security(security_context.unwrap_or_default())),
+            scheduler_name,
+            security_context: Some(pod_security(security_context)),
             service_account_name,
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             tolerations,
+            topology_spread_constraints,
             volumes: Some(volumes),
             ..PodSpec::default()
         }),
@@ -102,7 +126,7 @@ fn arguments(sharded: bool) -> Vec<String> {
         "--result".to_owned(),
         "/dev/termination-log".to_owned(),
         "--serve".to_owned(),
-        format!("0.0.0.0:{PROGRESS_PORT}"),
+        format!("[::]:{PROGRESS_PORT}"),
     ];
     if sharded {
         arguments.extend(["--shard-index".to_owned(), "$(JOB_COMPLETION_INDEX)".to_owned()]);
@@ -110,28 +134,36 @@ fn arguments(sharded: bool) -> Vec<String> {
     arguments
 }
 
-// The user's variables come last, and so win.
+// The user's variables come last, so that they take precedence.
 fn environment(given: Vec<EnvVar>) -> Vec<EnvVar> {
     let home = EnvVar { name: "HOME".into(), value: Some("/tmp".into()), ..EnvVar::default() };
     let own = (!given.iter().any(|variable| variable.name == home.name)).then_some(home);
     own.into_iter().chain(given).collect()
 }
 
-fn pod_security(spec: pod::SecurityContext) -> PodSecurityContext {
-    let pod::SecurityContext { run_as_user, run_as_group, fs_group, supplemental_groups } = spec;
+fn pod_security(spec: Option<pod::SecurityContext>) -> PodSecurityContext {
+    // One that is given and empty leaves the ids to the platform.
+    let default = if spec == Some(pod::SecurityContext::default()) { None } else { Some(NOBODY) };
+    let pod::SecurityContext { run_as_user, run_as_group, fs_group, supplemental_groups } =
+        spec.unwrap_or_default();
     PodSecurityContext {
-        fs_group: Some(fs_group.unwrap_or(NOBODY)),
+        fs_group: fs_group.or(default),
         fs_group_change_policy: Some("OnRootMismatch".into()),
-        run_as_group: Some(run_as_group.unwrap_or(NOBODY)),
+        run_as_group: run_as_group.or(default),
         run_as_non_root: Some(true),
-        run_as_user: Some(run_as_user.unwrap_or(NOBODY)),
+        run_as_user: run_as_user.or(default),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
         supplemental_groups,
         ..PodSecurityContext::default()
     }
 }
 
-fn volumes(run: &Validated, attempt: Attempt, several_gpus: bool) -> (Vec<Volume>, Vec<VolumeMount>) {
+fn volumes(
+    run: &Validated,
+    launch: LaunchId,
+    own_shm: bool,
+    read_only_claims: &BTreeSet<String>,
+) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
     let mut add = |volume: Volume, path: String, read_only: bool| {
@@ -144,21 +176,22 @@ fn volumes(run: &Validated, attempt: Attempt, several_gpus: bool) -> (Vec<Volume
         volumes.push(volume);
     };
     let config =
-        ConfigMapVolumeSource { name: names::attempt(&run.run, attempt), ..ConfigMapVolumeSource::default() };
+        ConfigMapVolumeSource { name: names::launch(&run.run, launch), ..ConfigMapVolumeSource::default() };
     add(
         Volume { name: "run-config".into(), config_map: Some(config), ..Volume::default() },
         CONFIG_DIR.into(),
         true,
     );
     add(empty("tmp", None), "/tmp".into(), false);
-    if several_gpus {
-        add(empty("shm", Some("Memory")), "/dev/shm".into(), false);
+    if own_shm {
+        add(empty("shm", Some("Memory")), SHARED_MEMORY.into(), false);
     }
     let output = run.output.location.volume.as_str();
     for claim in run.input_claims().into_iter().chain([output]) {
         let source = PersistentVolumeClaimVolumeSource {
             claim_name: claim.to_owned(),
-            ..PersistentVolumeClaimVolumeSource::default()
+            // Some drivers attach such a volume only if the source says so too.
+            read_only: (claim != output && read_only_claims.contains(claim)).then_some(true),
         };
         let volume = Volume {
             name: names::pod_volume(claim),
@@ -183,24 +216,19 @@ fn empty(name: &str, medium: Option<&str>) -> Volume {
     Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() }
 }
 
-// A volume that one node may mount can still be shared by pods of that node.
-fn same_node(run: &Validated, attempt: Attempt) -> Affinity {
-    let labels: BTreeMap<String, String> = labels::of_step(&run.run, attempt.step)
+// Pods on the same node can share a volume that only one node may mount.
+fn same_node(run: &Validated, launch: LaunchId, given: Option<Affinity>) -> Affinity {
+    let labels: BTreeMap<String, String> = labels::of_step(&run.run, launch.step)
         .into_iter()
         .filter(|(key, _)| [labels::RUN_UID, labels::STEP].contains(&key.as_str()))
         .collect();
-    Affinity {
-        pod_affinity: Some(PodAffinity {
-            required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
-                label_selector: Some(LabelSelector {
-                    match_labels: Some(labels),
-                    ..LabelSelector::default()
-                }),
-                topology_key: "kubernetes.io/hostname".into(),
-                ..PodAffinityTerm::default()
-            }]),
-            ..PodAffinity::default()
-        }),
-        ..Affinity::default()
-    }
+    let term = PodAffinityTerm {
+        label_selector: Some(LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }),
+        topology_key: "kubernetes.io/hostname".into(),
+        ..PodAffinityTerm::default()
+    };
+    let mut affinity = given.unwrap_or_default();
+    let pods = affinity.pod_affinity.get_or_insert_default();
+    pods.required_during_scheduling_ignored_during_execution.get_or_insert_default().push(term);
+    affinity
 }

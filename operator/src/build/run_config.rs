@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use stic_contract::config::DataRecipe;
 use stic_contract::config::{
-    Describe, Generate, ModelInput, ModelLocation, Prepare, ShardSet, Train, TrainData, VERSION,
+    DataRecipe, Describe, Generate, ModelInput, ModelLocation, Prepare, ShardSet, Train, TrainData, VERSION,
 };
 use stic_contract::recipe::ImageLayout;
 use stic_contract::result::InputDigests;
@@ -12,29 +11,28 @@ use stic_contract::{Artifact, ArtifactKind, ArtifactRef, RunConfig, StepName, St
 
 use crate::validated::Validated;
 
-/// What earlier steps have left.
+/// The results of the earlier steps of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Made {
+pub struct PreviousResults {
     /// What `prepare` found the inputs to be.
     pub inputs: Option<InputDigests>,
-    /// Whole artifacts, by kind.
+    /// Complete artifacts, by kind.
     pub artifacts: BTreeMap<ArtifactKind, Artifact>,
     /// The shards of the last sharded step.
     pub shards: Option<ShardSet>,
 }
 
-/// A step's result lacks what a later step needs.
+/// The results of earlier steps lack something that this step needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{step} needs {what}, which no earlier step reported")]
-pub struct Incomplete {
+#[error("step {step} needs {what}, which no earlier step reported")]
+pub struct MissingResult {
     /// The step that cannot start.
     pub step: StepName,
-    /// What it lacks.
     pub what: &'static str,
 }
 
-impl Made {
-    /// Takes over what a finished step reports.
+impl PreviousResults {
+    /// Adds the result of the next step.
     pub fn add(&mut self, result: &StepResult) {
         if let Some(inputs) = &result.inputs {
             self.inputs = Some(inputs.clone());
@@ -55,81 +53,18 @@ impl Made {
 /// The run config of `step`.
 ///
 /// # Errors
-/// What an earlier step did not report.
-pub fn run_config(run: &Validated, step: StepName, made: &Made) -> Result<RunConfig, Incomplete> {
-    let incomplete = |what| Incomplete { step, what };
-    let inputs = || made.inputs.as_ref().ok_or_else(|| incomplete("the digests of the inputs"));
-    let items = || made.reference(ArtifactKind::Prepared).ok_or_else(|| incomplete("the prepared items"));
-    let model = |image_layout: ImageLayout| -> Result<ModelInput, Incomplete> {
-        Ok(ModelInput { location: run.model.location.clone(), digest: inputs()?.model.clone(), image_layout })
-    };
-    let adapter = || -> Result<Option<ArtifactRef>, Incomplete> {
-        let Some(adapter) = &run.adapter else { return Ok(None) };
-        let digest = inputs()?.adapter.clone().or_else(|| adapter.digest.clone());
-        let digest = digest.ok_or_else(|| incomplete("the digest of the adapter"))?;
-        Ok(Some(ArtifactRef { location: adapter.location.clone(), digest }))
-    };
+/// An earlier step did not report what this one needs.
+pub fn run_config(
+    run: &Validated,
+    step: StepName,
+    previous: &PreviousResults,
+) -> Result<RunConfig, MissingResult> {
+    let step_inputs = StepInputs { run, step, previous };
     let task = match step {
-        StepName::Prepare => Task::Prepare(Box::new(Prepare {
-            // The layout data is generated with: by it, data that is already there is found.
-            model: ModelLocation {
-                location: run.model.location.clone(),
-                image_layout: run.layouts.generation,
-            },
-            adapter: run.adapter.clone(),
-            source: run.items.clone(),
-            recipe: run.data.clone(),
-            train: run.train.clone(),
-            precision: run.precision,
-        })),
-        StepName::Generate => {
-            let DataRecipe::Preferences(recipe) = &run.data else {
-                return Err(incomplete("a recipe for preferences"));
-            };
-            Task::Generate(Box::new(Generate {
-                model: model(run.layouts.generation)?,
-                adapter: adapter()?,
-                items: items()?,
-                images: run.images.clone(),
-                recipe: recipe.clone(),
-                precision: run.precision,
-                shards: run.shards,
-            }))
-        }
-        StepName::Describe => {
-            let DataRecipe::Descriptions(recipe) = &run.data else {
-                return Err(incomplete("a recipe for descriptions"));
-            };
-            Task::Describe(Box::new(Describe {
-                model: model(run.layouts.generation)?,
-                adapter: adapter()?,
-                items: items()?,
-                images: run.images.clone(),
-                recipe: recipe.clone(),
-                precision: run.precision,
-                shards: run.shards,
-            }))
-        }
-        StepName::Train => {
-            let kind = match &run.data {
-                DataRecipe::Preferences(_) => ArtifactKind::Preferences,
-                DataRecipe::Descriptions(_) => ArtifactKind::Descriptions,
-            };
-            let data = match (made.reference(kind), &made.shards) {
-                (Some(sealed), _) => TrainData::Sealed(sealed),
-                (None, Some(shards)) => TrainData::Shards(shards.clone()),
-                (None, None) => return Err(incomplete("the data to train on")),
-            };
-            Task::Train(Box::new(Train {
-                model: model(run.layouts.training)?,
-                adapter: adapter()?,
-                items: items()?,
-                data,
-                images: run.images.clone(),
-                recipe: run.train.clone(),
-                precision: run.precision,
-            }))
-        }
+        StepName::Prepare => Task::Prepare(Box::new(prepare(run))),
+        StepName::Generate => Task::Generate(Box::new(step_inputs.generate()?)),
+        StepName::Describe => Task::Describe(Box::new(step_inputs.describe()?)),
+        StepName::Train => Task::Train(Box::new(step_inputs.train()?)),
     };
     Ok(RunConfig {
         version: VERSION,
@@ -138,4 +73,105 @@ pub fn run_config(run: &Validated, step: StepName, made: &Made) -> Result<RunCon
         seed: run.seed,
         task,
     })
+}
+
+fn prepare(run: &Validated) -> Prepare {
+    Prepare {
+        // The layout of the generating step: data that already exists is found by it.
+        model: ModelLocation { location: run.model.location.clone(), image_layout: run.layouts.generation },
+        adapter: run.adapter.clone(),
+        source: run.items.clone(),
+        recipe: run.data.clone(),
+        train: run.train.clone(),
+        precision: run.precision,
+        gpus: run.gpus(),
+    }
+}
+
+/// What a step after `prepare` takes from its run and from the results of earlier steps.
+struct StepInputs<'a> {
+    run: &'a Validated,
+    step: StepName,
+    previous: &'a PreviousResults,
+}
+
+impl StepInputs<'_> {
+    fn missing(&self, what: &'static str) -> MissingResult {
+        MissingResult { step: self.step, what }
+    }
+
+    fn digests(&self) -> Result<&InputDigests, MissingResult> {
+        self.previous.inputs.as_ref().ok_or_else(|| self.missing("the digests of the inputs"))
+    }
+
+    fn items(&self) -> Result<ArtifactRef, MissingResult> {
+        self.previous.reference(ArtifactKind::Prepared).ok_or_else(|| self.missing("the prepared items"))
+    }
+
+    fn model(&self, image_layout: ImageLayout) -> Result<ModelInput, MissingResult> {
+        let location = self.run.model.location.clone();
+        Ok(ModelInput { location, digest: self.digests()?.model.clone(), image_layout })
+    }
+
+    fn adapter(&self) -> Result<Option<ArtifactRef>, MissingResult> {
+        let Some(adapter) = &self.run.adapter else { return Ok(None) };
+        let digest = self.digests()?.adapter.clone().or_else(|| adapter.digest.clone());
+        let digest = digest.ok_or_else(|| self.missing("the digest of the adapter"))?;
+        Ok(Some(ArtifactRef { location: adapter.location.clone(), digest }))
+    }
+
+    fn generate(&self) -> Result<Generate, MissingResult> {
+        let DataRecipe::Preferences(recipe) = &self.run.data else {
+            return Err(self.missing("a recipe for preferences"));
+        };
+        Ok(Generate {
+            model: self.model(self.run.layouts.generation)?,
+            adapter: self.adapter()?,
+            items: self.items()?,
+            images: self.run.images.clone(),
+            recipe: recipe.clone(),
+            precision: self.run.precision,
+            shards: self.run.shards,
+        })
+    }
+
+    fn describe(&self) -> Result<Describe, MissingResult> {
+        let DataRecipe::Descriptions(recipe) = &self.run.data else {
+            return Err(self.missing("a recipe for descriptions"));
+        };
+        Ok(Describe {
+            model: self.model(self.run.layouts.generation)?,
+            adapter: self.adapter()?,
+            items: self.items()?,
+            images: self.run.images.clone(),
+            recipe: recipe.clone(),
+            precision: self.run.precision,
+            shards: self.run.shards,
+        })
+    }
+
+    /// The data that the run generated, complete or in shards.
+    fn data(&self) -> Result<TrainData, MissingResult> {
+        let kind = match &self.run.data {
+            DataRecipe::Preferences(_) => ArtifactKind::Preferences,
+            DataRecipe::Descriptions(_) => ArtifactKind::Descriptions,
+        };
+        match (self.previous.reference(kind), &self.previous.shards) {
+            (Some(sealed), _) => Ok(TrainData::Sealed(sealed)),
+            (None, Some(shards)) => Ok(TrainData::Shards(shards.clone())),
+            (None, None) => Err(self.missing("the data to train on")),
+        }
+    }
+
+    fn train(&self) -> Result<Train, MissingResult> {
+        Ok(Train {
+            model: self.model(self.run.layouts.training)?,
+            adapter: self.adapter()?,
+            items: self.items()?,
+            data: self.data()?,
+            images: self.run.images.clone(),
+            recipe: self.run.train.clone(),
+            precision: self.run.precision,
+        })
+    }
 }

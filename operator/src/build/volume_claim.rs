@@ -1,4 +1,4 @@
-//! The claim that is made for a run's output.
+//! The claim that is created for a run's output.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use stic_crds::lifecycle::WhenDeleted;
 use super::labels;
 use crate::validated::Validated;
 
-/// The claim, if the run asks for one. It belongs to the run only if it is to be deleted with it.
+/// The claim, if the run requests one. The run owns it only if it is to be deleted with the run.
 #[must_use]
 pub fn volume_claim(run: &Validated) -> Option<PersistentVolumeClaim> {
     let template = run.output.claim.as_ref()?;
@@ -21,7 +21,7 @@ pub fn volume_claim(run: &Validated) -> Option<PersistentVolumeClaim> {
         metadata: ObjectMeta {
             name: Some(run.output.location.volume.clone()),
             namespace: Some(run.run.namespace.clone()),
-            labels: Some(labels::of_run(&run.run)),
+            labels: Some(labels::of_claim(run, owned)),
             owner_references: owned.then(|| vec![labels::owner(&run.run)]),
             ..ObjectMeta::default()
         },

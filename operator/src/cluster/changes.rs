@@ -1,4 +1,4 @@
-//! Which runs changed, from the watch that fills their store.
+//! The runs that changed, from the watch that fills their store.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -10,8 +10,8 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, reflector};
 use kube::runtime::watcher::{self, Event};
 
-/// Fills a store from `events` and says what changed in it. A new list is in the store whole or not at all: after it all
-/// that it has may have changed, and what it has not is gone, and nobody hears of either otherwise.
+/// Fills a store from `events` and yields what changed in it. A new list replaces the whole store at once: everything in
+/// it may have changed, and everything missing from it was deleted; no other event reports either.
 pub fn changes<K>(
     writer: Writer<K>,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_new_list_all_has_changed_and_what_it_lacks_too_but_not_before_it_is_whole() {
+    async fn a_complete_list_changes_everything_in_it_and_everything_missing_from_it() {
         let (reader, writer) = store();
         let events = [
             Event::Init,
@@ -62,15 +62,15 @@ mod tests {
             Event::InitApply(map("d")),
             Event::InitDone,
         ];
-        let mut seen = Vec::new();
+        let mut reported = Vec::new();
         let mut changes = std::pin::pin!(changes(writer, futures::stream::iter(events.into_iter().map(Ok))));
         while let Some(changed) = changes.next().await {
             let mut names: Vec<_> = changed.expect("no error").into_iter().map(|it| it.name).collect();
             names.sort();
-            // What is looked at because of a change finds it.
+            // A change is reported only once the store has it.
             assert!(!names.contains(&"d".into()) || reader.state().iter().any(|it| **it == map("d")));
-            seen.push(names.concat());
+            reported.push(names.concat());
         }
-        assert_eq!(seen, ["", "", "", "ab", "c", "c", "", "", "", "abd"]);
+        assert_eq!(reported, ["", "", "", "ab", "c", "c", "", "", "", "abd"]);
     }
 }

@@ -1,51 +1,37 @@
-//! Jobs and pods by the run they belong to.
+//! Jobs and pods by the run that they belong to.
 //!
-//! A reflector's store is keyed by name, and to find the pods of a run in it means to walk over all of them; here it
-//! costs the same for the first run and the five thousandth.
+//! A reflector's store is keyed by name, so that finding the pods of one run would mean going through all pods.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource};
+use kube::Resource;
+use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 use stic_contract::RunKind;
 use tokio::sync::{mpsc, watch};
 
 use super::objects::prune;
 use crate::build::labels;
+use crate::run_key::RunKey;
 
-/// A run to reconcile because one of its children changed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Touched {
-    /// Its kind.
-    pub kind: RunKind,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-/// Where touched runs go, by kind.
+/// Sends runs to the controller of their kind, to be reconciled because something that they depend on changed.
 #[derive(Debug, Clone)]
 pub struct Triggers {
-    /// To the controller of `StageOneRun`.
-    pub stage_one: mpsc::UnboundedSender<Touched>,
-    /// To the controller of `StageTwoRun`.
-    pub stage_two: mpsc::UnboundedSender<Touched>,
+    pub stage_one: mpsc::UnboundedSender<RunKey>,
+    pub stage_two: mpsc::UnboundedSender<RunKey>,
 }
 
 impl Triggers {
-    /// Has `touched` reconciled. Nobody listens any more only while the process ends.
-    pub fn send(&self, touched: Touched) {
-        let to = match touched.kind {
+    pub fn send(&self, run: RunKey) {
+        let to = match run.kind {
             RunKind::StageOneRun => &self.stage_one,
             RunKind::StageTwoRun => &self.stage_two,
         };
-        let _ = to.send(touched);
+        // The receiver is dropped only when the process is shutting down.
+        let _ = to.send(run);
     }
 }
 
@@ -65,14 +51,14 @@ impl<K> Default for Children<K> {
 }
 
 impl<K> Children<K> {
-    /// The children of the run of `uid`, by name.
+    /// The children of the run with this UID, ordered by name.
     #[must_use]
     pub fn of(&self, uid: &str) -> Vec<Arc<K>> {
         let by_run = self.by_run.read().unwrap_or_else(PoisonError::into_inner);
         by_run.get(uid).into_iter().flat_map(|children| children.values().cloned()).collect()
     }
 
-    /// Waits until all that existed at the start is here.
+    /// Waits until the first list is complete.
     pub async fn synced(&self) {
         let mut synced = self.synced.subscribe();
         // The sender lives as long as self.
@@ -81,14 +67,13 @@ impl<K> Children<K> {
 }
 
 impl<K: Resource + Clone> Children<K> {
-    /// Takes a child in, in the place of what was known of it.
-    pub fn put(&self, child: K) {
+    /// Adds a child, or replaces it.
+    pub fn insert(&self, child: K) {
         let Some((uid, name)) = key(&child) else { return };
         let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
         by_run.entry(uid).or_default().insert(name, Arc::new(child));
     }
 
-    /// Forgets a child.
     pub fn remove(&self, child: &K) {
         let Some((uid, name)) = key(child) else { return };
         let mut by_run = self.by_run.write().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +85,7 @@ impl<K: Resource + Clone> Children<K> {
         }
     }
 
-    /// What is known and not `listed`.
+    /// The children that are not `listed`.
     fn missing(&self, listed: &HashSet<(String, String)>) -> Vec<Arc<K>> {
         let by_run = self.by_run.read().unwrap_or_else(PoisonError::into_inner);
         let missing = |uid: &str, name: &str| !listed.contains(&(uid.to_owned(), name.to_owned()));
@@ -118,33 +103,38 @@ fn key<K: Resource>(child: &K) -> Option<(String, String)> {
     Some((labels.get(labels::RUN_UID)?.clone(), child.meta().name.clone()?))
 }
 
-/// The run a child belongs to.
-fn run_of<K: Resource>(child: &K) -> Option<Touched> {
+/// The run that a child belongs to, by its labels.
+fn run_of<K: Resource>(child: &K) -> Option<RunKey> {
     let labels = child.meta().labels.as_ref()?;
-    let kind = match labels.get(labels::RUN_KIND)?.as_str() {
-        "StageOneRun" => RunKind::StageOneRun,
-        "StageTwoRun" => RunKind::StageTwoRun,
-        _ => return None,
-    };
-    Some(Touched { kind, namespace: child.meta().namespace.clone()?, name: labels.get(labels::RUN)?.clone() })
+    let kind: RunKind = labels.get(labels::RUN_KIND)?.parse().ok()?;
+    Some(RunKey { kind, namespace: child.meta().namespace.clone()?, name: labels.get(labels::RUN)?.clone() })
 }
 
-/// Objects a page of a first list. A page is in memory whole, as text and as objects that are not pruned yet: with kube's
-/// 500 the start was the peak of all memory.
-pub const PAGE: u32 = 50;
+/// Objects per page of a list. A page is held in memory as text and as unpruned objects; with kube's default of 500, the
+/// first list used more memory than anything after it.
+pub const PAGE_SIZE: u32 = 50;
 
-/// Watches the children of our runs until the process ends. `forget` is told of one that was deleted, as it was last,
-/// and takes it out.
-pub async fn follow<K>(api: Api<K>, children: Arc<Children<K>>, triggers: Triggers, forget: impl Fn(&K))
-where
+/// Watches the children of runs until the process ends. `forget` is called with the last state of a deleted child, and
+/// removes it.
+pub async fn watch_children<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    children: Arc<Children<K>>,
+    triggers: Triggers,
+    forget: impl Fn(&K),
+) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let selector = format!("{}={}", labels::MANAGED_BY, labels::OPERATOR);
-    let config = watcher::Config::default().labels(&selector).page_size(PAGE);
-    take_in(watcher(api, config).default_backoff(), &children, &triggers, forget).await;
+    process_events(events, &children, &triggers, forget).await;
 }
 
-async fn take_in<K>(
+/// Which Jobs and pods are watched.
+#[must_use]
+pub fn watched() -> watcher::Config {
+    // Not by one of Kubernetes' own labels: admission webhooks of platforms overwrite those.
+    watcher::Config::default().labels(labels::RUN_UID).page_size(PAGE_SIZE)
+}
+
+async fn process_events<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     children: &Children<K>,
     triggers: &Triggers,
@@ -154,37 +144,37 @@ async fn take_in<K>(
 {
     let mut events = std::pin::pin!(events);
     let mut listed = HashSet::new();
-    let went = |child: &K| {
+    let delete = |child: &K| {
         forget(child);
-        run_of(child).into_iter().for_each(|touched| triggers.send(touched));
+        run_of(child).into_iter().for_each(|run| triggers.send(run));
     };
-    // A run that is looked at because of a child must find it.
-    let take = |mut child: K| {
-        let touched = run_of(&child);
+    let apply = |mut child: K| {
+        let run = run_of(&child);
         prune(child.meta_mut());
-        children.put(child);
-        touched.into_iter().for_each(|touched| triggers.send(touched));
+        // Insert before triggering, so that the reconciliation finds the child.
+        children.insert(child);
+        run.into_iter().for_each(|run| triggers.send(run));
     };
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(child)) => {
                 listed.extend(key(&child));
-                take(child);
+                apply(child);
             }
             Ok(Event::InitDone) => {
-                // What was deleted while nobody watched.
-                for gone in children.missing(&std::mem::take(&mut listed)) {
-                    went(&gone);
+                // These were deleted while the watch was down.
+                for deleted in children.missing(&std::mem::take(&mut listed)) {
+                    delete(&deleted);
                 }
                 children.synced.send_replace(true);
             }
-            Ok(Event::Apply(child)) => take(child),
+            Ok(Event::Apply(child)) => apply(child),
             Ok(Event::Delete(mut child)) => {
                 prune(child.meta_mut());
-                went(&child);
+                delete(&child);
             }
-            Err(error) => tracing::warn!(%error, "a watch broke off and is started again"),
+            Err(error) => tracing::warn!(%error, "watch of Jobs or pods failed; restarting it"),
         }
     }
 }
@@ -203,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn children_follow_the_watch_and_a_new_list_forgets_what_went_meanwhile() {
+    async fn children_follow_the_watch_and_a_new_list_removes_those_missing_from_it() {
         let (stage_one, mut ones) = mpsc::unbounded_channel();
         let (stage_two, mut twos) = mpsc::unbounded_channel();
         let triggers = Triggers { stage_one, stage_two };
@@ -219,17 +209,17 @@ mod tests {
             Ok(Event::InitApply(job("a", "1"))),
             Ok(Event::InitDone),
         ];
-        take_in(futures::stream::iter(events), &children, &triggers, |job| children.remove(job)).await;
+        process_events(futures::stream::iter(events), &children, &triggers, |job| children.remove(job)).await;
         children.synced().await;
         let names = |uid: &str| children.of(uid).iter().map(|job| job.name_any()).collect::<Vec<_>>();
         assert_eq!(names("1"), ["a"]);
-        assert!(names("2").is_empty(), "it was gone from the second list");
+        assert!(names("2").is_empty(), "the second list does not have it");
         assert!(ones.try_recv().is_err());
         let mut count = 0;
-        while let Ok(touched) = twos.try_recv() {
-            assert_eq!((touched.namespace.as_str(), touched.name.as_str()), ("n", "a"));
+        while let Ok(run) = twos.try_recv() {
+            assert_eq!((run.namespace.as_str(), run.name.as_str()), ("n", "a"));
             count += 1;
         }
-        assert_eq!(count, 6, "every change reconciles its run, also one that nobody saw");
+        assert_eq!(count, 6, "every change triggers its run, including one during an outage of the watch");
     }
 }

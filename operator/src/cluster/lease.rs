@@ -1,7 +1,7 @@
-//! Leader election by a Lease, with the rules of client-go.
+//! Leader election through a Lease, with the rules of client-go.
 //!
-//! kube-lease-manager does this too, but a leader that cannot reach the API server stays leader there until it can; here
-//! it has until its renewal deadline, which is before anybody else may take over, and then the process ends.
+//! kube-lease-manager offers the same, but lets a leader that cannot reach the API server stay leader until it can. Here
+//! the process ends at the renewal deadline, before another replica may take over.
 
 use std::time::{Duration, Instant};
 
@@ -11,68 +11,67 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Error};
 
-/// Others take over when nothing was renewed for this long.
+/// Other replicas may take over after this long without a renewal.
 const DURATION: Duration = Duration::from_secs(15);
-/// The leader gives up when it could not renew for this long.
+/// The leader gives up after this long without a successful renewal.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two tries.
+/// The time between two attempts to renew.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// A candidate for the leadership.
+/// A replica that takes part in the election.
 pub struct Candidate {
     api: Api<Lease>,
     name: String,
     identity: String,
-    /// The last record seen and when it was, by our own clock: clocks of others are not trusted.
-    seen: Option<(Record, Instant)>,
-    /// When the request that renewed last was begun: what others count from comes after it.
+    /// The last record that was read, and when it changed by our own clock: clocks of other machines are not trusted.
+    last_read: Option<(LeaseRecord, Instant)>,
+    /// When the last successful renewal was sent. Other replicas count from a later time.
     renewed: Instant,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Record {
+struct LeaseRecord {
     holder: String,
     renewed: Option<MicroTime>,
     transitions: i32,
 }
 
 impl Candidate {
-    /// A candidate called `identity` for the lease `name` in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            seen: None,
+            last_read: None,
             renewed: Instant::now(),
         }
     }
 
-    /// Returns once this candidate leads.
+    /// Waits until this candidate is the leader.
     pub async fn acquire(&mut self) {
         loop {
             match self.renew().await {
                 Ok(true) if self.is_held() => return,
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, lease = self.name, "cannot take the lease"),
+                Err(error) => tracing::warn!(%error, lease = self.name, "cannot acquire the lease"),
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Renews for as long as that works, and returns why it no longer does.
+    /// Renews the lease until that fails, and returns why it failed.
     pub async fn hold(&mut self) -> &'static str {
         loop {
             tokio::time::sleep(RETRY).await;
             let left = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
             match tokio::time::timeout(left, self.renew()).await {
-                // An answer may come late although it was awaited in time: this process may have stood still.
+                // The response may be old although it was awaited in time: the process may have been paused.
                 Ok(Ok(true)) if self.is_held() => {}
-                Ok(Ok(false)) if self.seen.as_ref().is_some_and(|(seen, _)| seen.holder != self.identity) => {
-                    return "another replica leads";
+                Ok(Ok(false)) if self.is_held_by_another() => {
+                    return "another replica is the leader";
                 }
-                // Somebody wrote in between; the next try sees what.
+                // The lease was changed in between; the next attempt reads it again.
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) if self.is_held() => {
                     tracing::warn!(%error, lease = self.name, "cannot renew the lease");
@@ -86,7 +85,11 @@ impl Candidate {
         self.renewed.elapsed() < RENEW_DEADLINE
     }
 
-    /// Lets others take over at once.
+    fn is_held_by_another(&self) -> bool {
+        self.last_read.as_ref().is_some_and(|(record, _)| record.holder != self.identity)
+    }
+
+    /// Releases the lease, so that another replica can take over immediately.
     pub async fn release(&self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else { return };
         if holder(&lease) != self.identity {
@@ -97,37 +100,37 @@ impl Candidate {
             spec.lease_duration_seconds = Some(1);
         }
         if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
-            tracing::debug!(%error, "the lease runs out by itself");
+            tracing::debug!(%error, "cannot release the lease; it will expire");
         }
     }
 
     async fn renew(&mut self) -> kube::Result<bool> {
-        let began = Instant::now();
-        let leads = self.try_lease().await?;
-        if leads {
-            self.renewed = began;
+        let start = Instant::now();
+        let is_leader = self.try_acquire_or_renew().await?;
+        if is_leader {
+            self.renewed = start;
         }
-        Ok(leads)
+        Ok(is_leader)
     }
 
-    async fn try_lease(&mut self) -> kube::Result<bool> {
+    async fn try_acquire_or_renew(&mut self) -> kube::Result<bool> {
         let now = MicroTime(Timestamp::now());
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let spec = self.spec(&now, Some(now.clone()), 0);
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(spec) };
-            return self.written(self.api.create(&PostParams::default(), &lease).await);
+            return self.is_acquired(self.api.create(&PostParams::default(), &lease).await);
         };
-        let record = Record {
+        let record = LeaseRecord {
             holder: holder(&lease).to_owned(),
             renewed: lease.spec.as_ref().and_then(|spec| spec.renew_time.clone()),
             transitions: lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default(),
         };
-        if self.seen.as_ref().is_none_or(|(seen, _)| *seen != record) {
-            self.seen = Some((record.clone(), Instant::now()));
+        if self.last_read.as_ref().is_none_or(|(last, _)| *last != record) {
+            self.last_read = Some((record.clone(), Instant::now()));
         }
         let mine = record.holder == self.identity;
-        let expired = self.seen.as_ref().is_none_or(|(_, since)| since.elapsed() > DURATION);
+        let expired = self.last_read.as_ref().is_none_or(|(_, since)| since.elapsed() > DURATION);
         if !mine && !record.holder.is_empty() && !expired {
             return Ok(false);
         }
@@ -137,11 +140,11 @@ impl Candidate {
             Some(now.clone())
         };
         lease.spec = Some(self.spec(&now, acquired, record.transitions + i32::from(!mine)));
-        // The resource version is in it: whoever writes second gets a conflict.
-        self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+        // It has the resource version, so that the second of two writers gets a conflict.
+        self.is_acquired(self.api.replace(&self.name, &PostParams::default(), &lease).await)
     }
 
-    fn written(&self, answer: kube::Result<Lease>) -> kube::Result<bool> {
+    fn is_acquired(&self, answer: kube::Result<Lease>) -> kube::Result<bool> {
         match answer {
             Ok(lease) => Ok(holder(&lease) == self.identity),
             Err(Error::Api(status)) if status.code == 409 => Ok(false),

@@ -1,7 +1,7 @@
-//! Reads how far a step is from its pods.
+//! Reads the progress of a step from its pods.
 //!
-//! The trainer has no API token and cannot report; so it is asked. Nobody depends on the answer: a pod that cannot be
-//! reached leaves what was known before.
+//! The trainer has no API token, so that the operator reads its progress over HTTP. No decision depends on it: while a
+//! pod cannot be reached, the status keeps the last progress.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,71 +17,80 @@ use stic_contract::{Progress, StepName, StepResult};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// The most bytes of an answer: another server at that address must not fill our memory.
+/// The largest response that is read: some other server may have that address.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Asks pods.
+/// Reads progress from pods.
 #[derive(Debug)]
-pub struct Client {
-    /// How many are asked at once, over all runs.
+pub struct ProgressClient {
+    /// Limits the concurrent requests of all runs.
     permits: Semaphore,
     timeout: Duration,
     port: u16,
 }
 
-/// Why a pod did not answer.
+/// Why the progress of a pod cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
-    /// It has no address yet that is one.
-    #[error("{0:?} is no address")]
+    #[error("{0:?} is not an IP address")]
     Address(String),
-    /// Not in time.
-    #[error("no answer in time")]
+    #[error("no response in time")]
     Timeout,
-    /// No connection.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// No HTTP.
     #[error(transparent)]
     Http(#[from] hyper::Error),
-    /// Another answer.
     #[error("status {0}")]
     Status(StatusCode),
-    /// Too long or broken off.
-    #[error("the answer cannot be read: {0}")]
+    /// The response is too long, or the connection broke.
+    #[error("cannot read the response: {0}")]
     Body(String),
-    /// Not progress.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// Of the request, which the types exclude.
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
 }
 
-impl Client {
-    /// A client that asks at most `concurrency` pods at once and waits `timeout` for each.
+impl ProgressClient {
+    /// A client with at most `concurrency` requests at a time, each of which may take `timeout`.
     #[must_use]
     pub const fn new(concurrency: usize, timeout: Duration) -> Self {
         Self { permits: Semaphore::const_new(concurrency), timeout, port: PROGRESS_PORT }
     }
 
-    /// How far `step` is: what its finished indexes made and what its running ones say. Absent where none answers.
+    /// The progress of `step`, from the results of its complete indexes and the pods of the others. Absent if no pod
+    /// has any yet.
+    ///
+    /// # Errors
+    /// No pod responds.
     pub async fn of_step(
         &self,
         step: StepName,
-        done: &[StepResult],
+        complete: &[StepResult],
         addresses: &[String],
-    ) -> Option<Progress> {
-        let answers = join_all(addresses.iter().map(|address| async move {
-            self.ask(address).await.inspect_err(|why| tracing::debug!(%address, %why, "no progress")).ok()
+    ) -> Result<Option<Progress>, Unreachable> {
+        let responses = join_all(addresses.iter().map(|address| async move {
+            let response = self.read(address).await;
+            response.inspect_err(|error| tracing::debug!(%address, %error, "cannot read progress"))
         }))
         .await;
-        let answers: Vec<Progress> =
-            answers.into_iter().flatten().filter(|progress| progress.step == step).collect();
-        sum(done, answers)
+        let (mut running, mut unreachable) = (Vec::new(), Vec::new());
+        for response in responses {
+            match response {
+                Ok(progress) if progress.step == step => running.push(progress),
+                Err(error) if !matches!(error, Unreachable::Status(_)) => unreachable.push(error),
+                // A trainer that has not started its step yet.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let nobody_responds = unreachable.len() == addresses.len();
+        match unreachable.pop().filter(|_| nobody_responds) {
+            Some(error) => Err(error),
+            None => Ok(sum(complete, running)),
+        }
     }
 
-    async fn ask(&self, address: &str) -> Result<Progress, Unreachable> {
+    async fn read(&self, address: &str) -> Result<Progress, Unreachable> {
         let ip: IpAddr = address.parse().map_err(|_| Unreachable::Address(address.to_owned()))?;
         let Ok(_permit) = self.permits.acquire().await else { return Err(Unreachable::Timeout) };
         tokio::time::timeout(self.timeout, self.get(ip)).await.map_err(|_| Unreachable::Timeout)?
@@ -95,40 +104,40 @@ impl Client {
             .header(ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())?;
         let exchange = async {
-            let answer = sender.send_request(request).await?;
-            if answer.status() != StatusCode::OK {
-                return Err(Unreachable::Status(answer.status()));
+            let response = sender.send_request(request).await?;
+            if response.status() != StatusCode::OK {
+                return Err(Unreachable::Status(response.status()));
             }
-            let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
             Ok(serde_json::from_slice(
                 &body.map_err(|error| Unreachable::Body(error.to_string()))?.to_bytes(),
             )?)
         };
         let mut connection = std::pin::pin!(connection);
         let mut exchange = std::pin::pin!(exchange);
-        // The connection must be driven for the exchange to move, and ends with it.
+        // The exchange makes progress only while the connection is polled.
         tokio::select! {
-            answer = &mut exchange => answer,
+            response = &mut exchange => response,
             ended = &mut connection => { ended?; exchange.await }
         }
     }
 }
 
-/// Several indexes of a step as one.
-fn sum(done: &[StepResult], running: Vec<Progress>) -> Option<Progress> {
+/// The progress of all indexes of a step as one.
+fn sum(complete: &[StepResult], running: Vec<Progress>) -> Option<Progress> {
     let mut all = running.into_iter().reduce(|mut all, one| {
         all.current += one.current;
         all.total += one.total;
         all.rate_per_second += one.rate_per_second;
         all.skipped += one.skipped;
-        // The slowest index decides when all are done.
+        // The slowest index determines when all are complete.
         all.estimated_remaining_seconds =
             all.estimated_remaining_seconds.max(one.estimated_remaining_seconds);
         all.updated = all.updated.max(one.updated);
         all.metrics.extend(one.metrics);
         all
     })?;
-    for items in done.iter().filter_map(|result| result.items) {
+    for items in complete.iter().filter_map(|result| result.items) {
         all.current += items.done + items.skipped;
         all.total += items.total;
         all.skipped += items.skipped;
@@ -145,7 +154,7 @@ mod tests {
 
     const BODY: &str = r#"{"step":"train","activity":"training","current":3,"total":10,"unit":"steps","ratePerSecond":0.5,"updated":7}"#;
 
-    async fn served(answer: String) -> Result<Progress, Unreachable> {
+    async fn served(response: String) -> Result<Progress, Unreachable> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let server = tokio::spawn(async move {
@@ -153,12 +162,12 @@ mod tests {
             let mut request = [0; 1024];
             let count = stream.read(&mut request).await.expect("a request");
             assert!(request[..count].starts_with(b"GET /progress HTTP/1.1\r\n"));
-            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.write_all(response.as_bytes()).await;
         });
-        let client = Client { permits: Semaphore::new(1), timeout: Duration::from_secs(30), port };
-        let answer = client.ask("127.0.0.1").await;
+        let client = ProgressClient { permits: Semaphore::new(1), timeout: Duration::from_secs(30), port };
+        let progress = client.read("127.0.0.1").await;
         server.abort();
-        answer
+        progress
     }
 
     fn ok(body: &str) -> String {
@@ -166,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn progress_is_read_and_nothing_else_is_taken_for_it() {
+    async fn only_valid_progress_is_accepted() {
         assert_eq!(served(ok(BODY)).await.expect("it is progress").current, 3);
         assert!(matches!(served(ok("{}")).await, Err(Unreachable::Json(_))));
         let other = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned();
@@ -175,17 +184,17 @@ mod tests {
         assert!(matches!(served(long).await, Err(Unreachable::Body(_))));
         let stuck = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{".to_owned();
         assert!(served(stuck).await.is_err());
-        let client = Client::new(1, Duration::from_millis(200));
-        assert!(matches!(client.ask("not an address").await, Err(Unreachable::Address(_))));
+        let client = ProgressClient::new(1, Duration::from_millis(200));
+        assert!(matches!(client.read("not an address").await, Err(Unreachable::Address(_))));
     }
 
     #[test]
-    fn indexes_are_summed_with_those_that_are_done() {
+    fn running_and_complete_indexes_are_summed() {
         let one: Progress = serde_json::from_str(BODY).expect("progress");
         let two = Progress { current: 1, estimated_remaining_seconds: Some(9), ..one.clone() };
         let items = Some(ItemCounts { total: 10, done: 9, skipped: 1 });
         let done = StepResult { items, ..StepResult::new(StepName::Train) };
-        let all = sum(&[done], vec![one, two]).expect("two answered");
+        let all = sum(&[done], vec![one, two]).expect("two pods responded");
         assert_eq!((all.current, all.total, all.estimated_remaining_seconds), (14, 30, Some(9)));
         assert_eq!(sum(&[], vec![]), None);
     }

@@ -1,4 +1,4 @@
-//! What the controllers need of a kind.
+//! What the reconciliation needs to know about a kind of run.
 
 use std::fmt::Debug;
 
@@ -25,23 +25,21 @@ pub trait Run:
     + Sync
     + 'static
 {
-    /// Which.
     const KIND: RunKind;
 
-    /// Its status.
     fn status(&self) -> Option<&RunStatus>;
-    /// The rerun it asks for.
+    /// `spec.rerun`.
     fn rerun(&self) -> u32;
-    /// What stays when it is over.
+    /// `spec.retry`.
+    fn retry(&self) -> u32;
     fn retention(&self) -> &Retention;
-    /// Where its artifacts go.
     fn output(&self) -> &Output;
-    /// The `StageOneRun` it starts from.
+    /// The name of the `StageOneRun` that it starts from.
     fn upstream(&self) -> Option<&str>;
-    /// Settles everything about it.
+    /// Resolves the spec.
     ///
     /// # Errors
-    /// What keeps it from running, now or ever.
+    /// The run cannot start, now or ever.
     fn validate(&self, upstream: Upstream<'_>) -> Result<Validated, Refusal>;
 }
 
@@ -54,6 +52,10 @@ impl Run for StageOneRun {
 
     fn rerun(&self) -> u32 {
         self.spec.rerun
+    }
+
+    fn retry(&self) -> u32 {
+        self.spec.retry
     }
 
     fn retention(&self) -> &Retention {
@@ -82,6 +84,10 @@ impl Run for StageTwoRun {
 
     fn rerun(&self) -> u32 {
         self.spec.rerun
+    }
+
+    fn retry(&self) -> u32 {
+        self.spec.retry
     }
 
     fn retention(&self) -> &Retention {

@@ -1,5 +1,6 @@
 //! `StageOneRun`.
 
+mod ineffective;
 pub mod validate;
 
 pub use validate::validate;

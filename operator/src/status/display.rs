@@ -1,11 +1,9 @@
-//! What people read: progress, and the columns of `kubectl get`.
+//! Progress, and the columns of `kubectl get`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use stic_contract::{Progress, StepName};
 use stic_crds::status::{self, Display};
-
-use crate::refusal::Reason;
 
 pub(super) fn progress(progress: &Progress) -> status::Progress {
     status::Progress {
@@ -23,45 +21,48 @@ pub(super) fn progress(progress: &Progress) -> status::Progress {
     }
 }
 
-/// What turns stage 1's training steps into pairs, which is what its column counts.
+/// What turns the training steps of stage 1 into pairs, which its column counts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Batch {
-    pub size: u64,
-    pub all: u64,
+pub(super) struct Pairs {
+    pub per_step: u64,
+    pub count: u64,
     pub epochs: u64,
 }
 
 pub(super) fn display(
-    phase: Reason,
+    phase: String,
     progress: Option<&status::Progress>,
-    batch: Option<Batch>,
-    over: bool,
+    pairs: Option<Pairs>,
+    ended: bool,
 ) -> Display {
-    let metric = |name: &str| progress.and_then(|progress| progress.metrics.get(name).cloned());
+    let metric = |name: &str| {
+        let value = progress.and_then(|progress| progress.metrics.get(name))?;
+        Some(value.parse().map_or_else(|_| value.clone(), metric))
+    };
     Display {
-        phase: Some(phase.as_str().into()),
-        progress: progress.filter(|_| !over).map(|progress| format!("{}%", progress.percent)),
-        items: progress.map(|progress| items(progress, batch)),
+        phase: Some(phase),
+        progress: progress.filter(|_| !ended).map(|progress| format!("{}%", progress.percent)),
+        items: progress.map(|progress| items(progress, pairs)),
         loss: metric("loss"),
         margin: metric("rewards/margins"),
         eta: progress
-            .filter(|_| !over)
+            .filter(|_| !ended)
             .and_then(|progress| progress.estimated_remaining_seconds)
             .map(duration),
     }
 }
 
-fn items(progress: &status::Progress, batch: Option<Batch>) -> String {
-    match batch {
-        Some(Batch { size, all, epochs }) if progress.step == StepName::Train => {
-            let all = all * epochs;
-            format!("{}/{all}", (progress.current_step * size).min(all))
+fn items(progress: &status::Progress, pairs: Option<Pairs>) -> String {
+    match pairs {
+        Some(Pairs { per_step, count, epochs }) if progress.step == StepName::Train => {
+            let all = count * epochs;
+            format!("{}/{all}", (progress.current_step * per_step).min(all))
         }
         _ => format!("{}/{}", progress.current_step, progress.total_steps),
     }
 }
 
-/// A metric as people read it: three significant digits, small numbers in powers of ten.
+/// A metric for people: three significant digits, and powers of ten for very small and very large numbers.
 #[must_use]
 pub fn metric(value: f64) -> String {
     let size = value.abs();
@@ -74,7 +75,8 @@ pub fn metric(value: f64) -> String {
     }
 }
 
-/// A duration as `kubectl` writes it: of the smaller unit as long as there are few of the larger, and no zero.
+/// A duration as `kubectl` writes it: a smaller unit is shown only while there are few of the larger one, and never as
+/// zero.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -98,7 +100,7 @@ mod tests {
     use super::duration;
 
     #[test]
-    fn durations_are_those_of_kubectl() {
+    fn durations_match_kubectl() {
         // From the tests of HumanDuration in k8s.io/apimachinery.
         let hour = 3600;
         let day = 24 * hour;

@@ -1,5 +1,4 @@
-//! What changes the cluster itself under all others, and what measures time: these run one by one, when the others are
-//! done.
+//! Tests that change the cluster itself, or that measure time. They run one at a time, after all others.
 
 mod claims;
 mod kueue;

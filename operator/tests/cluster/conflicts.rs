@@ -1,4 +1,4 @@
-//! Somebody else writes what the operator writes, or has what it wants to make.
+//! Somebody else writes to the same objects, or has taken the name of an object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,74 +12,78 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stic_contract::{RunIdentity, RunKind, StepName};
+use stic_crds::ConditionType;
 use stic_crds::StageOneRun;
-use stic_operator::build::{Attempt, names};
+use stic_operator::build::names::{self, LaunchId};
 
-use crate::kubelet::Act;
+use crate::invariants::StatusRecorder;
+use crate::kubelet::PodAction;
 use crate::operator::Operator;
-use crate::record::Recorder;
 use crate::runs::phase;
-use crate::world::World;
+use crate::test_env::TestEnv;
 
-/// Another controller's view of the run, in its own condition.
-fn seen_by_another(n: u32) -> Value {
+/// A condition that another controller writes.
+fn foreign_condition(n: u32) -> Value {
     json!({
         "apiVersion": "stic.dev/v1alpha1",
         "kind": "StageOneRun",
         "metadata": {"name": "one"},
         "status": {"conditions": [{
-            "type": "Budgeted", "status": "True", "reason": "Seen", "message": format!("look {n}"),
+            "type": "Budgeted", "status": "True", "reason": "ProxiedRequest", "message": format!("look {n}"),
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }]},
     })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn a_run_that_others_write_all_the_time_ends_right() {
-    let world = World::new(|_, _| Act::Succeed).await;
-    let operator = Operator::start(&world.setup);
-    let recorder = Recorder::start(&world).await;
-    world.one("one", "").await;
-    let api: Api<StageOneRun> = world.api();
-    let meddles = tokio::spawn(async move {
-        // More often than the operator waits for changes to settle.
+#[ignore = "needs a control plane: make controller-test"]
+async fn a_run_that_others_write_to_all_the_time_succeeds() {
+    let env = TestEnv::new(|_, _| PodAction::Succeed).await;
+    let operator = Operator::start(&env.setup);
+    let recorder = StatusRecorder::start(&env).await;
+    env.one("one", "").await;
+    let api: Api<StageOneRun> = env.api();
+    let writer = tokio::spawn(async move {
+        // More often than the window in which the operator coalesces changes.
         for n in 0_u32.. {
-            let labels = Patch::Merge(json!({"metadata": {"labels": {"meddled": n.to_string()}}}));
+            let labels = Patch::Merge(json!({"metadata": {"labels": {"changed": n.to_string()}}}));
             api.patch("one", &PatchParams::default(), &labels).await.expect("a label may change");
             if n % 5 == 0 {
                 let spec = Patch::Merge(json!({"spec": {"backoff": {"limit": 3 + n % 4}}}));
                 api.patch("one", &PatchParams::default(), &spec).await.expect("the budget may change");
-                let status = Patch::Apply(seen_by_another(n));
+                let status = Patch::Apply(foreign_condition(n));
                 let parameters = PatchParams::apply("budgets");
                 let _ = api.patch_status("one", &parameters, &status).await;
             }
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
     });
-    let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
-    meddles.abort();
+    let status = env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    writer.abort();
     recorder.check().await;
     assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
     let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
-    assert_eq!(world.pods_started(), BTreeMap::from(once));
-    assert_eq!(world.jobs().await.len(), 3);
+    assert_eq!(env.pods_started(), BTreeMap::from(once));
+    assert_eq!(env.jobs().await.len(), 3);
     let conflicts = ["write=\"patch-status\"", "result=\"conflict\""];
     let conflicts = operator.metric("stic_api_writes_total", &conflicts).await.expect("it runs");
-    assert!(conflicts > 0, "nobody wrote in between");
-    let kept = world.status_of("one").await;
-    assert!(kept.condition("Budgeted").is_some(), "what others wrote is theirs");
+    assert!(conflicts > 0, "there was no conflict");
+    let kept = env.status_of("one").await;
+    assert!(
+        kept.conditions.iter().any(|condition| condition.type_ == "Budgeted"),
+        "the condition of another controller is kept"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn a_run_that_never_stops_changing_is_looked_at_all_the_same() {
-    let world = World::new(|_, _| Act::Run).await;
-    world.one("one", "").await;
+#[ignore = "needs a control plane: make controller-test"]
+async fn a_run_that_never_stops_changing_is_still_reconciled() {
+    let env = TestEnv::new(|_, _| PodAction::Run).await;
+    env.one("one", "").await;
     let mut changes = tokio::task::JoinSet::new();
     for who in ["a", "b", "c", "d"] {
-        let api: Api<StageOneRun> = world.api();
-        // Closer together than the operator waits for others.
+        let api: Api<StageOneRun> = env.api();
+        // More often than the window in which the operator coalesces changes.
         changes.spawn(async move {
             for n in 0_u32.. {
                 let labels = Patch::Merge(json!({"metadata": {"labels": {who: n.to_string()}}}));
@@ -88,60 +92,60 @@ async fn a_run_that_never_stops_changing_is_looked_at_all_the_same() {
             }
         });
     }
-    let operator = Operator::start(&world.setup);
-    let looks = async || operator.metric("stic_reconciles_total", &[]).await;
-    world.until_true("looked at", async || looks().await.is_some_and(|looks| looks >= 10)).await;
+    let operator = Operator::start(&env.setup);
+    let reconciled = async || operator.metric("stic_reconciles_total", &[]).await;
+    env.until_true("reconciled", async || reconciled().await.is_some_and(|count| count >= 10)).await;
     changes.abort_all();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn a_condition_of_others_is_no_reason_to_write() {
-    let world = World::new(|_, _| Act::Run).await;
-    let operator = Operator::start(&world.setup);
-    world.one("one", "").await;
-    world.pod("one", StepName::Prepare, 0).await;
-    world
-        .until_one("one", "looked at", |status| phase(status) == "Preparing" && !status.steps.is_empty())
+#[ignore = "needs a control plane: make controller-test"]
+async fn a_foreign_condition_does_not_cause_a_write() {
+    let env = TestEnv::new(|_, _| PodAction::Run).await;
+    let operator = Operator::start(&env.setup);
+    env.one("one", "").await;
+    env.pod("one", StepName::Prepare, 0).await;
+    env.until_one("one", "reconciled", |status| phase(status) == "Preparing" && !status.steps.is_empty())
         .await;
     let reconciled = async || operator.metric("stic_reconciles_total", &[]).await.expect("it runs");
-    let written =
+    let status_writes =
         async || operator.metric("stic_api_writes_total", &["patch-status"]).await.expect("it runs");
-    let looked_at_again = async || {
+    let reconciled_again = async || {
         let until = reconciled().await + 4;
-        world.until_true("looked at again", async || reconciled().await >= until).await;
+        env.until_true("reconciled again", async || reconciled().await >= until).await;
     };
-    // What the pod's start leads to is written before.
-    let at_rest = async || {
-        let before = written().await;
-        looked_at_again().await;
-        written().await == before
+    // Wait until the start of the pod has been reported.
+    let is_settled = async || {
+        let before = status_writes().await;
+        reconciled_again().await;
+        status_writes().await == before
     };
-    world.until_true("at rest", at_rest).await;
-    let api: Api<StageOneRun> = world.api();
-    let patch = Patch::Apply(seen_by_another(0));
-    let before = written().await;
+    env.until_true("settled", is_settled).await;
+    let api: Api<StageOneRun> = env.api();
+    let patch = Patch::Apply(foreign_condition(0));
+    let before = status_writes().await;
     api.patch_status("one", &PatchParams::apply("budgets"), &patch).await.expect("the API server takes it");
-    looked_at_again().await;
-    assert_eq!(written().await, before);
+    reconciled_again().await;
+    assert_eq!(status_writes().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn a_name_that_is_taken_is_told_and_its_release_lets_the_run_go_on() {
+#[ignore = "needs a control plane: make controller-test"]
+async fn a_taken_name_is_reported_and_freeing_it_lets_the_run_continue() {
+    // On the heap: the three together are too large for the stack of a test.
     tokio::join!(
-        taken::<ConfigMap>("ConfigMap", false, json!({})),
-        taken::<Job>(
+        Box::pin(taken::<ConfigMap>("ConfigMap", false, json!({}))),
+        Box::pin(taken::<Job>(
             "Job",
             false,
             json!({"spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never",
                 "containers": [{"name": "other", "image": "other"}]}}}}),
-        ),
-        taken::<PersistentVolumeClaim>(
+        )),
+        Box::pin(taken::<PersistentVolumeClaim>(
             "PersistentVolumeClaim",
             true,
             json!({"spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}}),
-        ),
+        )),
     );
 }
 
@@ -153,13 +157,13 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    let mut world = World::new(|_, _| Act::Succeed).await;
+    let mut env = TestEnv::new(|_, _| PodAction::Succeed).await;
     let spec = crate::common::STAGE_ONE;
-    world.one_of("one", &if claims { crate::runs::with_claim(spec) } else { spec.to_owned() }).await;
-    let one = world.api::<StageOneRun>().get("one").await.expect("it exists");
+    env.one_of("one", &if claims { crate::runs::with_claim(spec) } else { spec.to_owned() }).await;
+    let one = env.api::<StageOneRun>().get("one").await.expect("it exists");
     let run = RunIdentity {
         kind: RunKind::StageOneRun,
-        namespace: world.namespace.clone(),
+        namespace: env.namespace.clone(),
         name: "one".into(),
         uid: one.uid().expect("it has one"),
         rerun: 0,
@@ -167,30 +171,30 @@ where
     let name = if claims {
         names::output_claim(&run)
     } else {
-        names::attempt(&run, Attempt { step: StepName::Prepare, number: 1 })
+        names::launch(&run, LaunchId { step: StepName::Prepare, number: 1 })
     };
-    // It even looks like one of the run's: a label makes no owner.
+    // It has the label of the run, but no owner reference.
     object["metadata"] = json!({"name": name, "labels": {"stic.dev/run-uid": run.uid}});
-    let api: Api<K> = world.api();
+    let api: Api<K> = env.api();
     let object: K = serde_json::from_value(object).expect("an object");
     api.create(&PostParams::default(), &object).await.expect("it is created");
-    world.start();
-    let told = world.until_one("one", "told", |status| phase(status) == "NameTaken").await;
-    let message = &told.condition("Succeeded").expect("it is there").message;
+    env.start();
+    let status = env.until_one("one", "reported", |status| phase(status) == "NameTaken").await;
+    let message = &status.condition(ConditionType::Succeeded).expect("it is there").message;
     assert!(
-        message.contains(&format!("{kind} {name}")) && message.contains("delete or rename it"),
+        message.contains(&format!("{kind} {name} already exists")) && message.contains("Delete or rename it"),
         "{message}"
     );
     let theirs = api.get(&name).await.expect("it stays");
-    assert!(theirs.meta().owner_references.is_none(), "what is another's is left alone");
+    assert!(theirs.meta().owner_references.is_none(), "the object of somebody else is left alone");
     api.delete(&name, &DeleteParams::background()).await.expect("it is deleted");
     let gone =
         async || api.get_opt(&name).await.is_ok_and(|now| now.is_none_or(|now| now.uid() != theirs.uid()));
     if claims {
-        // Nothing mounts it, but the protection finalizer takes a moment.
-        world.until_true("gone", gone).await;
+        // No pod mounts it, but removing the protection finalizer takes a moment.
+        env.until_true("gone", gone).await;
     }
-    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     let once = [StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1));
-    assert_eq!(world.pods_started(), BTreeMap::from(once));
+    assert_eq!(env.pods_started(), BTreeMap::from(once));
 }

@@ -1,4 +1,4 @@
-//! The operator killed between any two writes of runs' lives: they end as if nothing had happened.
+//! The operator is killed between any two writes of a scenario, which must end as if nothing had happened.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,81 +13,81 @@ use serde_json::json;
 use stic_contract::StepName;
 use stic_crds::status::{RunStatus, StepState};
 use stic_crds::{StageOneRun, StageTwoRun};
-use stic_operator::cluster::failpoint::Write;
+use stic_operator::failpoint::Write;
 
-use crate::kubelet::Act;
+use crate::kubelet::PodAction;
 use crate::operator::{Operator, Setup};
 use crate::runs::phase;
-use crate::workloads::{Kueue, QUEUE, active, workloads};
-use crate::world::World;
+use crate::test_env::TestEnv;
+use crate::workloads::{Kueue, active, workloads};
 
-/// How many lives are lived at once.
-const AT_ONCE: usize = 12;
+/// How many scenarios run concurrently.
+const CONCURRENCY: usize = 12;
 
-/// A life that ends in one way only, whenever the operator dies in it.
+/// A scenario with one possible end, whenever the operator dies.
 #[derive(Clone, Copy)]
-struct Life {
+struct Scenario {
     name: &'static str,
-    script: fn(StepName, usize) -> Act,
-    live: fn(&World) -> LocalBoxFuture<'_, ()>,
+    script: fn(StepName, usize) -> PodAction,
+    run: fn(&TestEnv) -> LocalBoxFuture<'_, ()>,
 }
 
-const LIVES: [Life; 4] = [
-    Life {
-        name: "its own claim, kept and not kept, and children that go",
-        script: |step, _| if step == StepName::Generate { Act::Run } else { Act::Succeed },
-        live: |world| claiming(world).boxed_local(),
+const SCENARIOS: [Scenario; 4] = [
+    Scenario {
+        name: "an output claim whose retention changes, and children that are deleted",
+        script: |step, _| if step == StepName::Generate { PodAction::Run } else { PodAction::Succeed },
+        run: |env| claiming(env).boxed_local(),
     },
-    Life {
-        name: "held, resumed, and run again while it runs",
+    Scenario {
+        name: "suspended, resumed, and run again while it is running",
         script: |step, count| match (step, count) {
-            (StepName::Generate | StepName::Train, 1) => Act::Run,
-            _ => Act::Succeed,
+            (StepName::Generate | StepName::Train, 1) => PodAction::Run,
+            _ => PodAction::Succeed,
         },
-        live: |world| steered(world).boxed_local(),
+        run: |env| suspended_and_rerun(env).boxed_local(),
     },
-    Life {
-        name: "queued, held and resumed",
+    Scenario {
+        name: "queued, suspended and resumed",
         script: |step, count| match (step, count) {
-            (StepName::Generate, 1) => Act::Run,
-            _ => Act::Succeed,
+            (StepName::Generate, 1) => PodAction::Run,
+            _ => PodAction::Succeed,
         },
-        live: |world| queued(world).boxed_local(),
+        run: |env| queued(env).boxed_local(),
     },
-    Life {
+    Scenario {
         name: "stage two on the claim of stage one",
-        script: |_, _| Act::Succeed,
-        live: |world| chained(world).boxed_local(),
+        script: |_, _| PodAction::Succeed,
+        run: |env| chained(env).boxed_local(),
     },
 ];
 
-async fn claiming(world: &World) {
-    world.one_with_claim("one", "  retention: {whenDeleted: Delete, children: Delete}\n").await;
-    world.pod("one", StepName::Generate, 0).await;
-    world.edit("one", json!({"spec": {"retention": {"whenDeleted": "Retain"}}})).await;
-    world.finish("one", StepName::Generate, 0, 0, "").await;
-    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
-    world.edit("one", json!({"spec": {"retention": {"whenDeleted": "Delete"}}})).await;
-    world.until_one("one", "looked at", |status| status.observed_generation == 3).await;
-    world.until_true("its children are gone", async || world.jobs().await.is_empty()).await;
+async fn claiming(env: &TestEnv) {
+    env.one_with_claim("one", "  retention: {whenDeleted: Delete, children: Delete}\n").await;
+    env.pod("one", StepName::Generate, 0).await;
+    env.edit("one", json!({"spec": {"retention": {"whenDeleted": "Retain"}}})).await;
+    env.finish("one", StepName::Generate, 0, 0, "").await;
+    env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    env.edit("one", json!({"spec": {"retention": {"whenDeleted": "Delete"}}})).await;
+    env.until_one("one", "reconciled", |status| status.observed_generation == 3).await;
+    env.until_true("its children are gone", async || env.jobs().await.is_empty()).await;
 }
 
-async fn steered(world: &World) {
-    world.one("one", "").await;
-    world.pod("one", StepName::Generate, 0).await;
-    world.hold("one").await;
-    world.edit("one", json!({"spec": {"suspend": false}})).await;
-    world.pod("one", StepName::Train, 0).await;
-    world.edit("one", json!({"spec": {"rerun": 1}})).await;
-    world.until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
+async fn suspended_and_rerun(env: &TestEnv) {
+    env.one("one", "").await;
+    env.pod("one", StepName::Generate, 0).await;
+    env.suspend("one").await;
+    env.resume("one").await;
+    env.pod("one", StepName::Train, 0).await;
+    env.edit("one", json!({"spec": {"rerun": 1}})).await;
+    env.until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await;
 }
 
-async fn queued(world: &World) {
-    let kueue = Kueue::start(world).await;
-    world.one_labelled("one", &json!({QUEUE: "gpus"})).await;
-    world.pod("one", StepName::Generate, 0).await;
-    world.hold("one").await;
-    let held = async || {
+async fn queued(env: &TestEnv) {
+    let kueue = Kueue::start(env).await;
+    env.one_in("gpus", "one").await;
+    env.pod("one", StepName::Generate, 0).await;
+    env.suspend("one").await;
+    let inactive = async || {
         kueue
             .workloads
             .list(&ListParams::default())
@@ -97,60 +97,62 @@ async fn queued(world: &World) {
             .iter()
             .any(|it| !active(it))
     };
-    world.until_true("its Workload is not active", held).await;
-    world.edit("one", json!({"spec": {"suspend": false}})).await;
-    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    env.until_true("its Workload is not active", inactive).await;
+    env.resume("one").await;
+    env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
 }
 
-async fn chained(world: &World) {
-    world.two("two", "one").await;
-    world.one_with_claim("one", "  retention: {whenDeleted: Delete}\n").await;
-    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
-    world.until_two("two", "done", |status| phase(status) == "Succeeded").await;
+async fn chained(env: &TestEnv) {
+    env.two("two", "one").await;
+    env.one_with_claim("one", "  retention: {whenDeleted: Delete}\n").await;
+    env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    env.until_two("two", "done", |status| phase(status) == "Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
+#[ignore = "needs a control plane: make controller-test"]
 async fn runs_survive_a_crash_between_any_two_writes() {
     let mut points = Vec::new();
-    let mut written = BTreeMap::new();
-    let undisturbed = futures::future::join_all(LIVES.iter().map(|life| lived(life, None))).await;
-    for (life, lived) in LIVES.iter().zip(undisturbed) {
-        let gone = lived.jobs_gone();
-        for (write, tried, done) in lived.writes {
-            *written.entry(write.as_str()).or_insert(0) += done;
-            // After one write is before the next: all that lies between is in the memory that is lost. Only before the
+    let mut writes_done = BTreeMap::new();
+    let undisturbed =
+        futures::future::join_all(SCENARIOS.iter().map(|scenario| finish(scenario, None))).await;
+    for (scenario, finished) in SCENARIOS.iter().zip(undisturbed) {
+        let gone = finished.jobs_deleted();
+        for (write, tried, done) in finished.writes {
+            *writes_done.entry(write.as_str()).or_insert(0) += done;
+            // After one write is before the next: anything between the two is lost with the process. Only before the
             // first there is none to die after.
             let before = (tried > 0).then_some((write, "before", 1, tried));
             let after = (1..=done).map(|nth| (write, "after", nth, done));
-            points
-                .extend(before.into_iter().chain(after).map(|point| (life, point, lived.end.clone(), gone)));
+            points.extend(
+                before.into_iter().chain(after).map(|point| (scenario, point, finished.end.clone(), gone)),
+            );
         }
     }
-    let never: Vec<_> = Write::ALL.iter().filter(|write| written[write.as_str()] == 0).collect();
-    assert!(never.is_empty(), "no life has {never:?}");
-    println!("{} crashes in lives that write {written:?}", points.len());
+    let never: Vec<_> = Write::ALL.iter().filter(|write| writes_done[write.as_str()] == 0).collect();
+    assert!(never.is_empty(), "no scenario has {never:?}");
+    println!("{} crashes in scenarios with the writes {writes_done:?}", points.len());
     let since = Instant::now();
     let failed: Vec<String> = futures::stream::iter(points)
-        .map(|(life, (write, when, nth, of), end, gone)| async move {
+        .map(|(scenario, (write, when, nth, of), end, gone)| async move {
             let failpoint = format!("{when}:{write}:{nth}");
-            let lived = lived(life, Some(failpoint.clone())).await;
-            // How many of these there are depends on what is seen at once: the last ones may not come.
+            let finished = finish(scenario, Some(failpoint.clone())).await;
+            // The number of these writes depends on which changes are coalesced, so that the last ones may not happen.
             let sure = match write {
                 Write::PatchStatus | Write::CreateEvent | Write::PatchJob => 2 * nth <= of,
-                // What goes is deleted once; again only while the watch has not told so.
+                // Each object is deleted once, and again only while the watch is behind.
                 Write::DeleteJob | Write::DeleteConfigMap => nth <= gone,
                 _ => true,
             };
-            let wrong = lived.end != end || (sure && !lived.crashed);
+            let wrong = finished.end != end || (sure && !finished.crashed);
             wrong.then(|| {
                 format!(
                     "{}: {failpoint} (reached: {}): {:#?} instead of {end:#?}",
-                    life.name, lived.crashed, lived.end
+                    scenario.name, finished.crashed, finished.end
                 )
             })
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENCY)
         .filter_map(async |failed| failed)
         .collect()
         .await;
@@ -158,24 +160,24 @@ async fn runs_survive_a_crash_between_any_two_writes() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-struct Lived {
+struct Finished {
     end: End,
-    /// How often each write was tried, and how often it was done, by the last operator.
+    /// How often the last operator attempted each write, and how often it succeeded.
     writes: Vec<(Write, u64, u64)>,
     crashed: bool,
 }
 
-impl Lived {
-    /// How many Jobs, each with its ConfigMap, were made and are not there any more.
-    fn jobs_gone(&self) -> u64 {
-        let made = self.writes.iter().find(|(write, ..)| *write == Write::CreateJob).map_or(0, |it| it.2);
-        made - self.end.jobs.values().map(|left| *left as u64).sum::<u64>()
+impl Finished {
+    /// How many Jobs, each with its ConfigMap, were created and then deleted.
+    fn jobs_deleted(&self) -> u64 {
+        let created = self.writes.iter().find(|(write, ..)| *write == Write::CreateJob).map_or(0, |it| it.2);
+        created - self.end.jobs.values().map(|left| *left as u64).sum::<u64>()
     }
 }
 
-async fn lived(life: &Life, failpoint: Option<String>) -> Lived {
-    let world = World::new(life.script).await;
-    let mut operator = Operator::start(&Setup { failpoint: failpoint.clone(), ..world.setup.clone() });
+async fn finish(scenario: &Scenario, failpoint: Option<String>) -> Finished {
+    let env = TestEnv::new(scenario.script).await;
+    let mut operator = Operator::start(&Setup { failpoint: failpoint.clone(), ..env.setup.clone() });
     let mut crashes = 0;
     let dies = failpoint.is_some();
     {
@@ -183,24 +185,24 @@ async fn lived(life: &Life, failpoint: Option<String>) -> Lived {
             loop {
                 if operator.ended().is_some() {
                     crashes += 1;
-                    operator = Operator::start(&world.setup);
+                    operator = Operator::start(&env.setup);
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::select! {
-            () = (life.live)(&world) => {}
+            () = (scenario.run)(&env) => {}
             () = supervised => {}
         }
     }
-    // What comes last nobody waits for: an event, or the last child's deletion.
+    // Nothing above waits for the last writes: an event, or the deletion of the last child.
     let mut writes = writes(&operator).await;
     let mut quiet = Instant::now();
     while quiet.elapsed() < Duration::from_secs(1) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if operator.ended().is_some() {
             crashes += 1;
-            operator = Operator::start(&world.setup);
+            operator = Operator::start(&env.setup);
         }
         let now = self::writes(&operator).await;
         if now != writes {
@@ -210,10 +212,10 @@ async fn lived(life: &Life, failpoint: Option<String>) -> Lived {
     assert!(
         crashes <= u32::from(dies),
         "{}: {failpoint:?}: it died {crashes} times; see {:?}",
-        life.name,
-        world.setup.log
+        scenario.name,
+        env.setup.log
     );
-    Lived { end: End::of(&world).await, writes, crashed: crashes > 0 }
+    Finished { end: End::of(&env).await, writes, crashed: crashes > 0 }
 }
 
 async fn writes(operator: &Operator) -> Vec<(Write, u64, u64)> {
@@ -231,11 +233,11 @@ async fn writes(operator: &Operator) -> Vec<(Write, u64, u64)> {
 /// State and attempts of each step.
 type Steps = Vec<(StepName, StepState, u32)>;
 
-/// What a life leaves behind, its names and times left out.
+/// What a scenario leaves behind, without names and times.
 #[derive(Debug, Clone, PartialEq)]
 struct End {
     runs: Vec<(String, Steps)>,
-    /// How many pods each step had, all in all.
+    /// How many pods each step had in total.
     pods: BTreeMap<StepName, usize>,
     jobs: BTreeMap<String, usize>,
     config_maps: BTreeMap<String, usize>,
@@ -245,23 +247,22 @@ struct End {
 }
 
 impl End {
-    async fn of(world: &World) -> Self {
+    async fn of(env: &TestEnv) -> Self {
         let of_runs = ListParams::default().labels("stic.dev/run");
-        let ones = world.api::<StageOneRun>().list(&ListParams::default()).await.expect("runs").items;
-        let twos = world.api::<StageTwoRun>().list(&ListParams::default()).await.expect("runs").items;
+        let ones = env.api::<StageOneRun>().list(&ListParams::default()).await.expect("runs").items;
+        let twos = env.api::<StageTwoRun>().list(&ListParams::default()).await.expect("runs").items;
         let statuses = ones.into_iter().map(|run| run.status).chain(twos.into_iter().map(|run| run.status));
-        let claims: Api<PersistentVolumeClaim> = world.api();
+        let claims: Api<PersistentVolumeClaim> = env.api();
         let owners = |claim: &PersistentVolumeClaim| {
             claim.owner_references().iter().map(|owner| owner.name.clone()).collect()
         };
-        let workloads = workloads(world).await.list(&ListParams::default()).await.expect("Workloads").items;
+        let workloads = workloads(env).await.list(&ListParams::default()).await.expect("Workloads").items;
         Self {
             runs: statuses.map(|status| summary(&status.unwrap_or_default())).collect(),
-            pods: world.pods_started(),
-            jobs: by_step(world.jobs().await.iter().map(Job::labels)),
+            pods: env.pods_started(),
+            jobs: by_step(env.jobs().await.iter().map(Job::labels)),
             config_maps: by_step(
-                world
-                    .api::<ConfigMap>()
+                env.api::<ConfigMap>()
                     .list(&of_runs)
                     .await
                     .expect("ConfigMaps")

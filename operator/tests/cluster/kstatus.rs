@@ -1,70 +1,74 @@
-//! What Flux, Argo CD's fallback and `helm --wait` make of a run, in every phase of its life.
+//! How Flux, the fallback of Argo CD and `helm --wait` judge a run, in every phase.
 
 pub(crate) mod rules;
 
 use serde_json::{Value, json};
 use stic_contract::StepName;
+use stic_crds::ConditionType;
 
-use crate::director::Director;
-use crate::kubelet::Act;
-use crate::record::condition;
+use crate::invariants::condition;
+use crate::kubelet::PodAction;
 use crate::runs::phase;
-use crate::world::World;
+use crate::scripted_pods::ScriptedPods;
+use crate::test_env::TestEnv;
 use rules::Kstatus::{Current, Failed, InProgress};
 use rules::{Kstatus, compute};
 
-/// What a person expects of a run whose Succeeded has a reason, in the order in which these lives go through them. Of
-/// each version, edits that nobody has looked at yet left out.
-const TABLE: [(&str, Kstatus); 9] = [
+/// The expected result for each phase, in the order in which these runs enter them. Versions whose edits are not reconciled
+/// yet are left out.
+const TABLE: [(&str, Kstatus); 10] = [
     ("Preparing", Current),
     ("Generating", Current),
     ("Describing", Current),
     ("Training", Current),
     ("Suspended", Current),
     ("StageOneNotSucceeded", Current),
+    ("StageOneFailed", InProgress),
     ("ClaimMissing", InProgress),
     ("Succeeded", Current),
     ("DataInvalid", Failed),
 ];
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
-async fn every_phase_is_what_kstatus_makes_of_it() {
-    let mut world = World::new(|_, _| Act::Run).await;
-    let director = Director::start(&world, |played| match (played.run.as_str(), played.step, played.nth) {
-        ("fails", StepName::Train, 1) => Act::Exit(65, "list.txt:3: no such image; mend the line"),
-        ("held", StepName::Generate, _) => Act::Run,
-        _ => Act::Succeed,
+#[ignore = "needs a control plane: make controller-test"]
+async fn every_phase_maps_to_the_expected_kstatus_result() {
+    let mut env = TestEnv::new(|_, _| PodAction::Run).await;
+    let pods_script =
+        ScriptedPods::start(&env, |scripted| match (scripted.run.as_str(), scripted.step, scripted.nth) {
+            ("fails", StepName::Train, 1) => PodAction::Exit(65, "list.txt:3: no such image; fix the line"),
+            ("held", StepName::Generate, _) => PodAction::Run,
+            _ => PodAction::Succeed,
+        })
+        .await;
+    // They are not reconciled yet.
+    env.one("fails", "").await;
+    env.one("held", "").await;
+    env.two("after", "fails").await;
+    let lacks = crate::common::STAGE_ONE.replace("claimName: coco,", "claimName: absent,");
+    env.one_of("lacks", &lacks).await;
+    env.start();
+    env.until_one("held", "generates", |status| phase(status) == "Generating").await;
+    env.suspend("held").await;
+    env.until_one("lacks", "waits", |status| phase(status) == "ClaimMissing").await;
+    env.until_two("after", "waits", |status| {
+        crate::runs::text(status, ConditionType::Succeeded).contains("failed")
     })
     .await;
-    // Nobody looks at them yet.
-    world.one("fails", "").await;
-    world.one("held", "").await;
-    world.two("after", "fails").await;
-    let lacks = crate::common::STAGE_ONE.replace("claimName: coco,", "claimName: absent,");
-    world.one_of("lacks", &lacks).await;
-    world.start();
-    world.until_one("held", "generates", |status| phase(status) == "Generating").await;
-    world.hold("held").await;
-    world.until_one("lacks", "waits", |status| phase(status) == "ClaimMissing").await;
-    world
-        .until_two("after", "waits", |status| crate::runs::text(status, "Succeeded").contains("failed"))
-        .await;
-    world.edit("held", json!({"spec": {"suspend": false}})).await;
-    world.edit("fails", json!({"spec": {"rerun": 1}})).await;
-    world.claim("absent").await;
-    world.finish("held", StepName::Generate, 0, 0, "").await;
+    env.resume("held").await;
+    env.edit("fails", json!({"spec": {"rerun": 1}})).await;
+    env.claim("absent").await;
+    env.finish("held", StepName::Generate, 0, 0, "").await;
     for run in ["fails", "held", "lacks"] {
-        world.until_one(run, "is done", |status| phase(status) == "Succeeded").await;
+        env.until_one(run, "is done", |status| phase(status) == "Succeeded").await;
     }
-    world.until_two("after", "is done", |status| phase(status) == "Succeeded").await;
-    world.edit("held", json!({"spec": {"backoff": {"limit": 9}}})).await;
-    world.until_one("held", "is seen", |status| status.observed_generation == 4).await;
+    env.until_two("after", "is done", |status| phase(status) == "Succeeded").await;
+    env.edit("held", json!({"spec": {"backoff": {"limit": 9}}})).await;
+    env.until_one("held", "reconciled", |status| status.observed_generation == 4).await;
 
-    let mut met: Vec<(String, Kstatus)> = Vec::new();
+    let mut observed: Vec<(String, Kstatus)> = Vec::new();
     for run in ["fails", "held", "lacks", "after"] {
-        let versions = director.recorder.of(run).await;
-        assert_eq!(compute(&versions[0]), InProgress, "{run}: nobody has looked at it yet");
+        let versions = pods_script.recorder.of(run).await;
+        assert_eq!(compute(&versions[0]), InProgress, "{run}: it is not reconciled yet");
         for run in &versions {
             let got = compute(run);
             let edited = run["metadata"]["generation"] != run["status"]["observedGeneration"];
@@ -72,34 +76,34 @@ async fn every_phase_is_what_kstatus_makes_of_it() {
             let sets_up = condition(run, "Reconciling")["status"] == "True";
             let wanted = TABLE.iter().find(|(phase, _)| *phase == reason).map(|(_, wanted)| *wanted);
             match wanted {
-                _ if edited => assert_eq!(got, InProgress, "an edit that nobody has looked at: {run:#?}"),
-                // Only until its first child exists: a step that runs is Current, or Flux would wait for days.
+                _ if edited => assert_eq!(got, InProgress, "an edit that is not reconciled yet: {run:#?}"),
+                // Only until the first child exists: a running step is Current, or Flux would wait for days.
                 Some(Current) if sets_up => {
                     assert!(first_child_is_missing(run), "{run:#?}");
                     assert_eq!(got, InProgress, "{run:#?}");
                 }
                 Some(wanted) => assert_eq!(got, wanted, "{run:#?}"),
-                // No node takes a pod before the test runs it: a moment, or none.
+                // No node runs a pod before the test binds it, which may take a moment.
                 None if ["Unschedulable", "ClaimUnbound"].contains(&reason.as_str()) => {
-                    assert_eq!(got, Current)
+                    assert_eq!(got, InProgress)
                 }
                 None => panic!("{reason} is not in the table: {run:#?}"),
             }
             if !edited && !sets_up {
-                met.push((reason, got));
+                observed.push((reason, got));
             }
         }
     }
     for (phase, wanted) in TABLE.iter().filter(|(_, wanted)| *wanted != InProgress) {
-        assert!(met.contains(&((*phase).to_owned(), *wanted)), "{phase} was never seen, of {met:?}");
+        assert!(observed.contains(&((*phase).to_owned(), *wanted)), "{phase} did not occur: {observed:?}");
     }
-    let last = director.recorder.of("held").await.pop().expect("versions");
+    let last = pods_script.recorder.of("held").await.pop().expect("versions");
     assert_eq!(
         (compute(&last), &last["status"]["observedGeneration"]),
         (Current, &json!(4)),
         "finished and edited"
     );
-    director.check().await;
+    pods_script.check().await;
 }
 
 fn first_child_is_missing(run: &Value) -> bool {

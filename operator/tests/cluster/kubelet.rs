@@ -1,4 +1,4 @@
-//! Plays the kubelet: pods of a namespace run, and end as a script says.
+//! Stands in for the kubelet: pods of a namespace run, and end as a script says.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -14,22 +14,22 @@ use serde_json::json;
 use stic_contract::{StepName, StepResult};
 use tokio::task::JoinHandle;
 
-/// How a pod goes on.
+/// What a pod does.
 #[derive(Debug, Clone)]
-pub(crate) enum Act {
-    /// Ends well and reports what a trainer would.
+pub(crate) enum PodAction {
+    /// Succeeds with the result of a trainer.
     Succeed,
-    /// Ends with a code and a message.
+    /// Fails with an exit code and a message.
     Exit(i32, &'static str),
-    /// Runs on.
+    /// Keeps running.
     Run,
-    /// Is not started.
+    /// Stays pending.
     Pend,
 }
 
-/// What a pod does: of a step, the n-th of it in this namespace from 1.
-pub(crate) trait Script: Fn(StepName, usize) -> Act + Send + 'static {}
-impl<T: Fn(StepName, usize) -> Act + Send + 'static> Script for T {}
+/// Decides what the n-th pod of a step in the namespace does, counted from 1.
+pub(crate) trait Script: Fn(StepName, usize) -> PodAction + Send + 'static {}
+impl<T: Fn(StepName, usize) -> PodAction + Send + 'static> Script for T {}
 
 pub(crate) struct Kubelet {
     started: Arc<Mutex<BTreeMap<StepName, usize>>>,
@@ -42,13 +42,15 @@ impl Kubelet {
         let started = Arc::<Mutex<BTreeMap<StepName, usize>>>::default();
         let counts = started.clone();
         let plays = tokio::spawn(async move {
-            let mut seen: HashSet<String> = HashSet::new();
+            let mut started_pods: HashSet<String> = HashSet::new();
             let mut events =
                 std::pin::pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
             while let Some(event) = events.next().await {
-                // A watch that breaks off is started again.
+                // The watcher restarts a watch that failed.
                 let Ok(Event::InitApply(pod) | Event::Apply(pod)) = event else { continue };
-                if pod.metadata.deletion_timestamp.is_some() || !seen.insert(pod.uid().unwrap_or_default()) {
+                if pod.metadata.deletion_timestamp.is_some()
+                    || !started_pods.insert(pod.uid().unwrap_or_default())
+                {
                     continue;
                 }
                 let step = step(&pod);
@@ -59,7 +61,7 @@ impl Kubelet {
                     *count
                 };
                 let act = script(step, count);
-                if matches!(act, Act::Pend) {
+                if matches!(act, PodAction::Pend) {
                     continue;
                 }
                 let (api, address) = (api.clone(), address.clone());
@@ -67,9 +69,11 @@ impl Kubelet {
                     set(&api, &pod, "Running", json!({"running": {"startedAt": now()}}), Some(&address))
                         .await;
                     match act {
-                        Act::Run | Act::Pend => {}
-                        Act::Succeed => end(&api, &pod, 0, &made(&pod)).await,
-                        Act::Exit(code, text) => end(&api, &pod, code, &said(step, text)).await,
+                        PodAction::Run | PodAction::Pend => {}
+                        PodAction::Succeed => end_pod(&api, &pod, 0, &success_message(&pod)).await,
+                        PodAction::Exit(code, text) => {
+                            end_pod(&api, &pod, code, &failure_message(step, text)).await
+                        }
                     }
                 });
             }
@@ -77,7 +81,7 @@ impl Kubelet {
         Self { started, plays }
     }
 
-    /// How many pods of each step there ever were.
+    /// How many pods of each step were ever started.
     pub(crate) fn started(&self) -> BTreeMap<StepName, usize> {
         self.started.lock().expect("nobody panics here").clone()
     }
@@ -89,16 +93,16 @@ impl Drop for Kubelet {
     }
 }
 
-/// Ends a pod that runs.
-pub(crate) async fn end(api: &Api<Pod>, pod: &Pod, code: i32, message: &str) {
+/// Ends a running pod.
+pub(crate) async fn end_pod(api: &Api<Pod>, pod: &Pod, code: i32, message: &str) {
     let phase = if code == 0 { "Succeeded" } else { "Failed" };
     let state = json!({"terminated": {"exitCode": code, "message": message, "startedAt": now(), "finishedAt": now(),
         "reason": if code == 0 { "Completed" } else { "Error" }}});
     set(api, pod, phase, state, None).await;
 }
 
-/// What a trainer that is done leaves: on the claim of its run, where it has one of its own.
-pub(crate) fn made(pod: &Pod) -> String {
+/// The termination message of a trainer that succeeded. Its artifacts are on the output claim of the run, if it has one.
+pub(crate) fn success_message(pod: &Pod) -> String {
     let mut result = crate::common::result(step(pod));
     let own = format!("{}-output", label(pod, "stic.dev/run"));
     let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
@@ -112,9 +116,14 @@ pub(crate) fn made(pod: &Pod) -> String {
     result.to_termination_message()
 }
 
-/// What a trainer that fails leaves.
-pub(crate) fn said(step: StepName, text: &str) -> String {
+/// The termination message of a trainer that failed.
+pub(crate) fn failure_message(step: StepName, text: &str) -> String {
     StepResult { message: Some(text.into()), ..StepResult::new(step) }.to_termination_message()
+}
+
+/// Keeps these pods running, given as step and number of the attempt from 1, and lets all others succeed.
+pub(crate) fn holding<const N: usize>(held: [(StepName, usize); N]) -> impl Script {
+    move |step, count| if held.contains(&(step, count)) { PodAction::Run } else { PodAction::Succeed }
 }
 
 pub(crate) fn label(pod: &Pod, key: &str) -> String {
@@ -125,20 +134,14 @@ pub(crate) fn index(pod: &Pod) -> u32 {
     label(pod, "batch.kubernetes.io/job-completion-index").parse().unwrap_or_default()
 }
 
-/// Whether a pod runs and may go on.
-pub(crate) fn runs(pod: &Pod) -> bool {
+/// Whether a pod is running and is not being deleted.
+pub(crate) fn is_running(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none()
         && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 pub(crate) fn step(pod: &Pod) -> StepName {
-    match pod.labels().get("stic.dev/step").map(String::as_str) {
-        Some("prepare") => StepName::Prepare,
-        Some("generate") => StepName::Generate,
-        Some("describe") => StepName::Describe,
-        Some("train") => StepName::Train,
-        other => panic!("{other:?} is no step"),
-    }
+    label(pod, "stic.dev/step").parse().expect("the label names a step")
 }
 
 async fn set(api: &Api<Pod>, pod: &Pod, phase: &str, state: serde_json::Value, address: Option<&str>) {
@@ -155,9 +158,9 @@ async fn set(api: &Api<Pod>, pod: &Pod, phase: &str, state: serde_json::Value, a
     for _ in 0..600 {
         match api.patch_status(&name, &PatchParams::default(), &status).await {
             Ok(_) => return,
-            // It may be gone by now.
+            // It may have been deleted in the meantime.
             Err(kube::Error::Api(status)) if status.code == 404 => return,
-            // An API server that is away for a while is part of some tests.
+            // Some tests stop the API server for a while.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

@@ -1,31 +1,38 @@
-//! The controller against a real API server, with Kubernetes' own Job controller; only the kubelet is played.
+//! The controller against a real API server and the Job controller of Kubernetes. Only the kubelet is simulated.
 //!
-//! `make controller-test` runs it.
+//! Run with `make controller-test`.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod account;
+mod admission;
 mod alone;
+mod certificate;
 #[path = "../pure/common.rs"]
 #[expect(dead_code, reason = "the pure tests use the rest")]
 mod common;
 mod conflicts;
-#[cfg(feature = "failpoints")]
 mod crashes;
 mod deletions;
-mod director;
-mod endings;
+mod invariants;
 mod kstatus;
 mod kubelet;
-mod lives;
+mod kueue;
+mod lifecycle;
 mod node;
 mod operator;
 mod pods;
+mod provisioning;
 mod proxy;
-mod record;
+mod queues;
+mod readiness;
 mod reruns;
 mod runs;
+mod scripted_pods;
+mod service_account;
 mod stale;
+mod step_outcomes;
+mod test_env;
 mod upgrades;
 mod upstream;
+mod webhook;
+mod webhooks;
 mod workloads;
-mod world;

@@ -1,4 +1,4 @@
-//! A node whose kubelet is played, and that takes only pods that ask for it; and volumes.
+//! A node with a simulated kubelet, which runs only pods that select it; and volumes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::world::{World, until};
+use crate::test_env::{TestEnv, until};
 
 const ALONE: &str = "test.stic.dev/alone";
 
@@ -20,12 +20,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node whose kubelet reports until it dies.
-    pub(crate) async fn new(world: &World) -> Self {
-        let name = format!("node-{}", world.namespace);
+    /// A node whose kubelet reports until it is stopped.
+    pub(crate) async fn new(env: &TestEnv) -> Self {
+        let name = format!("node-{}", env.namespace);
         let node: Object = from(json!({"metadata": {"name": name, "labels": {"test.stic.dev/node": name}},
             "spec": {"taints": [{"key": ALONE, "effect": "NoSchedule"}]}}));
-        let api: Api<Object> = Api::all(world.client.clone());
+        let api: Api<Object> = Api::all(env.client.clone());
         api.create(&PostParams::default(), &node).await.expect("a node");
         report(&api, &name).await;
         let reports = tokio::spawn({
@@ -37,22 +37,22 @@ impl Node {
                 }
             }
         });
-        Self { name, api, pods: world.api(), reports }
+        Self { name, api, pods: env.api(), reports }
     }
 
-    /// Its kubelet reports no more.
-    pub(crate) fn die(&self) {
+    /// Stops the kubelet.
+    pub(crate) fn stop(&self) {
         self.reports.abort();
     }
 
-    /// The settings of a pod that may only run there, and is evicted from there at once.
-    pub(crate) fn asked_for(&self) -> Value {
+    /// The settings of a pod that may run only there, and is evicted immediately.
+    pub(crate) fn pod_settings(&self) -> Value {
         json!({"nodeSelector": {"test.stic.dev/node": self.name},
             "tolerations": [{"key": ALONE, "operator": "Exists"}]})
     }
 
-    /// Has a pod run there, ready.
-    pub(crate) async fn take(&self, pod: &Pod) {
+    /// Binds a pod to the node and makes it ready.
+    pub(crate) async fn bind_pod(&self, pod: &Pod) {
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name_any()},
             "target": {"apiVersion": "v1", "kind": "Node", "name": self.name}});
         let parameters = PostParams::default();
@@ -75,7 +75,7 @@ impl Node {
     }
 
     pub(crate) async fn remove(self) {
-        self.die();
+        self.stop();
         self.api.delete(&self.name, &DeleteParams::default()).await.expect("a node");
     }
 }
@@ -85,43 +85,43 @@ async fn report(api: &Api<Object>, name: &str) {
     let status = json!({"status": {"capacity": {"cpu": "64", "memory": "64Gi", "pods": "110"},
         "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
             "lastHeartbeatTime": now, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
-    // A cluster that ends under a test fails the test elsewhere.
+    // If the cluster ends during a test, the test fails elsewhere.
     let _ = api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await;
 }
 
-/// Makes the volume that a claim waits for.
-pub(crate) async fn bind(world: &World, claim: &str) {
-    let name = world.volume_of(claim);
+/// Creates the volume that a claim waits for.
+pub(crate) async fn bind(env: &TestEnv, claim: &str) {
+    let name = env.volume_of(claim);
     let volume: PersistentVolume = from(json!({"metadata": {"name": name},
         "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "hostPath": {"path": "/nowhere"},
             "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "",
-            "claimRef": {"namespace": world.namespace, "name": claim}}}));
-    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+            "claimRef": {"namespace": env.namespace, "name": claim}}}));
+    let volumes: Api<PersistentVolume> = Api::all(env.client.clone());
     volumes.create(&PostParams::default(), &volume).await.expect("a volume");
-    // Not `Available`: that may be over, and the two bound, between two looks.
-    until(&format!("{name} seen"), async || {
+    // Not `Available`, as the two may be bound before the next poll.
+    until(&format!("{name} known"), async || {
         (volumes.get(&name).await.expect("it exists").status?.phase? != "Pending").then_some(())
     })
     .await;
-    // What binds them looks at a claim when it changes, and every 15 seconds.
-    let seen = Patch::Merge(json!({"metadata": {"annotations": {"test/volume": name}}}));
-    let claims = world.api::<PersistentVolumeClaim>();
-    claims.patch(claim, &PatchParams::default(), &seen).await.expect("it exists");
-    in_phase(world, claim, "Bound").await;
+    // The binder looks at a claim when it changes, and every 15 seconds.
+    let annotation = Patch::Merge(json!({"metadata": {"annotations": {"test/volume": name}}}));
+    let claims = env.api::<PersistentVolumeClaim>();
+    claims.patch(claim, &PatchParams::default(), &annotation).await.expect("it exists");
+    in_phase(env, claim, "Bound").await;
 }
 
-/// Takes the volume of a claim away.
-pub(crate) async fn lose(world: &World, claim: &str) {
-    let volume = &world.volume_of(claim);
-    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+/// Deletes the volume of a claim.
+pub(crate) async fn lose(env: &TestEnv, claim: &str) {
+    let volume = &env.volume_of(claim);
+    let volumes: Api<PersistentVolume> = Api::all(env.client.clone());
     volumes.delete(volume, &DeleteParams::default()).await.expect("a volume");
     let unprotected = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     volumes.patch(volume, &PatchParams::default(), &unprotected).await.expect("a volume");
-    in_phase(world, claim, "Lost").await;
+    in_phase(env, claim, "Lost").await;
 }
 
-async fn in_phase(world: &World, claim: &str, phase: &str) {
-    let claims = world.api::<PersistentVolumeClaim>();
+async fn in_phase(env: &TestEnv, claim: &str, phase: &str) {
+    let claims = env.api::<PersistentVolumeClaim>();
     until(&format!("{claim} {phase}"), async || {
         let claim = claims.get(claim).await.expect("it exists");
         (claim.status?.phase? == phase).then_some(())
@@ -129,7 +129,6 @@ async fn in_phase(world: &World, claim: &str, phase: &str) {
     .await;
 }
 
-/// An object from its JSON.
 pub(crate) fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("the object's type")
 }

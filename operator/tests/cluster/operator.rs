@@ -1,4 +1,4 @@
-//! The operator's process, under the chart's account.
+//! The operator process, with the ServiceAccount of the chart.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::account;
+use crate::service_account;
 
-/// How it is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub namespace: String,
@@ -18,9 +17,9 @@ pub(crate) struct Setup {
     pub listen: SocketAddr,
     pub log: PathBuf,
     pub trainer_image: String,
-    /// The name under which it is a candidate for the leadership; absent leaves it without election.
+    /// The name of the replica in the leader election; absent without election.
     pub candidate: Option<String>,
-    /// Where it dies.
+    /// The failpoint at which it dies.
     pub failpoint: Option<String>,
 }
 
@@ -36,7 +35,7 @@ impl Operator {
         command
             .args(["--namespace", &setup.namespace, "--listen", &setup.listen.to_string()])
             .args(["--trainer-image", &setup.trainer_image])
-            .args(["--lease-namespace", account::NAMESPACE, "--lease-name", account::NAME])
+            .args(["--lease-namespace", service_account::NAMESPACE, "--lease-name", service_account::NAME])
             .args(["--leader-election", if setup.candidate.is_some() { "true" } else { "false" }])
             .args(["--log-format", "text", "--progress-seconds", "1"])
             .args(["--log-level", "stic_operator=debug,info"])
@@ -53,36 +52,43 @@ impl Operator {
         Self { child: command.spawn().expect("the operator starts"), listen: setup.listen }
     }
 
-    /// How it ended, if it did.
+    /// The exit status, if the process has exited.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("it is our child")
+        self.child.try_wait().expect("the status of a child")
     }
 
-    /// Waits until it ends by itself.
-    pub(crate) async fn end(&mut self, patience: Duration) -> ExitStatus {
+    /// Waits until the process exits.
+    pub(crate) async fn wait_for_exit(&mut self, patience: Duration) -> ExitStatus {
         let since = Instant::now();
         loop {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(since.elapsed() < patience, "the operator runs on");
+            assert!(since.elapsed() < patience, "the operator did not exit");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Asks it to end, as the kubelet does.
+    /// Sends SIGTERM, as the kubelet does.
     pub(crate) fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success());
     }
 
-    /// The sum of a metric's samples that have all of `labels`, each spelt `name="value"`; nothing while it does not
-    /// answer.
-    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> Option<u64> {
+    /// The status line and the body of a response; absent while the operator does not respond.
+    pub(crate) async fn get(&self, path: &str) -> Option<(String, String)> {
         let mut stream = TcpStream::connect(self.listen).await.ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await.ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.lines().next()?.to_owned(), body.to_owned()))
+    }
+
+    /// The sum of a metric's samples that have all of `labels`, each written as `name="value"`; absent while the operator
+    /// does not respond.
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> Option<u64> {
+        let (_, text) = self.get("/metrics").await?;
         let samples = text.lines().filter_map(|line| {
             let (sample, value) = line.rsplit_once(' ')?;
             let (found, of) = sample.split_once('{').unwrap_or((sample, ""));

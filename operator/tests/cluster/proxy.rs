@@ -1,4 +1,4 @@
-//! Between an operator and the API server: holds watches back, or everything, and knows what was asked.
+//! A proxy between an operator and the API server. It can hold back watches, or everything, and records the requests.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::account;
-use crate::world::World;
+use crate::service_account;
+use crate::test_env::TestEnv;
 
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
@@ -28,22 +28,22 @@ struct Shared {
     client: Client,
     held: watch::Sender<BTreeSet<&'static str>>,
     cut: watch::Sender<bool>,
-    seen: Mutex<Vec<Seen>>,
+    requests: Mutex<Vec<ProxiedRequest>>,
 }
 
-/// A request that was passed on, in the order of the answers.
+/// A request that was forwarded, in the order of the responses.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct ProxiedRequest {
     pub method: Method,
     pub path: String,
-    /// How many had been answered when it came.
+    /// How many responses there had been when it arrived.
     pub after: usize,
 }
 
 impl Proxy {
-    /// A proxy, and through it the operators of `world`.
-    pub(crate) async fn before(world: &mut World) -> Self {
-        let kubeconfig = Kubeconfig::read_from(&world.setup.kubeconfig).expect("a kubeconfig");
+    /// A proxy, and through it the operators of `env`.
+    pub(crate) async fn before(env: &mut TestEnv) -> Self {
+        let kubeconfig = Kubeconfig::read_from(&env.setup.kubeconfig).expect("a kubeconfig");
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .expect("a cluster");
@@ -52,42 +52,42 @@ impl Proxy {
             client: Client::try_from(config).expect("a client"),
             held: watch::Sender::default(),
             cut: watch::Sender::default(),
-            seen: Mutex::default(),
+            requests: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let server = format!("http://{}", listener.local_addr().expect("an address"));
-        world.setup.kubeconfig = account::kubeconfig(&world.client, Some(&server)).await;
+        env.setup.kubeconfig = service_account::kubeconfig(&env.client, Some(&server)).await;
         let app = Router::new().fallback(pass).with_state(shared.clone());
         let serves = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
         Self { shared, serves }
     }
 
-    /// Holds back what watches of `resource` report from now on.
+    /// Holds back the events of watches of `resource`.
     pub(crate) fn hold(&self, resource: &'static str) {
         self.shared.held.send_modify(|held| {
             held.insert(resource);
         });
     }
 
-    /// Lets it through.
+    /// Releases the events that were held back.
     pub(crate) fn release(&self, resource: &'static str) {
         self.shared.held.send_modify(|held| {
             held.remove(resource);
         });
     }
 
-    /// Answers nothing any more, or goes on.
+    /// Stops or resumes responding.
     pub(crate) fn cut(&self, cut: bool) {
         self.shared.cut.send_replace(cut);
     }
 
-    /// What was asked.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.shared.seen.lock().expect("nobody panics here").clone()
+    /// The requests so far.
+    pub(crate) fn requests(&self) -> Vec<ProxiedRequest> {
+        self.shared.requests.lock().expect("nobody panics here").clone()
     }
 }
 
-impl Seen {
+impl ProxiedRequest {
     pub(crate) fn is_write(&self) -> bool {
         self.method != Method::GET
     }
@@ -104,7 +104,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let path = parts.uri.path().to_owned();
-    let after = shared.seen.lock().expect("nobody panics here").len();
+    let after = shared.requests.lock().expect("nobody panics here").len();
     let watches = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
     let mut forward = axum::http::Request::new(client::Body::from(body.to_vec()));
     *forward.method_mut() = parts.method.clone();
@@ -114,7 +114,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         return Response::builder().status(StatusCode::BAD_GATEWAY).body(Body::empty()).expect("an answer");
     };
     let (answer, body) = answer.into_parts();
-    shared.seen.lock().expect("nobody panics here").push(Seen {
+    shared.requests.lock().expect("nobody panics here").push(ProxiedRequest {
         method: parts.method,
         path: path.clone(),
         after,
@@ -131,7 +131,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             }
         }))
     } else {
-        // What was asked before the cut is not answered after it.
+        // A request from before the cut gets no response after it.
         let body = body.collect().await.expect("a body").to_bytes();
         shared.connected().await;
         Body::from(body)
@@ -148,7 +148,7 @@ impl Shared {
     }
 }
 
-/// Those that are about the content: the connections are two.
+/// The headers about the content: those about the connection do not apply to the other one.
 fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     for name in [header::CONTENT_TYPE, header::ACCEPT] {
         if let Some(value) = from.get(&name) {

@@ -1,4 +1,4 @@
-//! The runs of a world: applied, edited, waited for; their Jobs and pods.
+//! Runs, and their Jobs and pods: applied, edited, waited for.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,33 +12,50 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stic_contract::StepName;
-use stic_crds::status::{RunStatus, SUCCEEDED};
+use stic_crds::ConditionType;
+use stic_crds::status::RunStatus;
 use stic_crds::{StageOneRun, StageTwoRun};
 
 use crate::common::{STAGE_ONE, STAGE_TWO};
-use crate::kubelet::{end, index, made, runs, said, step};
-use crate::world::{PATIENCE, World, until};
+use crate::kubelet::{end_pod, failure_message, index, is_running, step, success_message};
+use crate::test_env::{PATIENCE, TestEnv, until};
+use crate::workloads::QUEUE;
 
-impl World {
-    /// Applies a StageOneRun with further lines of its spec.
+impl TestEnv {
+    /// Applies a StageOneRun with additional lines of its spec.
     pub(crate) async fn one(&self, name: &str, extra: &str) {
         self.one_of(name, &format!("{STAGE_ONE}{extra}")).await;
     }
 
-    /// Applies a StageOneRun whose claim is made for it.
+    /// Applies a StageOneRun whose output claim is created for it.
     pub(crate) async fn one_with_claim(&self, name: &str, extra: &str) {
         self.one_of(name, &format!("{}{extra}", with_claim(STAGE_ONE))).await;
     }
 
-    /// Applies a StageOneRun of a spec.
+    /// Applies a StageOneRun with this spec.
     pub(crate) async fn one_of(&self, name: &str, spec: &str) {
         let api: Api<StageOneRun> = self.api();
         apply(&api, "StageOneRun", name, spec).await;
     }
 
     pub(crate) async fn one_labelled(&self, name: &str, labels: &Value) {
+        self.one_as(json!({"name": name, "labels": labels}), "").await;
+    }
+
+    /// Applies a StageOneRun in a queue of Kueue.
+    pub(crate) async fn one_in(&self, queue: &str, name: &str) {
+        self.one_labelled(name, &json!({QUEUE: queue})).await;
+    }
+
+    /// Moves a run to a queue.
+    pub(crate) async fn move_to(&self, queue: &str, name: &str) {
+        self.edit(name, json!({"metadata": {"labels": {QUEUE: queue}}})).await;
+    }
+
+    /// Applies a StageOneRun with this metadata and additional lines of its spec.
+    pub(crate) async fn one_as(&self, metadata: Value, extra: &str) {
         let api: Api<StageOneRun> = self.api();
-        apply_as(&api, "StageOneRun", json!({"name": name, "labels": labels}), STAGE_ONE).await;
+        apply_as(&api, "StageOneRun", metadata, &format!("{STAGE_ONE}{extra}")).await;
     }
 
     /// Applies a StageTwoRun that starts from `from`.
@@ -46,7 +63,7 @@ impl World {
         self.two_with(name, from, "").await;
     }
 
-    /// The same with further lines of its spec.
+    /// The same, with additional lines of its spec.
     pub(crate) async fn two_with(&self, name: &str, from: &str, extra: &str) {
         let api: Api<StageTwoRun> = self.api();
         let spec = STAGE_TWO.replace("{name: coco-6k}", &format!("{{name: {from}}}"));
@@ -86,21 +103,21 @@ impl World {
             + Send
             + 'static,
     {
-        let seen = Mutex::default();
+        let last_status = Mutex::default();
         let as_wanted = |run: Option<&K>| {
             let status = run.and_then(&status).unwrap_or_default();
             let found = run.is_some() && wanted(&status);
-            *seen.lock().expect("nobody panicked") = status;
+            *last_status.lock().expect("nobody panicked") = status;
             found
         };
         let found = tokio::time::timeout(PATIENCE, async {
-            // An API server that is away for a while is part of some tests.
+            // Some tests stop the API server for a while.
             while await_condition(self.api::<K>(), name, &as_wanted).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         })
         .await;
-        let status = seen.lock().expect("nobody panicked").clone();
+        let status = last_status.lock().expect("nobody panicked").clone();
         if found.is_err() {
             let log = std::fs::read_to_string(&self.setup.log).unwrap_or_default();
             let jobs: Vec<_> =
@@ -114,7 +131,7 @@ impl World {
         self.api::<StageOneRun>().get(name).await.expect("it exists").status.unwrap_or_default()
     }
 
-    /// The name of its first Job, once its status has it.
+    /// The name of the first Job, once the status has it.
     pub(crate) async fn prepare_job(&self, name: &str) -> String {
         let job = |status: &RunStatus| status.steps.first().and_then(|step| step.job_name.clone());
         let status = self.until_one(name, "started", |status| job(status).is_some()).await;
@@ -141,58 +158,63 @@ impl World {
         self.api::<Pod>().list(&of_run).await.expect("pods").items
     }
 
-    /// Holds a run that runs, until its pods have ended: resumed before that, its Job would keep the pod it has.
-    pub(crate) async fn hold(&self, name: &str) -> RunStatus {
+    /// Suspends a run and waits until its pods have ended. If it were resumed before that, its Job would keep its pod.
+    pub(crate) async fn suspend(&self, name: &str) -> RunStatus {
         self.edit(name, json!({"spec": {"suspend": true}})).await;
-        let held = self.until_one(name, "held", |status| phase(status) == "Suspended").await;
-        self.pods_end(name).await;
-        held
+        let status = self.until_one(name, "suspended", |status| phase(status) == "Suspended").await;
+        self.wait_for_pods_to_end(name).await;
+        status
     }
 
-    /// Waits until no pod of a run works, nor will: its Jobs that are not over have let go of theirs. Until the Job
-    /// controller has seen that one is held, it may yet make a pod, and one that is not started yet may run.
-    pub(crate) async fn pods_end(&self, name: &str) {
+    /// Resumes a suspended run.
+    pub(crate) async fn resume(&self, name: &str) {
+        self.edit(name, json!({"spec": {"suspend": false}})).await;
+    }
+
+    /// Waits until no pod of a run is running or can start: every Job has finished or is acknowledged as suspended. Until the
+    /// Job controller has acknowledged it, it may still create a pod.
+    pub(crate) async fn wait_for_pods_to_end(&self, name: &str) {
         let over = |pod: &Pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
-        let rests = |job: &Job| is_any(job, &["Suspended", "Complete", "Failed"]);
+        let is_settled = |job: &Job| is_any(job, &["Suspended", "Complete", "Failed"]);
         self.until_true("its pods end", async || {
-            self.jobs_of(name).await.iter().all(rests) && self.pods_of(name).await.iter().all(over)
+            self.jobs_of(name).await.iter().all(is_settled) && self.pods_of(name).await.iter().all(over)
         })
         .await;
     }
 
-    /// The pod that runs an index of a step, once it does.
+    /// The pod of an index of a step, once it is running.
     pub(crate) async fn pod(&self, name: &str, wanted: StepName, index_of: u32) -> Pod {
         until(&format!("running {wanted} {index_of} of {name}"), async || {
             let pods = self.pods_of(name).await;
-            pods.into_iter().find(|pod| runs(pod) && step(pod) == wanted && index(pod) == index_of)
+            pods.into_iter().find(|pod| is_running(pod) && step(pod) == wanted && index(pod) == index_of)
         })
         .await
     }
 
-    /// Ends the pod that runs an index of a step.
+    /// Ends the running pod of an index of a step.
     pub(crate) async fn finish(&self, name: &str, wanted: StepName, index: u32, code: i32, text: &str) {
         let pod = self.pod(name, wanted, index).await;
-        let text = if code == 0 { made(&pod) } else { said(wanted, text) };
-        end(&self.api(), &pod, code, &text).await;
+        let text = if code == 0 { success_message(&pod) } else { failure_message(wanted, text) };
+        end_pod(&self.api(), &pod, code, &text).await;
     }
 
-    /// The kubelet of its node says that a pod has ended and is gone.
-    pub(crate) async fn let_go(&self, pod: &Pod) {
-        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        self.api::<Pod>().delete(&pod.name_any(), &at_once).await.expect("it is there");
+    /// Confirms the deletion of a pod, as the kubelet does once it has ended.
+    pub(crate) async fn confirm_deletion(&self, pod: &Pod) {
+        let immediately = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.api::<Pod>().delete(&pod.name_any(), &immediately).await.expect("it is there");
     }
 }
 
-/// A spec whose output goes to a claim that is made for it.
+/// A spec whose output claim is created for it.
 pub(crate) fn with_claim(spec: &str) -> String {
     let template = "{volumeClaimTemplate: {resources: {requests: {storage: 1Gi}}}}";
     spec.replace("{volume: {claimName: stic, path: coco-6k}}", template)
 }
 
-/// Whether any of these conditions of a Job is true.
+/// Whether a Job has any of these conditions.
 pub(crate) fn is_any(job: &Job, kinds: &[&str]) -> bool {
     job.status
         .iter()
@@ -201,11 +223,11 @@ pub(crate) fn is_any(job: &Job, kinds: &[&str]) -> bool {
 }
 
 pub(crate) fn phase(status: &RunStatus) -> &str {
-    status.condition(SUCCEEDED).map_or("", |condition| condition.reason.as_str())
+    status.phase().unwrap_or_default()
 }
 
 /// The message of a condition.
-pub(crate) fn text<'a>(status: &'a RunStatus, condition: &str) -> &'a str {
+pub(crate) fn text(status: &RunStatus, condition: ConditionType) -> &str {
     status.condition(condition).map_or("", |condition| condition.message.as_str())
 }
 

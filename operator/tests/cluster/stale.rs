@@ -1,4 +1,4 @@
-//! What the operator sees is old: its watches are held back, while its reads and writes pass.
+//! Stale caches: the watches of the operator are held back, while its reads and writes pass.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,104 +9,100 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
 use stic_contract::StepName;
+use stic_crds::ConditionType;
 
-use crate::kubelet::Act;
+use crate::invariants::StatusRecorder;
+use crate::kubelet::{PodAction, holding};
 use crate::proxy::Proxy;
-use crate::record::Recorder;
 use crate::runs::{is_any, phase, text};
-use crate::world::World;
+use crate::test_env::TestEnv;
 
 const RESOURCES: [&str; 3] = ["jobs", "pods", "stageoneruns"];
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn watches_that_lag_double_nothing_and_take_nothing_back() {
+#[ignore = "needs a control plane: make controller-test"]
+async fn lagging_watches_duplicate_nothing_and_revert_nothing() {
     let each = RESOURCES.iter().map(|resource| lagging(std::slice::from_ref(resource)));
     tokio::join!(futures::future::join_all(each), lagging(&RESOURCES));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn what_is_corrected_before_a_job_is_deleted_holds_for_its_successor() {
-    let mut world = World::new(|step, count| match (step, count) {
-        (StepName::Prepare, 1) => Act::Run,
-        _ => Act::Succeed,
+#[ignore = "needs a control plane: make controller-test"]
+async fn a_correction_from_before_the_deletion_of_a_job_applies_to_its_successor() {
+    let mut env = TestEnv::new(holding([(StepName::Prepare, 1)])).await;
+    let proxy = Proxy::before(&mut env).await;
+    env.start();
+    env.one("one", "").await;
+    env.pod("one", StepName::Prepare, 0).await;
+    let first = env.prepare_job("one").await;
+    let lists = || proxy.requests().iter().filter(|request| request.path.ends_with("/stageoneruns")).count();
+    proxy.hold("stageoneruns");
+    let before = lists();
+    env.edit("one", json!({"spec": {"pod": {"image": "registry/right"}}})).await;
+    env.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
+    let is_another = |job: &Job| job.name_any() != first;
+    env.until_true("the deletion is observed", async || {
+        lists() > before || env.jobs().await.iter().any(is_another)
     })
     .await;
-    let proxy = Proxy::before(&mut world).await;
-    world.start();
-    world.one("one", "").await;
-    world.pod("one", StepName::Prepare, 0).await;
-    let first = world.prepare_job("one").await;
-    let looks = || proxy.seen().iter().filter(|seen| seen.path.ends_with("/stageoneruns")).count();
-    proxy.hold("stageoneruns");
-    let before = looks();
-    world.edit("one", json!({"spec": {"pod": {"image": "registry/right"}}})).await;
-    world.api::<Job>().delete(&first, &DeleteParams::background()).await.expect("it is deleted");
-    let is_another = |job: &Job| job.name_any() != first;
-    world
-        .until_true("the deletion is seen", async || {
-            looks() > before || world.jobs().await.iter().any(is_another)
-        })
-        .await;
     proxy.release("stageoneruns");
-    world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+    env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     let of_spec = |job: &Job| {
         let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         pod.is_some_and(|pod| pod.containers[0].image.as_deref() == Some("registry/right"))
     };
-    let jobs = world.jobs().await;
+    let jobs = env.jobs().await;
     assert!(jobs.iter().filter(|job| is_another(job)).all(of_spec), "{jobs:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn what_a_trainer_said_is_heard_where_its_job_is_over_before_its_end_is_seen() {
-    let mut world = World::new(|step, _| match step {
-        StepName::Generate => Act::Run,
-        _ => Act::Succeed,
+#[ignore = "needs a control plane: make controller-test"]
+async fn a_result_is_read_although_the_job_finished_before_its_pod_was_observed() {
+    let mut env = TestEnv::new(|step, _| match step {
+        StepName::Generate => PodAction::Run,
+        _ => PodAction::Succeed,
     })
     .await;
-    let proxy = Proxy::before(&mut world).await;
-    world.start();
-    world.one("fails", "").await;
-    world.one("gone", "").await;
-    let pod = world.pod("gone", StepName::Generate, 0).await;
-    world.pod("fails", StepName::Generate, 0).await;
+    let proxy = Proxy::before(&mut env).await;
+    env.start();
+    env.one("fails", "").await;
+    env.one("gone", "").await;
+    let pod = env.pod("gone", StepName::Generate, 0).await;
+    env.pod("fails", StepName::Generate, 0).await;
     proxy.hold("pods");
-    world.finish("fails", StepName::Generate, 0, 65, "so it is; mend it").await;
-    let status = world.until_one("fails", "over", |status| status.succeeded() == Some(false)).await;
-    assert!(text(&status, "Succeeded").contains("so it is; mend it"), "{}", text(&status, "Succeeded"));
+    env.finish("fails", StepName::Generate, 0, 65, "no such image; fix the line").await;
+    let status = env.until_one("fails", "ended", |status| status.succeeded() == Some(false)).await;
+    assert!(
+        text(&status, ConditionType::Succeeded).contains("no such image; fix the line"),
+        "{}",
+        text(&status, ConditionType::Succeeded)
+    );
 
-    // Of a pod that is deleted nobody but the watch can tell.
+    // Only the watch can deliver the result of a deleted pod.
     proxy.hold("jobs");
-    world.finish("gone", StepName::Generate, 0, 0, "").await;
+    env.finish("gone", StepName::Generate, 0, 0, "").await;
     let is_counted = |job: &Job| job.name_any().contains("-generate-") && is_any(job, &["Complete"]);
-    world.until_true("its Job ends", async || world.jobs_of("gone").await.iter().any(is_counted)).await;
-    world.let_go(&pod).await;
-    let pods = world.api::<Pod>();
-    world
-        .until_true("it is gone", async || pods.get_opt(&pod.name_any()).await.expect("an answer").is_none())
+    env.until_true("its Job ends", async || env.jobs_of("gone").await.iter().any(is_counted)).await;
+    env.confirm_deletion(&pod).await;
+    let pods = env.api::<Pod>();
+    env.until_true("it is gone", async || pods.get_opt(&pod.name_any()).await.expect("an answer").is_none())
         .await;
-    let looks = || proxy.seen().iter().filter(|seen| seen.path.ends_with("/pods")).count();
-    let before = looks();
+    let lists = || proxy.requests().iter().filter(|request| request.path.ends_with("/pods")).count();
+    let before = lists();
     proxy.release("jobs");
-    world.until_true("the pod is looked for", async || looks() > before).await;
+    env.until_true("the pod is listed", async || lists() > before).await;
     proxy.release("pods");
-    world.until_one("gone", "done", |status| phase(status) == "Succeeded").await;
-    assert_eq!(world.jobs_of("gone").await.len(), 3, "no step was done twice");
+    env.until_one("gone", "done", |status| phase(status) == "Succeeded").await;
+    assert_eq!(env.jobs_of("gone").await.len(), 3, "no step ran twice");
 }
 
-/// Held, resumed, a Job deleted, and run again, on views that are up to three seconds old.
+/// Suspended, resumed, its Job deleted, and run again, with caches that are up to three seconds old.
 async fn lagging(resources: &[&'static str]) {
-    let mut world = World::new(|step, count| match (step, count) {
-        (StepName::Generate, 1 | 2) | (StepName::Train, 1) => Act::Run,
-        _ => Act::Succeed,
-    })
-    .await;
-    let proxy = Proxy::before(&mut world).await;
-    world.start();
-    let recorder = Recorder::start(&world).await;
+    let mut env =
+        TestEnv::new(holding([(StepName::Generate, 1), (StepName::Generate, 2), (StepName::Train, 1)])).await;
+    let proxy = Proxy::before(&mut env).await;
+    env.start();
+    let recorder = StatusRecorder::start(&env).await;
     let lags = async {
         loop {
             resources.iter().for_each(|resource| proxy.hold(resource));
@@ -115,32 +111,32 @@ async fn lagging(resources: &[&'static str]) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    let lives = async {
-        world.one("one", "").await;
-        world.pod("one", StepName::Generate, 0).await;
-        world.hold("one").await;
-        world.edit("one", json!({"spec": {"suspend": false}})).await;
-        world.until_true("it runs again", async || world.pods_started()[&StepName::Generate] == 2).await;
-        let job = world.jobs().await.into_iter().find(|job| job.name_any().contains("-generate-"));
-        let (jobs, job) = (world.api::<Job>(), job.expect("it runs").name_any());
+    let scenario = async {
+        env.one("one", "").await;
+        env.pod("one", StepName::Generate, 0).await;
+        env.suspend("one").await;
+        env.resume("one").await;
+        env.until_true("it runs again", async || env.pods_started()[&StepName::Generate] == 2).await;
+        let job = env.jobs().await.into_iter().find(|job| job.name_any().contains("-generate-"));
+        let (jobs, job) = (env.api::<Job>(), job.expect("it runs").name_any());
         jobs.delete(&job, &DeleteParams::background()).await.expect("it is deleted");
-        world.pod("one", StepName::Train, 0).await;
-        world.edit("one", json!({"spec": {"rerun": 1}})).await;
-        world.until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await
+        env.pod("one", StepName::Train, 0).await;
+        env.edit("one", json!({"spec": {"rerun": 1}})).await;
+        env.until_one("one", "done again", |status| status.rerun == 1 && phase(status) == "Succeeded").await
     };
     let status = tokio::select! {
-        status = lives => status,
-        () = lags => unreachable!("it lags for ever"),
+        status = scenario => status,
+        () = lags => unreachable!("the loop never ends"),
     };
     recorder.check().await;
-    // Held and resumed, deleted and made again, and once more in the rerun.
+    // Suspended and resumed, deleted and created again, and once more in the rerun.
     let started = BTreeMap::from([(StepName::Prepare, 2), (StepName::Generate, 4), (StepName::Train, 2)]);
-    assert_eq!(world.pods_started(), started, "with late {resources:?}; see {:?}", world.setup.log);
+    assert_eq!(env.pods_started(), started, "with late {resources:?}; see {:?}", env.setup.log);
     assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
     let mut jobs: BTreeMap<String, usize> = BTreeMap::new();
-    for job in world.jobs().await {
+    for job in env.jobs().await {
         *jobs.entry(job.labels()["stic.dev/step"].clone()).or_default() += 1;
     }
     let left = [("prepare", 2), ("generate", 2), ("train", 1)].map(|(step, count)| (step.to_owned(), count));
-    assert_eq!(jobs, BTreeMap::from(left), "with late {resources:?}; see {:?}", world.setup.log);
+    assert_eq!(jobs, BTreeMap::from(left), "with late {resources:?}; see {:?}", env.setup.log);
 }

@@ -5,10 +5,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stic_contract::config::ShardSet;
 use stic_contract::result::{InputDigests, ItemCounts};
-use stic_contract::{Artifact, ArtifactKind, Digest, StepName, StepResult, VolumePath};
+use stic_contract::{
+    Artifact, ArtifactKind, Digest, ExitCode, RunKind, StepName, StepResult, VolumePath, pipeline,
+};
 use stic_crds::admission::Admission;
-use stic_crds::{StageOneRun, StageTwoRun};
-use stic_operator::plan::{Observed, StepObservation, StepOutcome};
+use stic_crds::{RunStatus, StageOneRun, StageTwoRun};
+use stic_operator::controllers::stage_one as one;
+use stic_operator::snapshot::{Facts, Snapshot, StepOutcome, StepSnapshot, Steps};
+use stic_operator::validated::Hardware;
 
 pub(crate) const UID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
@@ -18,7 +22,7 @@ pub(crate) fn admitted<T: DeserializeOwned>(kind: &str, spec: &str, metadata: &V
     object["apiVersion"] = json!("stic.dev/v1alpha1");
     object["kind"] = json!(kind);
     object["metadata"] = metadata.clone();
-    let admission = Admission::of(kind).expect("the kind is ours");
+    let admission = Admission::of(kind.parse().expect("a kind")).expect("the kind is ours");
     let stored = admission.admit(&object, None).unwrap_or_else(|errors| panic!("{errors:#?}"));
     serde_json::from_value(stored).expect("the types agree")
 }
@@ -62,47 +66,52 @@ pub(crate) fn artifact(kind: ArtifactKind, step: StepName) -> Artifact {
     }
 }
 
-/// What `step` says when it is done.
+/// The result of `step`. It follows from the pipeline: whoever consumes shards merges them.
 pub(crate) fn result(step: StepName) -> StepResult {
-    let items = Some(ItemCounts { total: 6000, done: 5998, skipped: 2 });
-    let said = StepResult::new(step);
-    match step {
-        StepName::Prepare => StepResult {
-            artifacts: vec![artifact(ArtifactKind::Prepared, step)],
-            inputs: Some(InputDigests {
-                model: Digest::of(b"model"),
-                adapter: None,
-                items: Digest::of(b"items"),
-                item_count: 5998,
-            }),
-            items,
-            ..said
-        },
-        StepName::Generate => StepResult {
-            shards: Some(ShardSet { folder: "preferences-0123".into(), shards: 1 }),
-            items,
-            ..said
-        },
-        StepName::Describe => StepResult {
-            shards: Some(ShardSet { folder: "descriptions-0123".into(), shards: 1 }),
-            items,
-            ..said
-        },
-        StepName::Train => StepResult {
-            artifacts: vec![
-                artifact(ArtifactKind::Preferences, StepName::Generate),
-                artifact(ArtifactKind::Adapter, step),
-            ],
-            ..said
-        },
+    let kind = RunKind::ALL.into_iter().find(|kind| pipeline::step(*kind, step).is_some());
+    let steps = pipeline::steps(kind.expect("some kind of run has the step"));
+    let spec = steps.iter().find(|spec| spec.name == step).expect("it has the step");
+    let is_first = spec.consumes.is_empty();
+    let empty = StepResult {
+        items: (is_first || spec.sharded).then_some(ItemCounts { total: 6000, done: 5998, skipped: 2 }),
+        ..StepResult::new(step)
+    };
+    if spec.sharded {
+        let folder = format!("{}-0123", spec.produces.folder_prefix());
+        return StepResult { shards: Some(ShardSet { folder, shards: 1 }), ..empty };
+    }
+    let merged = steps.iter().filter(|other| other.sharded && spec.consumes.contains(&other.produces));
+    StepResult {
+        artifacts: merged.chain([spec]).map(|spec| artifact(spec.produces, spec.name)).collect(),
+        inputs: is_first.then(|| InputDigests {
+            model: Digest::of(b"model"),
+            adapter: None,
+            items: Digest::of(b"items"),
+            item_count: 5998,
+        }),
+        ..empty
     }
 }
 
-pub(crate) fn done(steps: &[StepName]) -> Observed {
-    let steps = steps
-        .iter()
-        .map(|step| (*step, StepObservation::new(1, StepOutcome::Succeeded(Box::new(result(*step))))));
-    Observed { steps: steps.collect() }
+/// Steps that are complete.
+pub(crate) fn done(steps: &[StepName]) -> Steps {
+    let complete = |step: StepName| StepOutcome::Succeeded(Box::new(result(step)));
+    steps.iter().map(|step| (*step, StepSnapshot::new(1, complete(*step)))).collect()
+}
+
+/// A step whose trainer ended with `exit`.
+pub(crate) fn failed(attempts: u32, exit: ExitCode, message: &str) -> StepSnapshot {
+    StepSnapshot::new(attempts, StepOutcome::failed(exit, message.into()))
+}
+
+pub(crate) const NOW: &str = "2026-11-24T10:10:00Z";
+
+/// A `StageOneRun` of which no step was started, with every fact known.
+pub(crate) fn snapshot(extra: &str) -> Snapshot {
+    let validated = one::validate(&stage_one(extra), Hardware::OfPods);
+    let run = validated.as_ref().expect("it is valid").run.clone();
+    let snapshot = Snapshot::new(run, 1, &RunStatus::default(), at(NOW), |_| validated);
+    Snapshot { facts: Facts::local(), ..snapshot }
 }
 
 pub(crate) fn at(time: &str) -> Time {

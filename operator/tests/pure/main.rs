@@ -3,7 +3,9 @@
 
 mod build;
 mod common;
+mod decide;
 mod job_state;
-mod plan;
-mod recorded;
+mod next_step;
+mod status;
+mod status_results;
 mod validate;

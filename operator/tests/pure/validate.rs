@@ -8,13 +8,13 @@ use stic_contract::recipe::{
     ChatTemplate, ImageLayout, Negatives, Objective, Precision, PreferenceRecipe, RejectedTerm,
 };
 use stic_contract::{ArtifactKind, Digest, StepName};
-use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, Inputs, RunStatus, SUCCEEDED};
+use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, Inputs, RunStatus};
 use stic_crds::volumes::VolumeFolder;
-use stic_crds::{StageOneRun, StageTwoRun};
+use stic_crds::{ConditionType, Reason, StageOneRun, StageTwoRun};
 use stic_operator::controllers::stage_two::Upstream;
 use stic_operator::controllers::{stage_one as one, stage_two as two};
 use stic_operator::validated::Hardware;
-use stic_operator::{Reason, Refusal, Validated};
+use stic_operator::{Refusal, Validated};
 
 fn valid(extra: &str) -> Validated {
     one::validate(&stage_one(extra), Hardware::OfPods).expect("it is valid")
@@ -39,9 +39,49 @@ fn the_paper_is_the_default() {
     assert_eq!(run.train.max_length, None);
     assert_eq!(run.train.lora.as_ref().map(|lora| (lora.rank, lora.alpha)), Some((128, 256.0)));
     assert_eq!(run.train.optimizer.learning_rate, 1e-7);
-    let Objective::Dpo(dpo) = &run.train.objective else { panic!("it is DPO") };
+    let Objective::Dpo(dpo) = &run.train.objective else { panic!("the objective is not DPO") };
     assert_eq!((dpo.beta, dpo.chosen_log_prob_weight), (0.1, 1.0 / 1024.0));
     assert_eq!(dpo.rejected_term, RejectedTerm::LogProb);
+}
+
+#[test]
+fn settings_of_the_preferences_that_have_no_effect_are_named() {
+    let corruption = "corruptions: [{kind: LowResolution, shortSide: 30}]";
+    let pairs = "source: File, pairs: {volume: {claimName: p}, file: p.jsonl}";
+    for (profile, preferences, expected) in [
+        ("Paper", corruption.to_owned(), &[] as &[&str]),
+        ("Paper", "negatives: PromptsOnly, hallucinationPrompts: [\"Lie.\"]".to_owned(), &[]),
+        (
+            "OfficialCompat",
+            corruption.to_owned(),
+            &["corruptions has no effect with spec.profile: OfficialCompat"],
+        ),
+        (
+            "Paper",
+            format!("negatives: PromptsOnly, {corruption}"),
+            &["corruptions has no effect with spec.preferences.negatives: PromptsOnly"],
+        ),
+        (
+            "Paper",
+            "negatives: ImagesOnly, hallucinationPrompts: [\"Lie.\"]".to_owned(),
+            &["hallucinationPrompts has no effect with spec.preferences.negatives: ImagesOnly"],
+        ),
+        (
+            "Paper",
+            format!("{pairs}, captionPrompts: [\"What?\"], corruptedShare: \"0.1\", sampling: {{topK: 5}}"),
+            &[
+                "captionPrompts has no effect with spec.preferences.source: File",
+                "sampling has no effect with spec.preferences.source: File",
+                "corruptedShare has no effect with spec.preferences.source: File",
+            ],
+        ),
+        // POVID's noise is part of the training.
+        ("Paper", format!("{pairs}, corruptions: [{{kind: GaussianNoise, steps: 500, at: Training}}]"), &[]),
+    ] {
+        let run = valid(&format!("  profile: {profile}\n  preferences: {{{preferences}}}\n"));
+        let expected: Vec<String> = expected.iter().map(|text| format!("spec.preferences.{text}")).collect();
+        assert_eq!(run.ineffective, expected, "{preferences}");
+    }
 }
 
 #[test]
@@ -54,7 +94,7 @@ fn official_compat_is_the_released_code() {
     assert_eq!((run.layouts.generation, run.layouts.training), (ImageLayout::Model, ImageLayout::Pad));
     assert!(!run.train.with_image);
     assert_eq!(run.train.max_length, Some(1048));
-    let Objective::Dpo(dpo) = &run.train.objective else { panic!("it is DPO") };
+    let Objective::Dpo(dpo) = &run.train.objective else { panic!("the objective is not DPO") };
     assert_eq!(dpo.rejected_term, RejectedTerm::TopLogit);
 
     let base = "  profile: OfficialCompat\n  initFrom: {baseModel: {volume: {claimName: models}}}\n";
@@ -69,7 +109,21 @@ fn official_compat_is_the_released_code() {
 }
 
 #[test]
-fn a_template_that_is_asked_for_holds_throughout() {
+fn the_spec_may_limit_length_and_skipped_share_under_every_profile() {
+    for profile in ["Paper", "OfficialCompat"] {
+        let spec = crate::common::STAGE_ONE
+            .replace("path: train2014}", "path: train2014}, maxSkippedShare: \"0.01\"");
+        let extra = format!("  profile: {profile}\n  training: {{maxLength: 4096}}\n");
+        let object: StageOneRun = admitted("StageOneRun", &format!("{spec}{extra}"), &metadata());
+        let run = one::validate(&object, Hardware::OfPods).expect("it is valid");
+        assert_eq!(run.train.max_length, Some(4096), "{profile}");
+        let ItemSource::Images { max_skipped_share, .. } = run.items else { panic!("stage 1 lists images") };
+        assert_eq!(max_skipped_share, Some(0.01), "{profile}");
+    }
+}
+
+#[test]
+fn a_template_that_the_spec_names_is_used_throughout() {
     let spec = crate::common::STAGE_ONE.replace("path: llava}}", "path: llava}, chatTemplate: VicunaV1}");
     let object: StageOneRun =
         admitted("StageOneRun", &format!("{spec}  profile: OfficialCompat\n"), &metadata());
@@ -93,11 +147,11 @@ fn the_ablations_are_what_their_tables_say() {
 }
 
 #[test]
-fn povid_and_spin_are_options_of_the_same_pieces() {
+fn povid_and_spin_are_combinations_of_options() {
     let run = valid(
         "  preferences: {source: File, pairs: {volume: {claimName: povid, path: p/}, file: pairs.jsonl}, corruptions: [{kind: GaussianNoise, steps: 500, at: Training}]}\n",
     );
-    let Objective::Dpo(dpo) = &run.train.objective else { panic!("it is DPO") };
+    let Objective::Dpo(dpo) = &run.train.objective else { panic!("the objective is not DPO") };
     assert_eq!(dpo.rejected_image_noise_steps, Some(500));
     assert!(recipe(&run).corruptions.is_empty());
     assert!(matches!(&run.items, ItemSource::Pairs { location, .. } if location.path == "p"));
@@ -133,12 +187,35 @@ fn precision_follows_the_pods_and_prepare_holds_no_gpu() {
     assert_eq!(valid("  training: {precision: BF16}\n").precision, Precision::Bf16);
     let only_training = "  pod: {training: {resources: {limits: {nvidia.com/gpu: 1}}}}\n";
     assert_eq!(valid(only_training).precision, Precision::F32, "one number format for a run");
+    for (pod, expected, why) in [
+        ("{limits: {nvidia.com/mig-1g.10gb: 1}}", Precision::Bf16, "request a GPU (nvidia.com/mig-1g.10gb)"),
+        ("{limits: {rdma/hca: 1}}", Precision::F32, "the pods of step generate request no GPU"),
+        (
+            "{claims: [{name: device}]}",
+            Precision::F32,
+            "claims (device) tell; set spec.training.precision to BF16",
+        ),
+        (
+            "{claims: [{name: device, request: gpu-0}]}",
+            Precision::Bf16,
+            "request a GPU (resource claim device)",
+        ),
+        ("{claims: [{name: nic}, {name: large}]}", Precision::Bf16, "resource claim large"),
+    ] {
+        let claims =
+            "[{name: device, resourceClaimName: a}, {name: nic, resourceClaimTemplateName: rdma-nic},
+            {name: large, resourceClaimTemplateName: two-gpus}]";
+        let run = valid(&format!("  pod: {{resourceClaims: {claims}, resources: {pod}}}\n"));
+        assert_eq!(run.precision, expected, "{pod}");
+        assert!(run.precision_reason.contains(why), "{}", run.precision_reason);
+    }
+    assert_eq!(valid("  training: {precision: BF16}\n").precision_reason, "spec.training.precision is BF16");
     let here = one::validate(&stage_one(gpu), Hardware::Cpu).expect("it is valid");
     assert_eq!(here.precision, Precision::F32, "a laptop has no pods");
 }
 
 #[test]
-fn what_can_never_run_is_refused_with_field_and_mend() {
+fn a_spec_that_can_never_run_is_rejected_with_its_field_and_a_remedy() {
     let model = |source: &str| {
         let spec = crate::common::STAGE_ONE.replace("{volume: {claimName: models, path: llava}}", source);
         let object: StageOneRun = admitted("StageOneRun", &spec, &metadata());
@@ -172,7 +249,7 @@ fn upstream(status: Option<RunStatus>) -> StageOneRun {
 
 fn condition(status: &str, reason: &str, message: &str) -> Condition {
     Condition {
-        type_: SUCCEEDED.into(),
+        type_: ConditionType::Succeeded.as_str().into(),
         status: status.into(),
         reason: reason.into(),
         message: message.into(),
@@ -182,24 +259,32 @@ fn condition(status: &str, reason: &str, message: &str) -> Condition {
 }
 
 #[test]
-fn stage_two_waits_for_stage_one_and_says_for_what() {
-    let waits =
+fn stage_two_waits_for_stage_one_and_reports_why() {
+    let refused =
         |found: Upstream<'_>, wanted: &str| match two::validate(&stage_two(""), found, Hardware::OfPods) {
-            Err(Refusal::Wait { reason: Reason::StageOneNotSucceeded, message }) => {
+            Err(Refusal::Wait { reason, message }) => {
                 assert!(message.contains(wanted), "{message}");
+                reason
             }
             other => panic!("{other:?}"),
         };
+    let waits = |found: Upstream<'_>, wanted: &str| {
+        assert_eq!(refused(found, wanted), Reason::StageOneNotSucceeded);
+    };
     waits(Upstream::Missing, "does not exist; apply it in this namespace");
-    waits(Upstream::Found(&upstream(None)), "is not finished (phase Pending)");
+    waits(Upstream::Found(&upstream(None)), "has not finished (phase Pending)");
     let running =
         RunStatus { conditions: vec![condition("Unknown", "Training", "")], ..RunStatus::default() };
-    waits(Upstream::Found(&upstream(Some(running))), "is not finished (phase Training)");
+    waits(Upstream::Found(&upstream(Some(running))), "has not finished (phase Training)");
     let failed = RunStatus {
         conditions: vec![condition("False", "DataInvalid", "bad image")],
         ..RunStatus::default()
     };
-    waits(Upstream::Found(&upstream(Some(failed))), "failed: bad image; mend it and raise its spec.rerun");
+    let reason = refused(
+        Upstream::Found(&upstream(Some(failed))),
+        "failed: bad image; fix that and raise its spec.retry",
+    );
+    assert_eq!(reason, Reason::StageOneFailed);
 }
 
 #[test]
@@ -245,7 +330,7 @@ fn only_kueues_labels_are_copied() {
 #[test]
 fn examples_are_valid() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut seen = 0;
+    let mut count = 0;
     for folder in ["quickstart", "paper", "ablations"] {
         for entry in std::fs::read_dir(root.join(folder)).expect("the folder is there") {
             let path = entry.expect("it can be listed").path();
@@ -258,7 +343,8 @@ fn examples_are_valid() {
                 object["metadata"]["namespace"] = json!("default");
                 object["metadata"]["uid"] = json!(UID);
                 let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-                let admission = stic_crds::admission::Admission::of(&kind).expect("the kind is ours");
+                let admission = stic_crds::admission::Admission::of(kind.parse().expect("a kind"))
+                    .expect("the kind is ours");
                 let stored =
                     admission.admit(&object, None).unwrap_or_else(|e| panic!("{}: {e:#?}", path.display()));
                 if kind == "StageOneRun" {
@@ -266,9 +352,9 @@ fn examples_are_valid() {
                     one::validate(&run, Hardware::OfPods)
                         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
                 }
-                seen += 1;
+                count += 1;
             }
         }
     }
-    assert!(seen >= 10, "{seen}");
+    assert!(count >= 10, "{count}");
 }

@@ -1,4 +1,4 @@
-//! Artifacts without what tells the time.
+//! Artifacts without the parts that depend on time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,11 +6,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bench::read_all;
+use crate::sandbox::read_all;
 
-/// Files by name. All are compared byte for byte but three, of which what says when and how fast is left out:
-/// `metrics.jsonl` (`tokens/s`), TensorBoard's events (wall time, `tokens/s`), and the size of the adapter's folder
-/// in `_SUCCESS.json`, which counts both.
+/// Files by name, byte for byte except for times and speeds: `metrics.jsonl` is compared without `tokens/s`, TensorBoard
+/// events without wall time and `tokens/s`, and an adapter's `_SUCCESS.json` without its size, which includes both.
 pub(crate) type Comparable = BTreeMap<String, Content>;
 
 #[derive(Debug, PartialEq)]
@@ -21,7 +20,7 @@ pub(crate) enum Content {
     Events(Vec<(u64, String, u32)>),
 }
 
-/// What is finished under `output`; unfinished work is left out.
+/// The published artifacts under `output`.
 pub(crate) fn comparable(output: &Path) -> Comparable {
     let mut found = Comparable::new();
     for (name, bytes) in read_all(output) {
@@ -29,7 +28,7 @@ pub(crate) fn comparable(output: &Path) -> Comparable {
         if name.starts_with(".partial") {
             continue;
         } else if folder.ends_with("tensorboard") {
-            // A resumed run has several files, whose names tell the time.
+            // A resumed run has several files, with times in their names.
             let events = Content::Events(Vec::new());
             let Content::Events(all) = found.entry(folder.to_owned()).or_insert(events) else {
                 panic!("{folder} is no file");
@@ -45,10 +44,6 @@ pub(crate) fn comparable(output: &Path) -> Comparable {
                 row
             });
             found.insert(name.clone(), Content::Json(rows.collect()));
-        } else if file == "_SUCCESS.json" && folder.starts_with("adapter-") {
-            let mut marker: Value = serde_json::from_slice(&bytes).unwrap();
-            assert!(marker.as_object_mut().unwrap().remove("sizeBytes").is_some());
-            found.insert(name.clone(), Content::Json(vec![marker]));
         } else {
             found.insert(name.clone(), Content::Bytes(bytes));
         }
@@ -139,7 +134,7 @@ fn varint(message: &mut &[u8]) -> u64 {
     number
 }
 
-/// The whole lines of a file; none when it is not there.
+/// The complete lines of a file; none if it does not exist.
 pub(crate) fn whole_lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);

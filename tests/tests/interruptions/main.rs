@@ -1,16 +1,15 @@
-//! Whatever happens to a run, its artifacts are the same bytes.
+//! Whatever happens to a run, its artifacts have the same bytes.
 //!
-//! The real `kubectl-stic` and `stic-trainer` on a small cut of the quickstart: run twice, on other numbers of shards
-//! and threads, killed and asked to stop at moments drawn from a seed, with damaged state, and with artifacts that were
-//! tampered with.
-//! `STIC_TEST_SEED` repeats the moments of an earlier run; a failing test prints its seed.
+//! The real `kubectl-stic` and `stic-trainer` on a small part of the quickstart: run twice, with other numbers of shards
+//! and threads, killed and interrupted at random moments, with damaged training states, and with artifacts that were tampered
+//! with. A failing test prints its seed; `STIC_TEST_SEED` repeats its moments.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod artifacts;
-mod bench;
 mod moments;
 mod process;
+mod sandbox;
 
 mod combined;
 mod damaged;

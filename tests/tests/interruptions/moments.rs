@@ -1,4 +1,4 @@
-//! When to interrupt: drawn from a seed, told in terms of what a step has done.
+//! When to interrupt: drawn from a seed, in terms of a step's progress.
 
 use std::collections::hash_map::RandomState;
 use std::fs;
@@ -6,16 +6,16 @@ use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 
 use crate::artifacts::whole_lines;
-use crate::bench::{Bench, Step};
+use crate::sandbox::{Sandbox, Step};
 
-/// Draws moments (xorshift64*).
+/// A random number generator (xorshift64*).
 pub(crate) struct Moments {
     pub(crate) seed: u64,
     state: u64,
 }
 
 impl Moments {
-    /// Of `STIC_TEST_SEED`, or of a seed that is another every time.
+    /// Seeded with `STIC_TEST_SEED`, or at random.
     pub(crate) fn draw() -> Self {
         let given = std::env::var("STIC_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
         let seed = given.unwrap_or_else(|| RandomState::new().hash_one("seed") >> 32);
@@ -32,35 +32,37 @@ impl Moments {
     }
 }
 
-/// The unfinished work of a step.
+/// A step's unfinished work on disk.
 pub(crate) struct Work {
     dir: PathBuf,
     step: &'static str,
 }
 
 impl Work {
-    pub(crate) fn of(bench: &Bench, step: &Step) -> Self {
-        Self { dir: bench.output().join(&step.partial), step: step.name }
+    pub(crate) fn of(sandbox: &Sandbox, step: &Step) -> Self {
+        Self { dir: sandbox.output().join(&step.partial), step: step.name }
     }
 
-    /// What the step says it does, once it says something.
+    /// The activity that the step reports, if any.
     pub(crate) fn activity(&self) -> Option<String> {
         let text = fs::read(self.dir.join(format!("{}-00000.progress.json", self.step))).ok()?;
         let progress: serde_json::Value = serde_json::from_slice(&text).ok()?;
         Some(progress["activity"].as_str()?.to_owned())
     }
 
-    /// A step's progress must be of this attempt.
-    pub(crate) fn forget_progress(&self) {
+    /// Removes the progress of earlier attempts.
+    pub(crate) fn remove_progress(&self) {
         let _ = fs::remove_file(self.dir.join(format!("{}-00000.progress.json", self.step)));
     }
 
-    fn find(&self, what: impl Fn(&str) -> bool) -> Option<PathBuf> {
+    fn find(&self, predicate: impl Fn(&str) -> bool) -> Option<PathBuf> {
         let entries = fs::read_dir(&self.dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-        entries.into_iter().find(|path| path.file_name().is_some_and(|name| what(&name.to_string_lossy())))
+        entries
+            .into_iter()
+            .find(|path| path.file_name().is_some_and(|name| predicate(&name.to_string_lossy())))
     }
 
-    /// The journal of the first shard, which mostly is the only one.
+    /// The journal of the first shard, usually the only one.
     pub(crate) fn journal(&self) -> Option<PathBuf> {
         self.journal_of(0)
     }
@@ -83,23 +85,23 @@ impl Work {
         self.find(|name| name.starts_with("adapter-") && !name.contains('.'))
     }
 
-    /// Whether an adapter is in the making.
+    /// Whether there is an unfinished adapter.
     pub(crate) fn has_draft(&self) -> bool {
         self.draft().is_some()
     }
 
-    /// A file of the adapter in the making.
+    /// A file of the unfinished adapter.
     pub(crate) fn draft_file(&self, name: &str) -> PathBuf {
         self.draft().unwrap().join(name)
     }
 
-    /// The lines of `metrics.jsonl`, one a step.
+    /// The lines of `metrics.jsonl`, one per training step.
     pub(crate) fn metrics(&self) -> Vec<String> {
         self.draft().map(|draft| whole_lines(&draft.join("metrics.jsonl"))).unwrap_or_default()
     }
 
-    /// Whether the trained adapter is being proved.
-    pub(crate) fn is_proving(&self) -> bool {
+    /// Whether training is done and the adapter is being verified.
+    pub(crate) fn is_verifying(&self) -> bool {
         self.draft().is_some_and(|draft| draft.join("adapter_model.safetensors").exists())
     }
 
@@ -107,7 +109,7 @@ impl Work {
         self.find(|name| name.starts_with("adapter-") && name.ends_with(".state"))
     }
 
-    /// The step of the last saved state, 0 where there is none.
+    /// The training step of the newest saved state; 0 if there is none.
     pub(crate) fn saved(&self) -> usize {
         let Some(dir) = self.state_dir() else { return 0 };
         let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
@@ -117,7 +119,7 @@ impl Work {
     }
 }
 
-/// Cuts a file in the middle of its last line, as a crash of the machine may.
+/// Cuts a file in the middle of its last line, as a crash may.
 pub(crate) fn cut_last_line(path: &Path) {
     let bytes = fs::read(path).unwrap();
     let end = bytes.len() - 1;

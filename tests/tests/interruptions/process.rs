@@ -1,4 +1,4 @@
-//! A process: started, waited on, signalled.
+//! A process: started, watched, signalled.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Far beyond what anything here takes.
-const PATIENCE: Duration = Duration::from_secs(600);
-const LOOK: Duration = Duration::from_micros(300);
+/// Far longer than anything here takes.
+const TIMEOUT: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_micros(300);
 
 pub(crate) struct Running {
     child: Child,
     log: PathBuf,
 }
 
-/// How a process ended and what it said.
-pub(crate) struct Ended {
+/// How a process ended, and its log.
+pub(crate) struct CommandOutput {
     pub(crate) status: ExitStatus,
     pub(crate) log: String,
 }
@@ -28,7 +28,7 @@ impl Running {
         Self { child, log: log.to_owned() }
     }
 
-    /// Waits until `condition` holds; false when the process ended first.
+    /// Waits until `condition` holds; false if the process ended first.
     pub(crate) fn until(&mut self, condition: impl Fn() -> bool) -> bool {
         let start = Instant::now();
         loop {
@@ -38,8 +38,8 @@ impl Running {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }
-            assert!(start.elapsed() < PATIENCE, "nothing happens: {}", self.said());
-            std::thread::sleep(LOOK);
+            assert!(start.elapsed() < TIMEOUT, "timed out: {}", self.read_log());
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -57,20 +57,20 @@ impl Running {
         children.iter().flat_map(|ids| ids.split_whitespace()).map(|id| id.parse().unwrap()).collect()
     }
 
-    pub(crate) fn end(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> CommandOutput {
         self.until(|| false);
         let status = self.child.wait().unwrap();
-        Ended { status, log: self.said() }
+        CommandOutput { status, log: self.read_log() }
     }
 
-    fn said(&self) -> String {
+    fn read_log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed leaves nothing running; one that has ended already cannot be killed.
+        // A failed test must leave nothing running. The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -78,19 +78,19 @@ impl Drop for Running {
 
 pub(crate) fn send(id: u32, signal: Signal) {
     let id = i32::try_from(id).ok().and_then(Pid::from_raw).unwrap();
-    // It may have ended in this moment; what it left is judged by its exit status.
+    // It may have just ended; the test looks at its exit status.
     let _ = kill_process(id, signal);
 }
 
-impl Ended {
+impl CommandOutput {
     #[track_caller]
-    pub(crate) fn ended(self, code: i32) -> Self {
+    pub(crate) fn expect_exit(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "{}\n{}", self.status, self.log);
         self
     }
 
     #[track_caller]
-    pub(crate) fn saying(self, text: &str) -> Self {
+    pub(crate) fn expect_log(self, text: &str) -> Self {
         assert!(self.log.contains(text), "{text:?} is not in: {}", self.log);
         self
     }

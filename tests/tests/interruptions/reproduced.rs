@@ -1,19 +1,19 @@
-//! The same seed gives the same bytes, wherever and however it runs.
+//! The same seed gives the same bytes in any folder, with any number of shards and threads.
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::artifacts::Content;
-use crate::bench::{Baseline, Bench, IMAGES, INSTRUCTIONS, Layout, STAGE_ONE_STEPS};
+use crate::artifacts::{Comparable, Content, comparable};
+use crate::sandbox::{Baseline, IMAGES, INSTRUCTIONS, Layout, STAGE_ONE_STEPS, Sandbox};
 
 #[test]
 fn the_same_seed_in_another_folder_gives_the_same_bytes() {
     let baseline = Baseline::get();
-    let bench = Bench::new(Layout::PLAIN);
-    bench.run_both().ended(0);
-    bench.assert_is_baseline(0);
+    let sandbox = Sandbox::new(Layout::PLAIN);
+    sandbox.run_both().expect_exit(0);
+    sandbox.assert_is_baseline(0);
 
-    // And they are the bytes of a whole run: nothing here compares nothing.
+    // And the comparison covers a whole run.
     let count = |prefix: &str, file: &str| -> Vec<usize> {
         let files =
             baseline.artifacts.iter().filter(|(name, _)| name.starts_with(prefix) && name.ends_with(file));
@@ -33,14 +33,14 @@ fn the_same_seed_in_another_folder_gives_the_same_bytes() {
         assert_eq!(count("adapter-", file).len(), folders, "{file}");
     }
     assert_eq!(count("", "_SUCCESS.json").len(), 6);
-    // Loss, learning rate and norm at least, of every step of both.
+    // At least loss, learning rate and norm of every step of both.
     assert!(count("adapter-", "/tensorboard").iter().all(|events| *events >= 3 * INSTRUCTIONS));
 }
 
 #[test]
 fn shards_threads_and_save_intervals_change_nothing() {
     let one_core = |program: &Path| {
-        // The trainer works on as many items as it may use cores; the tensor library asks for threads itself.
+        // The trainer uses as many threads as it has cores; rayon has a setting of its own.
         let mut command = Command::new("taskset");
         command.args(["-c", &first_core()]).arg(program).env("RAYON_NUM_THREADS", "1");
         command
@@ -50,15 +50,40 @@ fn shards_threads_and_save_intervals_change_nothing() {
         command.env("RAYON_NUM_THREADS", "5");
         command
     };
-    let bench = Bench::new(Layout { shards: 3, save_steps: 1 });
-    bench.start_both(one_core).end().ended(0);
-    bench.assert_is_baseline(0);
-    let bench = Bench::new(Layout { shards: 2, save_steps: 500 });
-    bench.start_both(many_threads).end().ended(0);
-    bench.assert_is_baseline(0);
+    let sandbox = Sandbox::new(Layout { shards: 3, save_steps: 1, ..Layout::PLAIN });
+    sandbox.start_both(one_core).wait().expect_exit(0);
+    sandbox.assert_is_baseline(0);
+    let sandbox = Sandbox::new(Layout { shards: 2, save_steps: 500, ..Layout::PLAIN });
+    sandbox.start_both(many_threads).wait().expect_exit(0);
+    sandbox.assert_is_baseline(0);
 }
 
-/// One that this process may use.
+/// bf16 is composed of the operations that a GPU uses, on the CPU too.
+#[test]
+fn in_bf16_the_policy_starts_equal_to_the_reference_and_shards_change_nothing() {
+    let artifacts = |shards, save_steps| {
+        let sandbox = Sandbox::new(Layout { shards, save_steps, precision: "BF16" });
+        sandbox.run_both().expect_exit(0);
+        comparable(&sandbox.output())
+    };
+    let found = artifacts(1, 500);
+    let first = found.iter().find_map(|(name, content)| match content {
+        Content::Json(rows) if name.ends_with("/metrics.jsonl") => {
+            rows.first().filter(|row| row.get("rewards/margins").is_some())
+        }
+        _ => None,
+    });
+    let first = first.unwrap();
+    for reward in ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"] {
+        assert_eq!(first[reward], 0.0, "{first}");
+    }
+    assert!(found == artifacts(3, 2), "the artifacts differ with other shards and save intervals");
+    let names =
+        |of: &Comparable| of.keys().filter(|name| name.starts_with("adapter-")).cloned().collect::<Vec<_>>();
+    assert_ne!(names(&found), names(&Baseline::get().artifacts), "another precision is another artifact");
+}
+
+/// A core that this process may use.
 fn first_core() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();

@@ -1,16 +1,16 @@
-//! `kubectl-stic run`, interrupted by Ctrl-C and by a trainer that dies under it.
+//! `kubectl-stic run`, interrupted by Ctrl-C and by a killed trainer.
 
 use rustix::process::Signal;
 
-use crate::bench::{Baseline, Bench, Layout};
 use crate::moments::{Moments, Work};
 use crate::process::send;
+use crate::sandbox::{Baseline, Layout, Sandbox};
 
 #[test]
-fn ctrl_c_in_any_step_saves_and_the_same_command_goes_on() {
+fn ctrl_c_in_any_step_saves_and_the_same_command_resumes() {
     let mut moments = Moments::draw();
     let baseline = Baseline::get();
-    let bench = Bench::new(Layout::PLAIN);
+    let sandbox = Sandbox::new(Layout::PLAIN);
     let mut interrupted = 0;
     for (run, name) in [
         ("stageonerun", "generate"),
@@ -18,61 +18,63 @@ fn ctrl_c_in_any_step_saves_and_the_same_command_goes_on() {
         ("stagetworun", "describe"),
         ("stagetworun", "train"),
     ] {
-        let work = Work::of(&bench, baseline.step(run, name));
+        let work = Work::of(&sandbox, baseline.step(run, name));
         let before = done(&work, name);
         let enough = before + 1 + moments.below(2);
-        let mut running = bench.start_both(|program| std::process::Command::new(program));
+        let mut running = sandbox.start_both(|program| std::process::Command::new(program));
         if running.until(|| done(&work, name) >= enough) {
             running.signal(Signal::INT);
         }
-        let ended = running.end();
-        // Where the step ended first, the signal reached the next one: that is asked to stop as well.
+        let ended = running.wait();
+        // If the step ended first, the signal reached the next one, which is interrupted as well.
         if !ended.status.success() {
-            ended.ended(75).saying("interrupted and saved; run the same command again to go on");
+            ended
+                .expect_exit(75)
+                .expect_log("interrupted, and the state was saved. Run the same command again to resume.");
             interrupted += 1;
         }
     }
     assert!(interrupted >= 2, "seed {}: only {interrupted} of 4 were interrupted", moments.seed);
-    bench.run_both().ended(0).saying("stageonerun/scenes train: done before");
-    bench.assert_is_baseline(moments.seed);
+    sandbox.run_both().expect_exit(0).expect_log("stageonerun/scenes train: already done");
+    sandbox.assert_is_baseline(moments.seed);
 }
 
 #[test]
-fn a_killed_trainer_is_told_of_and_after_a_killed_runner_too_the_same_command_goes_on() {
+fn a_killed_trainer_is_reported_and_the_same_command_resumes_even_after_a_killed_runner() {
     let mut moments = Moments::draw();
     let step = Baseline::get().step("stageonerun", "generate");
-    // On a busy machine a trainer may be done before it is killed: then another one is.
+    // On a busy machine a trainer may end before it is killed; then try again.
     let killed = (0..100).find_map(|_| {
-        let bench = Bench::new(Layout::PLAIN);
-        let work = Work::of(&bench, step);
+        let sandbox = Sandbox::new(Layout::PLAIN);
+        let work = Work::of(&sandbox, step);
         let enough = 1 + moments.below(4);
-        let mut running = bench.start_both(|program| std::process::Command::new(program));
+        let mut running = sandbox.start_both(|program| std::process::Command::new(program));
         if !running.until(|| work.rows().len() >= enough) {
             return None;
         }
         let children = running.children();
         assert!(children.len() <= 1, "one trainer");
         send(*children.first()?, Signal::KILL);
-        let ended = running.end();
-        (!ended.log.contains("stageonerun/scenes train: started")).then_some((bench, work, enough, ended))
+        let ended = running.wait();
+        (!ended.log.contains("stageonerun/scenes train: started")).then_some((sandbox, work, enough, ended))
     });
-    assert!(killed.is_some(), "no trainer was killed while it wrote rows, seed {}", moments.seed);
-    let (bench, work, enough, ended) = killed.unwrap();
+    assert!(killed.is_some(), "no trainer was killed while generating, seed {}", moments.seed);
+    let (sandbox, work, enough, ended) = killed.unwrap();
     ended
-        .ended(1)
-        .saying("stageonerun/scenes generate: the trainer was killed by signal 9")
-        .saying("run the same command again to go on");
+        .expect_exit(1)
+        .expect_log("stageonerun/scenes generate: the trainer was killed by signal 9")
+        .expect_log("run the same command again to resume");
     let rows = work.rows();
     assert!(rows.len() >= enough, "seed {}", moments.seed);
 
-    // The runner is killed: its trainer goes on, and the next command's waits for it.
-    let mut running = bench.start_both(|program| std::process::Command::new(program));
+    // Kill the runner: its trainer keeps running, and the next command's trainer waits for it.
+    let mut running = sandbox.start_both(|program| std::process::Command::new(program));
     if running.until(|| work.rows().len() > rows.len()) {
         running.signal(Signal::KILL);
     }
     drop(running);
-    bench.run_both().ended(0).saying("stageonerun/scenes prepare: done before");
-    bench.assert_is_baseline(moments.seed);
+    sandbox.run_both().expect_exit(0).expect_log("stageonerun/scenes prepare: already done");
+    sandbox.assert_is_baseline(moments.seed);
 }
 
 fn done(work: &Work, step: &str) -> usize {

@@ -1,12 +1,13 @@
-"""The command line that the benchmarks share."""
+"""The command line of the benchmarks."""
 
 import argparse
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import report
-from measures import Bench, Row, Settings, say
+from measures import Bench, Row, Settings, log
 
 ROOT = Path(__file__).parents[3]
 MEASURES = {
@@ -19,29 +20,31 @@ QUICK = dict(pairs=2, batch=2, images=2, tokens=32, decoded=64, repeats=1)
 
 
 def parser(description: str, page: str) -> argparse.ArgumentParser:
-    """Options of every benchmark; `page` is where --write-docs puts the table."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--trainer", type=Path, default=ROOT / "target/release/stic-trainer", help="the binary")
-    made.add_argument("--work", type=Path, help="a folder for models, images and outputs; a temporary one by default")
-    made.add_argument("--only", default=",".join(MEASURES), help=f"some of {','.join(MEASURES)}")
-    made.add_argument("--quick", action="store_true", help="so little that only the way is tried, not the figures")
-    made.add_argument("--threads", type=int, default=2, help="CPUs that either side may use")
-    made.add_argument("--json", type=Path, help="write the figures there too")
-    made.add_argument("--write-docs", action="store_true", help=f"put the table into {page}")
-    for name in ["pairs", "batch", "images", "tokens", "decoded", "at-once", "repeats"]:
-        made.add_argument(f"--{name}", type=int, help="another number of them than the default")
-    made.set_defaults(page=ROOT / page)
-    return made
+    """The options of every benchmark. --write-docs writes the table into `page`."""
+    options = argparse.ArgumentParser(description=description)
+    built = os.environ.get("STIC_BIN")
+    options.add_argument("--trainer", type=Path, default=built and Path(built, "stic-trainer"), required=not built,
+                         help="the binary; by default the one in the folder STIC_BIN, if that is set")
+    options.add_argument("--work", type=Path, help="a folder for models, images and outputs; a temporary one by default")
+    options.add_argument("--only", default=",".join(MEASURES), help=f"some of {','.join(MEASURES)}")
+    options.add_argument("--quick", action="store_true", help="a tiny workload that only checks the benchmark itself")
+    options.add_argument("--threads", type=int, default=2, help="CPUs of each side")
+    options.add_argument("--json", type=Path, help="also write the figures to this file")
+    options.add_argument("--write-docs", action="store_true", help=f"write the table into {page}")
+    for name in ["pairs", "batch", "images", "tokens", "decoded", "responses-per-batch", "repeats"]:
+        options.add_argument(f"--{name}", type=int, help=f"the number of {name}, if not the default")
+    options.set_defaults(page=ROOT / page)
+    return options
 
 
 def main(options: argparse.Namespace, **fixed: object) -> None:
-    """Measures and prints the table. `fixed` are settings that the benchmark decides."""
+    """Measures and prints the table. `fixed` are the settings that have no option."""
     names = options.only.split(",")
     if unknown := set(names) - set(MEASURES):
-        raise SystemExit(f"--only {','.join(sorted(unknown))}: no such measure; there are {','.join(MEASURES)}")
+        raise SystemExit(f"--only {','.join(sorted(unknown))}: no such measure; choose from {','.join(MEASURES)}")
     if not options.trainer.is_file():
-        raise SystemExit(f"{options.trainer}: no such file; build the trainer, or name it with --trainer")
-    counts = ["threads", "pairs", "batch", "images", "tokens", "decoded", "at_once", "repeats"]
+        raise SystemExit(f"{options.trainer}: no such file; build the trainer, or pass its path with --trainer")
+    counts = ["threads", "pairs", "batch", "images", "tokens", "decoded", "responses_per_batch", "repeats"]
     given = {name: getattr(options, name) for name in counts if getattr(options, name) is not None}
     work = options.work or Path(tempfile.mkdtemp(prefix="stic-bench-"))
     work.mkdir(parents=True, exist_ok=True)
@@ -60,4 +63,4 @@ def main(options: argparse.Namespace, **fixed: object) -> None:
         report.write_json(options.json, rows, known)
     if options.write_docs:
         report.write_docs(options.page, table)
-        say(f"wrote {options.page}")
+        log(f"wrote {options.page}")

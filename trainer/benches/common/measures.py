@@ -1,4 +1,4 @@
-"""What is measured, on both sides in turn, each time in a process of its own."""
+"""The measures. Both sides alternate, and each measurement is a process of its own."""
 
 import json
 import shutil
@@ -12,36 +12,36 @@ import process
 import workload
 from steps import Run, at, preference_recipe, train_recipe
 
-RATE = 1e-5  # so small that a step later both sides still compute the same
+RATE = 1e-5  # so small that both sides still agree after a step
 AGREE = {"F32": 1e-4, "Bf16": 3e-2}  # relative, of loss and gradient norm
 PEERS = {"dpo": "TRL DPOTrainer", "sft": "transformers Trainer with PEFT"}
 TRAININGS = {"dpo": ("DPO, a pair", ">= 2", "<= 0.6"), "sft": ("SFT, an example", ">= 1", "")}
 
 
 def fewer(ours: float, theirs: float) -> float:
-    """The ratio where less is better."""
+    """The ratio if less is better."""
     return theirs / ours
 
 
 def more(ours: float, theirs: float) -> float:
-    """The ratio where more is better, and that of memory."""
+    """The ratio if more is better, and for memory."""
     return ours / theirs
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run, and how much of it."""
+    """What is measured, and how much of it."""
 
     trainer: Path
     work: Path
-    shape: str  # of workload.SHAPES
+    shape: str  # a key of workload.SHAPES
     device: str = "cpu"
     precision: str = "F32"
     threads: int = 2
     pairs: int = 8
     batch: int = 4
     images: int = 12
-    at_once: int = 8  # responses of a padded batch
+    responses_per_batch: int = 8  # responses of a padded batch
     tokens: int = 256
     decoded: int = 512
     repeats: int = 2
@@ -49,10 +49,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Side:
-    """What one side took."""
+    """One measurement of one side."""
 
     seconds: float
-    process: process.Ended
+    process: process.CompletedProcess
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Row:
     peer: str
     ours: float
     theirs: float
-    ratio: float  # how many times faster ours is; of memory, how many times as much it takes
-    goal: str  # of the ratio; empty where there is none
-    others_share: float  # the most CPU that other processes took during any of its runs
-    stolen_share: tuple[float, float]  # and that the host gave to other machines: during ours, during theirs
+    ratio: float  # how many times faster ours is; for memory, how many times as much ours takes
+    goal: str  # for the ratio; empty if there is none
+    others_share: float  # the largest share of CPU time that other processes took during any of its runs
+    stolen_share: tuple[float, float]  # and that the hypervisor gave to other machines: during ours, during theirs
 
 
 class Bench:
-    """The workload on disk, and both sides on it."""
+    """The workload on disk, and the measures of both sides."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -91,10 +91,10 @@ class Bench:
     # Training
 
     def training(self, method: str) -> list[Row]:
-        """Seconds a pair or example, and peak memory, of DPO or SFT."""
+        """Seconds per pair or example, and peak memory, of DPO or SFT."""
         self._agree(method)
         settings = self.settings
-        ours, theirs = self._in_turn(
+        ours, theirs = self._alternate(
             lambda: self._our_training(method, settings.pairs, settings.batch)[0],
             lambda: self._their_training(method, settings.pairs, settings.batch)[0],
         )
@@ -108,16 +108,16 @@ class Bench:
         ]
 
     def _agree(self, method: str) -> None:
-        """Before any timing: both sides compute the same loss and gradient norm of the same batch."""
+        """Before any timing: both sides must compute the same loss and gradient norm for the same batch."""
         count = min(2, self.settings.pairs)
         ours = self._our_training(method, count, count)[1]
         theirs = self._their_training(method, count, count)[1]
         for name in ["loss", "grad_norm"]:
             a, b = ours[0][name], theirs[0][name]
             difference = abs(a - b) / abs(b)
-            say(f"{method} {name}: {a:.7g} ours, {b:.7g} theirs, relative difference {difference:.1e}")
+            log(f"{method} {name}: {a:.7g} ours, {b:.7g} theirs, relative difference {difference:.1e}")
             if not difference <= AGREE[self.settings.precision]:
-                raise SystemExit(f"{method}: the {name} of both sides is not the same, so neither is what they do")
+                raise SystemExit(f"{method}: the {name} of both sides differs, so they do not compute the same thing")
 
     def _our_training(self, method: str, count: int, batch: int) -> tuple[Side, list[dict]]:
         run = self._run(adapter=self.settings.shape)
@@ -139,43 +139,43 @@ class Bench:
     # Generation
 
     def generation(self, negatives: str) -> list[Row]:
-        """Images described a minute, a chosen and a rejected response each."""
+        """Images described per minute, with a chosen and a rejected response each."""
         settings = self.settings
         rows = self._our_generation(negatives, min(2, settings.images), min(32, settings.tokens))[1]
         requests, expected = self._requests(rows)
-        answer = self._their("generate", requests=requests, tokens=min(32, settings.tokens), at_once=1)[1]
+        answer = self._their("generate", requests=requests, tokens=min(32, settings.tokens), responses_per_batch=1)[1]
         if answer["tokens"] != expected:
-            raise SystemExit(f"{negatives}: both sides do not write the same tokens: {expected}, {answer['tokens']}")
-        say(f"{negatives}: {len(expected)} greedy responses are the same, token for token")
+            raise SystemExit(f"{negatives}: the tokens of both sides differ: {expected}, {answer['tokens']}")
+        log(f"{negatives}: {len(expected)} greedy responses are equal, token for token")
 
-        made = {}
+        latest = {}
 
         def ours() -> Side:
-            side, made["rows"] = self._our_generation(negatives, settings.images, settings.tokens)
+            side, latest["rows"] = self._our_generation(negatives, settings.images, settings.tokens)
             return side
 
-        def theirs(at_once: int) -> Callable[[], Side]:
+        def theirs(responses_per_batch: int) -> Callable[[], Side]:
             def run() -> Side:
-                requests, expected = self._requests(made["rows"])
-                side, answer = self._their("generate", requests=requests, tokens=settings.tokens, at_once=at_once)
+                requests, expected = self._requests(latest["rows"])
+                side, answer = self._their("generate", requests=requests, tokens=settings.tokens, responses_per_batch=responses_per_batch)
                 same = sum(a == b for a, b in zip(answer["tokens"], expected, strict=True))
-                say(f"{negatives}, {at_once} at once: {same} of {len(expected)} responses are the same as ours")
+                log(f"{negatives}, batches of {responses_per_batch}: {same} of {len(expected)} responses equal ours")
                 return side
 
             return run
 
-        measured, one, several = self._in_turn(ours, theirs(1), theirs(settings.at_once))
+        measured, one, several = self._alternate(ours, theirs(1), theirs(settings.responses_per_batch))
         what = f"images described a minute, negatives {negatives}"
         return [
             self._row(what, peer, goal, measured, theirs, lambda s: 60 * settings.images / s.seconds, more)
             for peer, goal, theirs in [
                 ("transformers, one call after another", ">= 6", one),
-                (f"transformers, {settings.at_once} padded", ">= 1.5", several),
+                (f"transformers, {settings.responses_per_batch} padded", ">= 1.5", several),
             ]
         ]
 
     def decode(self) -> list[Row]:
-        """Tokens a second of one response: what more tokens take, so that no prompt is in it."""
+        """Tokens per second of one response, from the time that additional tokens take, so without the prompt."""
         settings = self.settings
         rows = self._our_generation("None", 1, 1)[1]
         requests = self._requests(rows)[0]
@@ -187,7 +187,7 @@ class Bench:
         def theirs() -> Side:
             return self._their("decode", requests=requests, tokens=settings.decoded, repeats=1)[0]
 
-        return [self._row("decode tokens a second, batch 1", "transformers", ">= 1", *self._in_turn(ours, theirs),
+        return [self._row("decode tokens a second, batch 1", "transformers", ">= 1", *self._alternate(ours, theirs),
                           lambda s: settings.decoded / s.seconds, more)]
 
     def _our_generation(self, negatives: str, count: int, tokens: int) -> tuple[Side, list[dict]]:
@@ -200,7 +200,7 @@ class Bench:
         return Side(step.seconds(), step.process), run.pairs()
 
     def _requests(self, rows: list[dict]) -> tuple[list[dict], list[list[int]]]:
-        """What the other side is asked, and what ours answered."""
+        """The requests for the other side, and the tokens that ours answered."""
         requests, answered = [], []
         for row in rows:
             for response in filter(None, [row["chosen"], row["rejected"]]):
@@ -236,8 +236,8 @@ class Bench:
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
         return name
 
-    def _in_turn(self, *sides: Callable[[], Side]) -> list[list[Side]]:
-        """Each side once, then each again: what changes on the machine meanwhile meets all of them."""
+    def _alternate(self, *sides: Callable[[], Side]) -> list[list[Side]]:
+        """Each side once, then each again, so that changes on the machine affect all of them."""
         rounds = [[side() for side in sides] for _ in range(self.settings.repeats)]
         return [list(of_side) for of_side in zip(*rounds, strict=True)]
 
@@ -245,15 +245,15 @@ class Bench:
         self, measure: str, peer: str, goal: str, ours: list[Side], theirs: list[Side],
         value: Callable[[Side], float], ratio: Callable[[float, float], float],
     ) -> Row:
-        """Of the medians."""
+        """A row with the medians."""
         a, b = (statistics.median(map(value, sides)) for sides in [ours, theirs])
         others = max(side.process.others_share for side in [*ours, *theirs])
         stolen = tuple(max(side.process.stolen_share for side in sides) for sides in [ours, theirs])
         row = Row(measure, peer, a, b, ratio(a, b), goal, others, stolen)
-        say(json.dumps(asdict(row)))
+        log(json.dumps(asdict(row)))
         return row
 
 
-def say(line: str) -> None:
-    """To standard error: standard output is the table's."""
+def log(line: str) -> None:
+    """Prints to stderr, because stdout is for the table."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The table: as Markdown, as JSON, and into a page of the documentation."""
+"""Writes the results as Markdown, as JSON, and into a page of the documentation."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- results: written by --write-docs -->", "<!-- end of results -
 
 
 def facts(settings: Settings) -> dict[str, str]:
-    """What the figures depend on beside the workload."""
+    """What the results depend on, apart from the code."""
     peers = ", ".join(f"{name} {version(name)}" for name in ["torch", "transformers", "trl", "peft"])
     trainer = subprocess.run([settings.trainer, "--version"], capture_output=True, text=True, check=True)
     found = {"date": time.strftime("%Y-%m-%d"), "processor": cpu_model(), "threads": str(settings.threads)}
@@ -51,12 +51,12 @@ def _verdict(row: Row) -> str:
 
 
 def write_docs(page: Path, text: str) -> None:
-    """Puts the text in place of the results of a page."""
+    """Replaces the results in a page."""
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 
 def write_json(file: Path, rows: list[Row], known: dict[str, str]) -> None:
-    """Everything that the table says, unrounded."""
+    """The content of the table, unrounded."""
     file.write_text(json.dumps({"facts": known, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")

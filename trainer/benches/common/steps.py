@@ -1,24 +1,24 @@
-"""Our side: run configs, and the steps of `stic-trainer` as a user's run takes them."""
+"""Our side: run configs, and the steps of `stic-trainer` as in a user's run."""
 
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from process import Ended, run
+from process import CompletedProcess, run
 from workload import CAPTION_PROMPTS, HALLUCINATION_PROMPTS, WELL_CURATED_PROMPT
 
-# What a step logs when what is measured of it begins; where it trains or writes, the model is loaded by then.
+# The log line of each step from which its time is measured. In `generate` and `train` the model is loaded by then.
 BEGINS = {"prepare": "digesting the model", "generate": "loaded the model", "train": 'activity="training"'}
 
 
 def at(volume: str, path: str = "") -> dict:
-    """A place in a volume."""
+    """A path in a volume."""
     return {"volume": volume, "path": path}
 
 
 def preference_recipe(source: str, negatives: str, tokens: int) -> dict:
-    """Stage 1's data; greedy, so that both sides write the same."""
+    """Stage 1's data, with greedy responses, so that both sides write the same."""
     low_resolution = {"weight": 1, "corruption": {"lowResolution": {"shortSide": 20}}}
     return {
         "source": source, "negatives": negatives, "corruptedShare": 0.5 if negatives == "Both" else 0.0,
@@ -29,7 +29,7 @@ def preference_recipe(source: str, negatives: str, tokens: int) -> dict:
 
 
 def train_recipe(method: str, batch: int, rate: float = 1e-5) -> dict:
-    """Of an adapter that is continued, without warm-up: every step costs the same."""
+    """Continues an adapter without warm-up, so that every step costs the same."""
     dpo = {
         "loss": "Sigmoid", "beta": 0.1, "labelSmoothing": 0.0, "chosenLogProbWeight": 1 / 1024,
         "rejectedTerm": "LogProb", "reference": "Base", "rejectedImageNoiseSteps": None,
@@ -45,20 +45,20 @@ def train_recipe(method: str, batch: int, rate: float = 1e-5) -> dict:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that ended."""
+    """A finished step."""
 
     result: dict
-    process: Ended
-    begun: float  # seconds since the epoch: when what is measured began
+    process: CompletedProcess
+    started: float  # seconds since the epoch: when the measurement starts
 
     def seconds(self, until: float | None = None) -> float:
-        """From then on to the end of the process, or to `until`."""
-        return (until or self.process.ended) - self.begun
+        """From the start of the measurement to the end of the process, or to `until`."""
+        return (until or self.process.ended) - self.started
 
 
 @dataclass
 class Run:
-    """A run on the folder `volumes`, with an output of its own, so that it finds nothing that an earlier one made."""
+    """A run on the folder `volumes`, with its own output folder, so that it reuses nothing."""
 
     binary: Path
     volumes: Path
@@ -73,7 +73,7 @@ class Run:
         self.output.mkdir(parents=True)
 
     def prepare(self, source: dict, recipe: dict, train: dict) -> Step:
-        """Checks and digests what later steps are given."""
+        """Checks and digests the inputs of the later steps."""
         model = {"location": at("models", self.model), "imageLayout": "Model"}
         adapter = self.adapter and {"location": at("adapters", self.adapter), "digest": None}
         step = self._step("prepare", {
@@ -91,7 +91,7 @@ class Run:
         return step
 
     def generate(self, recipe: dict, *options: str) -> Step:
-        """Writes the pairs, or copies those of a file, with the base model."""
+        """Generates the pairs with the base model, or copies them from a file."""
         step = self._step("generate", {**self._common, "adapter": None, "recipe": recipe, "shards": 1}, *options)
         self._shards = step.result["shards"]
         return step
@@ -107,7 +107,7 @@ class Run:
         return sorted(_lines(shard), key=lambda row: row["id"])
 
     def metrics(self) -> tuple[list[dict], float]:
-        """A row a step of training, and when the last one was written, in seconds since the epoch."""
+        """One row per training step, and when the last one was written, in seconds since the epoch."""
         (file,) = self.output.glob("adapter-*/metrics.jsonl")
         return _lines(file), file.stat().st_mtime
 
@@ -119,17 +119,17 @@ class Run:
         }
         file = self.output / f"{name}.json"
         file.write_text(json.dumps(config))
-        begun: list[float] = []
+        started: list[float] = []
 
         def on_log(line: str) -> None:
             if BEGINS[name] in line:
-                begun.append(time.time())
+                started.append(time.time())
 
         command = [self.binary, "step", "--config", file, "--volumes", self.volumes, *options]
         process = run(command, self.threads, on_log)
-        if not begun:
-            raise SystemExit(f"{name} did not log {BEGINS[name]!r}, from where on it is measured")
-        return Step(json.loads(process.output), process, begun[0])
+        if not started:
+            raise SystemExit(f"{name} did not log {BEGINS[name]!r}, from which its time is measured")
+        return Step(json.loads(process.output), process, started[0])
 
 
 def _lines(file: Path) -> list[dict]:

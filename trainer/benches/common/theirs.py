@@ -1,6 +1,6 @@
-"""Their side, a measure a process: transformers, PEFT and TRL as their documentation has them used.
+"""Their side, one process per measure: transformers, PEFT and TRL, used as documented.
 
-    theirs.py JOB.json       JOB names the measure and what it is measured on; the answer is one JSON object on stdout
+    theirs.py JOB.json       JOB names the measure and its inputs; prints one JSON object
 """
 
 import json
@@ -20,7 +20,7 @@ from workload import BOS, EOS, rendered
 
 
 class Peer:
-    """A loaded model and what a job says of it."""
+    """The loaded model of a job."""
 
     def __init__(self, job: dict) -> None:
         self.job, self.device = job, job["device"]
@@ -33,31 +33,31 @@ class Peer:
 
     @torch.inference_mode()
     def respond(self, requests: list[dict], tokens: int) -> list[list[int]]:
-        """Greedy responses to several requests at once, padded on the left."""
+        """Greedy responses to a batch of requests, padded on the left."""
         prompts = [rendered(request["prompt"]) for request in requests]
         images = [open_image(request) for request in requests]
         inputs = self.processor(images=images, text=prompts, padding=True, return_tensors="pt").to(self.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        made = self.model.generate(**inputs, do_sample=False, max_new_tokens=tokens)
-        return made[:, inputs["input_ids"].shape[1] :].tolist()
+        sequences = self.model.generate(**inputs, do_sample=False, max_new_tokens=tokens)
+        return sequences[:, inputs["input_ids"].shape[1] :].tolist()
 
 
 def open_image(request: dict) -> Image.Image:
-    """The image of a request, at the size that our side resized it to where it was corrupted."""
+    """The image of a request; if our side corrupted it, at the same reduced size."""
     image = Image.open(request["image"]).convert("RGB")
     size = request.get("resized")
     return image.resize(size, Image.Resampling.BILINEAR) if size else image
 
 
 def generate(peer: Peer) -> dict:
-    """Seconds for all requests, `at_once` of them a call."""
-    requests, at_once = peer.job["requests"], peer.job["at_once"]
+    """Seconds for all requests, `responses_per_batch` per call."""
+    requests, responses_per_batch = peer.job["requests"], peer.job["responses_per_batch"]
     peer.respond(requests[:1], 2)
-    begun = time.perf_counter()
-    made = []
-    for first in range(0, len(requests), at_once):
-        made += peer.respond(requests[first : first + at_once], peer.job["tokens"])
-    return {"seconds": time.perf_counter() - begun, "tokens": made}
+    started = time.perf_counter()
+    responses = []
+    for first in range(0, len(requests), responses_per_batch):
+        responses += peer.respond(requests[first : first + responses_per_batch], peer.job["tokens"])
+    return {"seconds": time.perf_counter() - started, "tokens": responses}
 
 
 def decode(peer: Peer) -> dict:
@@ -66,9 +66,9 @@ def decode(peer: Peer) -> dict:
     peer.respond(request, 2)
 
     def seconds(count: int) -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         peer.respond(request, count)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     differences = [seconds(1 + tokens) - seconds(1) for _ in range(peer.job["repeats"])]
     return {"seconds": statistics.median(differences)}
@@ -77,17 +77,17 @@ def decode(peer: Peer) -> dict:
 class Clock(TrainerCallback):
     """When training began, and when its last step ended."""
 
-    begun = ended = 0.0
+    started = ended = 0.0
 
     def on_train_begin(self, *_: object, **__: object) -> None:
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
 
     def on_step_end(self, *_: object, **__: object) -> None:
         self.ended = time.perf_counter()
 
 
 def arguments(job: dict) -> dict:
-    """What both trainers are told. Examples are read one at a time and their gradients accumulated."""
+    """Arguments of both trainers. Gradients are accumulated over batches of one example."""
     return dict(
         output_dir=job["scratch"], per_device_train_batch_size=1, gradient_accumulation_steps=job["batch"],
         num_train_epochs=1, learning_rate=job["rate"], lr_scheduler_type="constant", weight_decay=0.0,
@@ -98,11 +98,11 @@ def arguments(job: dict) -> dict:
 
 
 def train(trainer: Trainer, clock: Clock) -> dict:
-    """Trains, and says what each step logged."""
+    """Trains, and returns the seconds and what each step logged."""
     trainer.train()
     steps = [row for row in trainer.state.log_history if "grad_norm" in row]
     log = [{"loss": row["loss"], "grad_norm": row["grad_norm"]} for row in steps]
-    return {"seconds": clock.ended - clock.begun, "steps": log}
+    return {"seconds": clock.ended - clock.started, "steps": log}
 
 
 def sft(peer: Peer) -> dict:
@@ -147,7 +147,7 @@ def dpo(peer: Peer) -> dict:
         train_dataset=Dataset.from_list(rows).cast_column("images", Sequence(ImageColumn())),
         processing_class=peer.processor, callbacks=[clock],
     )
-    # Given a model with an adapter, TRL would take a copy of the adapter for the reference.
+    # Given a model with an adapter, TRL would use a copy of the adapter as the reference.
     set_peft_model_state_dict(trainer.model, load_file(Path(peer.job["adapter"]) / "adapter_model.safetensors"))
     return train(trainer, clock)
 
@@ -155,7 +155,7 @@ def dpo(peer: Peer) -> dict:
 def main() -> None:
     """Runs the job of the first argument."""
     job = json.loads(Path(sys.argv[1]).read_text())
-    # Libraries print to standard output as they like; the answer has it for itself.
+    # Libraries print to stdout, which must contain only the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     transformers.utils.logging.set_verbosity_error()

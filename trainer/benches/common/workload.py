@@ -1,7 +1,7 @@
-"""The model, the images and the pairs that both sides are given.
+"""The model, the images and the pairs for both sides.
 
-A random LLaVA-1.6 on Mistral with the geometry of the real one: crops of 336 pixels of 576 patches each, its grids, and
-images that become 2,144 to 2,928 tokens. What a step costs does not depend on what weights and words say.
+A random LLaVA-1.6 on Mistral with the geometry of the real one: crops of 336 pixels with 576 patches each, its grids, and images
+of 2,144 to 2,928 tokens. The cost of a step does not depend on the values of weights or on the words.
 """
 
 import itertools
@@ -55,7 +55,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model; what is not named here is that of LLaVA-1.6-Mistral."""
+    """Sizes of a model. All others are those of LLaVA-1.6-Mistral."""
 
     hidden: int
     layers: int
@@ -76,7 +76,7 @@ SHAPES = {
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE to which each of WORDS is one token, and the prompts about a token a word."""
+    """A byte-level BPE in which each of WORDS is one token, and prompts have about one token per word."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -96,9 +96,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_model(folder: Path, shape: Shape, device: str = "cpu") -> None:
-    """Weights, tokenizer and processor, as a hub repository has them.
+    """Writes weights, tokenizer and processor in the layout of a hub repository.
 
-    No greedy response ends by itself: the logit of EOS is 0 everywhere, far below the largest of 32,064.
+    No greedy response ends early: the logit of EOS is always 0, far below the largest of 32,064.
     """
     tokenizer = make_tokenizer()
     image, pad = tokenizer.convert_tokens_to_ids(["<image>", "<pad>"])
@@ -136,7 +136,7 @@ def write_model(folder: Path, shape: Shape, device: str = "cpu") -> None:
 
 
 def write_adapter(folder: Path, shape: Shape, rank: int = 128, alpha: int = 256) -> None:
-    """A LoRA adapter in PEFT's names, of the paper's rank and alpha, that does something: B is not zero."""
+    """Writes a LoRA adapter with PEFT's names and the paper's rank and alpha. B is not zero, so it has an effect."""
     from safetensors.torch import save_file
 
     attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -163,7 +163,7 @@ def write_adapter(folder: Path, shape: Shape, rank: int = 128, alpha: int = 256)
 
 
 def write_images(folder: Path, count: int) -> list[str]:
-    """PNG files, whose pixels are the same to every decoder; their names."""
+    """Writes PNG files, which every decoder reads equally, and returns their names."""
     folder.mkdir(parents=True)
     names = [f"{number:04}.png" for number in range(count)]
     for number, (name, size) in enumerate(zip(names, itertools.cycle(SIZES))):
@@ -172,13 +172,13 @@ def write_images(folder: Path, count: int) -> list[str]:
 
 
 def make_pairs(images: list[str], tokenizer: PreTrainedTokenizerFast) -> list[dict]:
-    """A pair an image, both responses of RESPONSE_TOKENS tokens, EOS included."""
+    """One pair per image; both responses have RESPONSE_TOKENS tokens, including EOS."""
     drawn = random.Random(0)
 
     def response() -> str:
         text = " ".join(drawn.choices(WORDS, k=RESPONSE_TOKENS - 1))
         tokens = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
-        assert len(tokens) == RESPONSE_TOKENS - 1, f"{len(tokens)} tokens: a word of WORDS is more than one"
+        assert len(tokens) == RESPONSE_TOKENS - 1, f"{len(tokens)} tokens: a word of WORDS has more than one"
         return text
 
     return [
@@ -188,5 +188,5 @@ def make_pairs(images: list[str], tokenizer: PreTrainedTokenizerFast) -> list[di
 
 
 def rendered(prompt: str) -> str:
-    """The prompt in the model's template; an answer follows after a space and ends with EOS."""
+    """The prompt in the model's template. An answer follows after a space, and ends with EOS."""
     return f"[INST] <image>\n{prompt} [/INST]"

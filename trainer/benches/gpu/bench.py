@@ -1,10 +1,10 @@
-"""A random LLaVA-1.6 of 7B on a GPU, beside transformers, PEFT and TRL.
+"""A random LLaVA-1.6 of 7B on a GPU, against transformers, PEFT and TRL.
 
     python trainer/benches/gpu/bench.py --trainer target/cuda/stic-trainer [--json FILE] [--write-docs]
-    python trainer/benches/gpu/bench.py --size small --device cpu --quick     tries the way where there is no GPU
+    python trainer/benches/gpu/bench.py --size small --device cpu --quick     runs without a GPU
 
-In bf16 on a GPU, in f32 on a CPU. Needs trainer/benches/peers/requirements.txt. What is measured:
-docs/benchmarks/trainer-gpu.md.
+In bf16 on a GPU, in f32 on a CPU. Needs trainer/benches/peers/requirements.txt. docs/benchmarks/trainer-gpu.md says what is
+measured.
 """
 
 import sys

@@ -1,9 +1,10 @@
-"""The trainer beside TRL, transformers and PEFT on one machine's CPUs: `make bench-peers`.
+"""The trainer against TRL, transformers and PEFT on CPUs: `make bench-peers`.
 
     python trainer/benches/peers/bench.py [--only dpo,sft,generate,decode] [--quick] [--json FILE] [--write-docs]
 
-Same model, data and threads on both sides, each run a process of its own, the sides in turn. Before anything is timed,
-loss and gradient norm agree to 1e-4 and greedy tokens are equal. What is measured: docs/benchmarks/trainer.md.
+Both sides have the same model, data and threads. Each measurement is a process of its own, and the sides alternate. Before
+anything is timed, loss and gradient norm must agree to 1e-4, and greedy tokens must be equal. docs/benchmarks/trainer.md says
+what is measured.
 """
 
 import sys

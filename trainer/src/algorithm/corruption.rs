@@ -1,4 +1,4 @@
-//! Images made worse (Algorithm 1), given the same parameters equal to Pillow and torchvision on it.
+//! Image corruptions (Algorithm 1). With the same parameters they equal torchvision on Pillow.
 
 mod color;
 
@@ -13,27 +13,24 @@ use crate::data::resample::{Filter, resize};
 /// Steps of POVID's diffusion schedule.
 const NOISE_STEPS: u32 = 1000;
 
-/// Beyond it a resized image's longer side is cut: an aspect that no picture has, but that must not cost all memory.
+/// The longer side of a resized image is cut here. No picture has such an aspect ratio, but one that does
+/// must not exhaust memory.
 const LONGEST_SIDE: u64 = 1 << 20;
 
-/// A corruption with everything drawn: what a journal records, and enough to do it again.
+/// A corruption with all of its random choices: what the journal records, and enough to repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Applied {
     /// Resized to this many pixels.
-    LowResolution {
-        /// In pixels.
-        width: u32,
-        /// In pixels.
-        height: u32,
-    },
+    LowResolution { width: u32, height: u32 },
     /// torchvision's `ColorJitter`.
     ColorJitter {
-        /// The image times this; 1 leaves it.
+        /// Multiplies the samples.
         brightness_factor: f64,
-        /// Added to the hue, in turns; absent where the recipe's hue is 0 and the image keeps its colours exactly.
+        /// Added to the hue, in turns. Absent where the recipe's hue is 0: the image then keeps its exact
+        /// colors.
         hue_factor: Option<f64>,
-        /// Whether brightness comes before hue.
+        /// Whether brightness is adjusted before hue.
         brightness_first: bool,
     },
     /// Noise on the preprocessed crops: see [`add_noise`].
@@ -44,7 +41,7 @@ pub enum Applied {
 }
 
 impl Applied {
-    /// Draws what `corruption` leaves open for an image of `width` x `height` pixels.
+    /// Makes the random choices of `corruption` for an image of this size in pixels.
     pub fn draw(corruption: &Corruption, (width, height): (u32, u32), draw: &mut Draw) -> Self {
         match *corruption {
             Corruption::LowResolution { short_side } => {
@@ -60,7 +57,8 @@ impl Applied {
         }
     }
 
-    /// The corrupted image. Gaussian noise leaves the image as it is and acts on its crops: see [`Self::noise_steps`].
+    /// The corrupted image. Gaussian noise leaves it unchanged and applies to its crops: see
+    /// [`Self::noise_steps`].
     #[must_use]
     pub fn apply(&self, image: &RgbImage) -> RgbImage {
         match *self {
@@ -82,7 +80,7 @@ impl Applied {
         }
     }
 
-    /// The steps of noise that the preprocessed crops are to be given by [`add_noise`].
+    /// The argument of [`add_noise`] for the preprocessed crops.
     #[must_use]
     pub const fn noise_steps(&self) -> Option<u32> {
         match *self {
@@ -92,17 +90,18 @@ impl Applied {
     }
 }
 
-/// The (width, height) of torchvision's `Resize(short_side)`: the longer side is truncated.
+/// The (width, height) of torchvision's `Resize(short_side)`, which truncates the longer side.
 fn short_side_size((width, height): (u32, u32), short_side: u32) -> (u32, u32) {
     let (short, long) = (width.min(height).max(1), width.max(height));
     let long = (u64::from(short_side) * u64::from(long) / u64::from(short)).min(LONGEST_SIDE) as u32;
     if width <= height { (short_side, long) } else { (long, short_side) }
 }
 
-/// Diffusion noise on preprocessed crops: `sqrt(a) x + sqrt(1 - a) eps`, where `a` is the product of `1 - beta` over
-/// steps 0 to `steps`, and the betas are a sigmoid from 1e-5 to 5e-3. Source: POVID's `add_diffusion_noise`.
+/// Diffusion noise on preprocessed crops: `sqrt(a) x + sqrt(1 - a) eps`, where `a` is the product of `1 -
+/// beta` over steps 0 to `steps`, and the betas are a sigmoid from 1e-5 to 5e-3. Source: POVID's
+/// `add_diffusion_noise`.
 ///
-/// Steps beyond 999 count as 999.
+/// Steps above 999 are treated as 999.
 pub fn add_noise(pixels: &mut PixelValues, steps: u32, draw: &mut Draw) {
     let (signal, noise) = noise_scales(steps);
     for value in &mut pixels.data {
@@ -110,7 +109,7 @@ pub fn add_noise(pixels: &mut PixelValues, steps: u32, draw: &mut Draw) {
     }
 }
 
-/// The factors of image and noise.
+/// The factors of the image and of the noise.
 fn noise_scales(steps: u32) -> (f32, f32) {
     let kept: f64 = (0..=steps.min(NOISE_STEPS - 1))
         .map(|step| {
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_short_side_decides_and_the_long_one_is_truncated() {
+    fn the_short_side_is_exact_and_the_long_side_truncated() {
         // torchvision 0.2x: _compute_resized_output_size((h, w), [20]) for (w, h)
         for (size, expected) in [
             ((640, 480), (26, 20)),
@@ -142,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn noise_scales_are_torchs() {
-        // b = torch.sigmoid(torch.linspace(-6, 6, 1000)) * (0.5e-2 - 1e-5) + 1e-5; a = torch.cumprod(1 - b, 0)
-        // [(a[t].sqrt().item(), (1 - a[t]).sqrt().item()) for t in (0, 250, 500, 999)]
+    fn noise_scales_equal_torch() {
+        // b = torch.sigmoid(torch.linspace(-6, 6, 1000)) * (0.5e-2 - 1e-5) + 1e-5; a = torch.cumprod(1 - b,
+        // 0) [(a[t].sqrt().item(), (1 - a[t]).sqrt().item()) for t in (0, 250, 500, 999)]
         for (steps, signal, noise) in TORCH_SCALES {
             let actual = noise_scales(steps);
             assert!(
@@ -162,7 +161,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_drawn_corruption_is_the_same_again_and_within_its_bounds() {
+    fn draws_are_repeatable_and_within_their_bounds() {
         let jitter = Corruption::ColorJitter { brightness: 0.5, hue: 0.3 };
         let mut firsts = 0;
         for item in 0..200 {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_reads_back() {
+    fn serialization_round_trips() {
         let applied =
             Applied::ColorJitter { brightness_factor: 1.25, hue_factor: Some(-0.1), brightness_first: true };
         let json = serde_json::to_string(&applied).unwrap();

@@ -1,22 +1,22 @@
-//! Random choices that depend on what they are for, never on when they are made.
+//! Random numbers that depend on their item and purpose, never on the order in which they are drawn.
 //!
-//! A draw is keyed by (seed, item, purpose): `key = SHA-256("stic-draw-1" | seed as 8 bytes | len | item | len |
-//! purpose)`, all numbers little-endian, lengths as 8 bytes; its words are those of `SHA-256(key | n as 8 bytes)` for
-//! n = 0, 1, .... So a resumed run, and one with other shards, draws the same.
+//! A stream is keyed by (seed, item, purpose): `key = SHA-256("stic-draw-1" | seed as 8 bytes | len | item |
+//! len | purpose)`, all numbers little-endian, lengths as 8 bytes; its words are those of `SHA-256(key | n as
+//! 8 bytes)` for n = 0, 1, .... So a resumed run, or one with other shards, draws the same numbers.
 
 use sha2::{Digest, Sha256};
 
 const DOMAIN: &[u8] = b"stic-draw-1";
 const WORDS: usize = 4;
 
-/// A stream of random numbers of its own.
+/// A stream of random numbers.
 #[derive(Debug, Clone)]
 pub struct Draw {
     key: [u8; 32],
     block: [u64; WORDS],
-    /// Words taken so far.
+    /// The number of words taken so far.
     taken: u64,
-    /// The second of a pair of normals.
+    /// The second number of a pair from [`Self::normal`].
     spare: Option<f64>,
 }
 
@@ -40,23 +40,28 @@ impl Draw {
         self.block[at]
     }
 
-    /// In [0, 1), with 53 random bits.
+    /// A seed for a generator of another library.
+    pub fn seed(&mut self) -> u64 {
+        self.next_u64()
+    }
+
+    /// Uniform in [0, 1), with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
         const BITS: u32 = f64::MANTISSA_DIGITS;
         (self.next_u64() >> (64 - BITS)) as f64 / (1_u64 << BITS) as f64
     }
 
-    /// In [low, high).
+    /// Uniform in [low, high).
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
-    /// In 0..n, each as likely; 0 where `n` is 0.
+    /// Uniform in 0..n; 0 where `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 {
             return 0;
         }
-        // Words past the last whole multiple of n would favour small numbers.
+        // Words past the last whole multiple of n would favor small numbers.
         let excess = (u64::MAX % n + 1) % n;
         loop {
             let word = self.next_u64();
@@ -66,7 +71,7 @@ impl Draw {
         }
     }
 
-    /// One of `items`, each as likely; `None` where there is none.
+    /// One of `items`, uniformly; `None` where there are none.
     pub fn choose<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len() as u64) as usize)
     }
@@ -76,7 +81,7 @@ impl Draw {
         self.uniform() < p
     }
 
-    /// An index, as likely as its weight; `None` where all weights are 0.
+    /// An index with a probability proportional to its weight; `None` where all weights are 0.
     pub fn weighted(&mut self, weights: &[u32]) -> Option<usize> {
         let total = weights.iter().copied().map(u64::from).sum::<u64>();
         if total == 0 {
@@ -90,7 +95,8 @@ impl Draw {
         })
     }
 
-    /// Of the standard normal distribution (Box-Muller). `libm` and not the system's, whose last bits differ.
+    /// From the standard normal distribution (Box-Muller). It uses `libm`, since the last bits of the
+    /// system's functions differ.
     pub fn normal(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
             return spare;
@@ -102,8 +108,8 @@ impl Draw {
     }
 }
 
-/// Where an item stands in the order that decides subsets: the `limit` items of smallest rank are kept, so that a
-/// smaller subset lies within a larger one.
+/// The rank of an item when a subset is chosen: the items with the smallest ranks are kept, so a smaller
+/// subset is part of every larger one.
 #[must_use]
 pub fn rank(seed: u64, item: &str) -> [u8; 32] {
     key(seed, item, "rank")
@@ -138,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn words_are_those_of_the_python_lines() {
+    fn words_equal_python() {
         let mut draw = draw();
         let words: [u64; 5] = std::array::from_fn(|_| draw.next_u64());
         assert_eq!(words, PYTHON_WORDS);
     }
 
     #[test]
-    fn numbers_are_those_of_the_python_lines() {
+    fn numbers_equal_python() {
         assert_eq!(draw().uniform(), PYTHON_UNIFORM);
         assert_eq!(draw().below(8), PYTHON_WORDS[0] % 8);
         let mut normals = draw();
@@ -163,13 +169,13 @@ mod tests {
     const PYTHON_RANK: [u8; 4] = [51, 17, 138, 41];
 
     #[test]
-    fn fields_do_not_run_into_each_other() {
+    fn fields_are_delimited() {
         assert_ne!(key(1, "ab", "c"), key(1, "a", "bc"));
         assert_ne!(key(1, "a", "b"), key(2, "a", "b"));
     }
 
     #[test]
-    fn below_reaches_all_and_no_more() {
+    fn below_is_uniform() {
         let mut draw = draw();
         let mut counts = [0; 8];
         for _ in 0..8000 {
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_kept_to() {
+    fn weighted_follows_the_weights() {
         let mut draw = draw();
         let mut counts = [0; 3];
         for _ in 0..8000 {

@@ -1,13 +1,13 @@
-//! Description-infused instructions (Algorithm 2) and describe-and-respond share one text.
+//! The text of description-infused instructions (Algorithm 2), which describe-and-respond uses too.
 
-/// Fills `template`'s `{description}` and `{question}`. `<image>` in the template marks the image's place, which
-/// the chat template gives it; the text is without it.
+/// Fills in `{description}` and `{question}`. A leading `<image>` line is dropped: the chat template places
+/// the image.
 #[must_use]
 pub fn infuse(template: &str, description: &str, question: &str) -> String {
     let text = template.strip_prefix("<image>\n").unwrap_or(template);
     let mut out = String::with_capacity(text.len() + description.len() + question.len());
     let mut rest = text;
-    // One pass: what a description contains is never taken for a placeholder.
+    // A single pass, so that a placeholder within a description is not filled in.
     while let Some(at) = rest.find('{') {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
@@ -33,12 +33,12 @@ mod tests {
     use super::infuse;
 
     #[test]
-    fn the_default_is_the_released_codes_text() {
+    fn the_default_equals_the_released_code() {
         assert_eq!(infuse(INFUSION, "A cat.", "What is it?"), "Image description:\nA cat.\n\nWhat is it?");
     }
 
     #[test]
-    fn a_description_is_no_template() {
+    fn placeholders_within_a_description_are_kept() {
         assert_eq!(infuse("{description} {x} {question}", "{question}", "q"), "{question} {x} q");
     }
 }

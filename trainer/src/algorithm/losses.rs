@@ -1,12 +1,12 @@
 //! Losses as functions of summed log-probabilities, in f64, each with its derivatives.
 //!
-//! A preference loss sees the model only through log p(chosen) and log p(rejected). So the derivative with respect
-//! to those two numbers is written down here, and the tensor library carries it on: nothing depends on how it
-//! differentiates |h| at h = 0, where every run from a fresh adapter starts.
+//! A preference loss sees the model only through log p(chosen) and log p(rejected). So its derivatives with
+//! respect to these two numbers are written down here, and the tensor library continues from them. Nothing
+//! depends on how it differentiates |h| at h = 0, where every run from a fresh adapter starts.
 
 use stic_contract::recipe::{Dpo, DpoLoss};
 
-/// A response's log-probability: the sum over its tokens, and how many they are.
+/// The log-probability of a response: the sum over its tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogProb {
     /// In nats.
@@ -18,16 +18,13 @@ pub struct LogProb {
 /// The log-probabilities of a pair under one policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairLogProbs {
-    /// Of the chosen response.
     pub chosen: LogProb,
-    /// Of the rejected response.
     pub rejected: LogProb,
 }
 
-/// A pair's loss, its derivatives and what TRL's users watch.
+/// The loss of a pair, its derivatives, and the rewards that TRL logs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairLoss {
-    /// The loss.
     pub loss: f64,
     /// d loss / d (sum of log p(chosen)) under the policy.
     pub d_chosen: f64,
@@ -41,9 +38,9 @@ pub struct PairLoss {
 
 /// DPO (arXiv 2305.18290, equation 7) with STIC's `- alpha log p(chosen)` (arXiv 2405.19716, equation 3).
 ///
-/// With h = beta * ((log p(chosen) - ref) - (log p(rejected) - ref)):
-/// sigmoid, cDPO with label smoothing e: `-(1-e) log sigmoid(h) - e log sigmoid(-h)`; hinge (SLiC, SPIN's ablation):
-/// `max(0, 1 - h)`; IPO (arXiv 2310.12036, equation 17): `(h/beta - 1/(2 beta))^2` over per-token means, as TRL.
+/// With h = beta * ((log p(chosen) - ref) - (log p(rejected) - ref)): sigmoid, cDPO with label smoothing e:
+/// `-(1-e) log sigmoid(h) - e log sigmoid(-h)`; hinge (SLiC, SPIN's ablation): `max(0, 1 - h)`; IPO (arXiv
+/// 2310.12036, equation 17): `(h/beta - 1/(2 beta))^2` over per-token means, as TRL.
 #[must_use]
 pub fn dpo(policy: PairLogProbs, reference: PairLogProbs, dpo: &Dpo) -> PairLoss {
     let beta = dpo.beta;
@@ -76,6 +73,15 @@ pub fn dpo(policy: PairLogProbs, reference: PairLogProbs, dpo: &Dpo) -> PairLoss
         reward_chosen: beta * chosen,
         reward_rejected: beta * rejected,
     }
+}
+
+/// Whether the policy prefers the chosen response more than the reference does: its reward is larger by more than the
+/// rounding of four sums in f32. Where the policy is the reference, both rewards are rounding alone.
+#[must_use]
+pub fn prefers_chosen(loss: &PairLoss, policy: PairLogProbs, reference: PairLogProbs, beta: f64) -> bool {
+    let sums = [policy.chosen, policy.rejected, reference.chosen, reference.rejected];
+    let rounding = f64::from(f32::EPSILON) * sums.iter().map(|log_prob| log_prob.sum.abs()).sum::<f64>();
+    loss.reward_chosen - loss.reward_rejected > beta * rounding
 }
 
 /// log(1 + e^x), without overflow.
@@ -130,7 +136,7 @@ mod tests {
     ///     print(name, loss.item(), *[g.item() for g in torch.autograd.grad(loss, (w, l), retain_graph=True)])
     /// ```
     #[test]
-    fn equal_torch_with_their_derivatives() {
+    fn losses_and_derivatives_equal_torch() {
         let (policy, reference) = (pair(-83.5, -120.25), pair(-84.0, -119.0));
         for (config, expected) in [
             (config(DpoLoss::Sigmoid, 0.0, 1.0 / 1024.0), TORCH[0]),
@@ -154,14 +160,25 @@ mod tests {
     ];
 
     #[test]
-    fn starts_at_log_two_with_half_the_slope() {
+    fn sigmoid_starts_at_log_two_with_half_the_slope() {
         let found = dpo(pair(-5.0, -6.0), pair(-5.0, -6.0), &config(DpoLoss::Sigmoid, 0.0, 0.0));
         assert!((found.loss - std::f64::consts::LN_2).abs() < 1e-15);
         assert_eq!((found.d_chosen, found.d_rejected), (-0.05, 0.05));
     }
 
     #[test]
-    fn stays_finite_far_out() {
+    fn a_margin_of_rounding_is_no_preference() {
+        let config = config(DpoLoss::Sigmoid, 0.0, 0.0);
+        let reference = pair(-83.5, -120.25);
+        for (chosen, preferred) in [(-83.5, false), (-83.499_99, false), (-83.499, true), (-83.501, false)] {
+            let policy = pair(chosen, -120.25);
+            let loss = dpo(policy, reference, &config);
+            assert_eq!(prefers_chosen(&loss, policy, reference, config.beta), preferred, "{chosen}");
+        }
+    }
+
+    #[test]
+    fn stays_finite_for_large_margins() {
         for distance in [1e5, -1e5] {
             let found =
                 dpo(pair(-10.0 + distance, -10.0), pair(-10.0, -10.0), &config(DpoLoss::Sigmoid, 0.0, 0.0));

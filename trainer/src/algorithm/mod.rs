@@ -1,4 +1,4 @@
-//! The method without a model: draws, corruption, infusion, losses, sampling.
+//! The parts of the method that need no model: random draws, image corruption, infusion, losses, sampling.
 
 pub mod corruption;
 pub mod draw;

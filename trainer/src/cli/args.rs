@@ -1,15 +1,18 @@
-//! What can be asked.
+//! The command line's arguments.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::benchmarks::BENCHMARKS;
+use crate::checkpoint::adapter::{AdapterNames, TrainedProjector};
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use stic_contract::recipe::ChatTemplate;
+use stic_contract::recipe::{ChatTemplate, Precision};
 
 /// Generation, LoRA DPO and LoRA SFT of STIC on candle.
 ///
-/// Exit codes: 0 done; 64 the configuration or the model cannot be used; 65 the data cannot be used; 74 storage
-/// failed; 75 interrupted, run the same command again; anything else is a bug.
+/// Exit codes: 0 success; 64 the configuration or the model cannot be used; 65 the data cannot be used; 74 storage
+/// failed; 75 interrupted, run the same command again to resume; anything else is a bug.
 #[derive(Debug, Parser)]
 #[command(version, about, long_about)]
 pub(crate) struct Args {
@@ -19,16 +22,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run one step of a run, as its run config says.
+    /// Run one step of a run.
     Step(StepArgs),
-    /// Log-probability of every response token, under the base model, an adapter, or both.
+    /// Print the log-probability of every response token under the base model, an adapter, or both.
     Score(ScoreArgs),
-    /// Write a merged checkpoint, or an adapter in PEFT's names.
+    /// Write a merged checkpoint, or an adapter in PEFT's format.
     Export(ExportArgs),
-    /// Ask held-out questions and describe held-out scenes with several adapters, and compare.
+    /// Compare the base model with adapters on a benchmark.
     Evaluate(EvaluateArgs),
-    /// Print what an artifact is, its digest verified.
+    /// Verify an artifact's digest and print its marker.
     Inspect(InspectArgs),
+    /// List the unfinished work of runs on a volume, or remove that of runs that are no longer needed.
+    Unfinished(UnfinishedArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,53 +41,49 @@ pub(crate) struct StepArgs {
     /// The run config.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// The folder that volumes are mounted under.
+    /// The folder that contains the volumes.
     #[arg(long, value_name = "DIR", default_value = "/volumes")]
     pub volumes: PathBuf,
     /// The index of a sharded step.
     #[arg(long, value_name = "N", default_value_t = 0, env = "JOB_COMPLETION_INDEX")]
     pub shard_index: u32,
-    /// Write this many responses at once; 0 for as many as memory holds. It changes no result.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub responses_at_once: usize,
-    /// Write the result there: the termination message of a pod.
+    /// Generate this many responses at a time; 0 for as many as fit in memory. Does not change results.
+    #[arg(long = "responses-at-once", value_name = "N", default_value_t = 0)]
+    pub batch_size: usize,
+    /// Write the result to this file, such as a pod's termination message.
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
-    /// Serve progress there over HTTP while the step runs: /progress and /metrics.
+    /// Serve /progress and /metrics on this address while the step runs.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub serve: Option<SocketAddr>,
-    /// What training keeps in memory of the forward pass. Changes no result.
+    /// How much of the forward pass training keeps in memory. Does not change results.
     #[arg(long, value_enum, default_value = "auto")]
-    pub activation_checkpointing: ActivationCheckpointing,
+    pub activation_checkpointing: ActivationCheckpointingArg,
 }
 
-/// What is kept of the forward pass for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ActivationCheckpointing {
-    /// All: the fastest, and the largest.
+pub(crate) enum ActivationCheckpointingArg {
+    /// Keep all activations: fastest, most memory.
     None,
-    /// The input of every layer: each is computed twice.
+    /// Keep the input of every layer and compute each layer twice.
     EveryLayer,
-    /// As much as there is memory for.
+    /// Keep as much as fits in memory.
     Auto,
 }
 
-impl From<ActivationCheckpointing>
-    for stic_trainer::training::activation_checkpointing::ActivationCheckpointing
-{
-    fn from(policy: ActivationCheckpointing) -> Self {
+impl From<ActivationCheckpointingArg> for crate::training::activation_checkpointing::ActivationCheckpointing {
+    fn from(policy: ActivationCheckpointingArg) -> Self {
         match policy {
-            ActivationCheckpointing::None => Self::None,
-            ActivationCheckpointing::EveryLayer => Self::EveryLayer,
-            ActivationCheckpointing::Auto => Self::Auto,
+            ActivationCheckpointingArg::None => Self::None,
+            ActivationCheckpointingArg::EveryLayer => Self::EveryLayer,
+            ActivationCheckpointingArg::Auto => Self::Auto,
         }
     }
 }
 
-/// How the model's prompts are wrapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Template {
-    /// The model's own.
+pub(crate) enum ChatTemplateArg {
+    /// The model's own template.
     Auto,
     /// [INST] ... [/INST]
     MistralInstruct,
@@ -90,25 +91,54 @@ pub(crate) enum Template {
     VicunaV1,
 }
 
-impl From<Template> for ChatTemplate {
-    fn from(template: Template) -> Self {
+impl From<ChatTemplateArg> for ChatTemplate {
+    fn from(template: ChatTemplateArg) -> Self {
         match template {
-            Template::Auto => Self::Auto,
-            Template::MistralInstruct => Self::MistralInstruct,
-            Template::VicunaV1 => Self::VicunaV1,
+            ChatTemplateArg::Auto => Self::Auto,
+            ChatTemplateArg::MistralInstruct => Self::MistralInstruct,
+            ChatTemplateArg::VicunaV1 => Self::VicunaV1,
         }
     }
 }
 
-/// Which policies to score under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Policy {
+pub(crate) enum PrecisionArg {
+    /// Exact, and fast on a CPU.
+    F32,
+    /// Half the size. Computing in it is for GPUs: slow on a CPU.
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScoredPolicy {
     /// The model without an adapter.
     Base,
     /// The model with the adapter.
     Adapter,
-    /// Each in turn.
     Both,
+}
+
+/// What to do with an adapter of the original LLaVA whose training also changed the projector.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct ProjectorArgs {
+    /// Use the base model's projector even if the adapter's folder has another one, in non_lora_trainables.bin.
+    #[arg(long)]
+    pub ignore_trained_projector: bool,
+}
+
+impl From<ProjectorArgs> for TrainedProjector {
+    fn from(args: ProjectorArgs) -> Self {
+        if args.ignore_trained_projector { Self::Ignore } else { Self::Refuse }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,46 +146,62 @@ pub(crate) struct ScoreArgs {
     /// The model's folder.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// An adapter's folder.
+    /// The adapter's folder.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Under which policies; both where an adapter is given, base otherwise.
+    #[command(flatten)]
+    pub projector: ProjectorArgs,
+    /// The policies to score; by default both if there is an adapter, base otherwise.
     #[arg(long, value_enum)]
-    pub policy: Option<Policy>,
-    /// JSONL: id; prompt or prompt_ids; response or response_ids; and image, a path under --images, or pixels, a file of
-    /// --dump-pixels under --images, where there is one.
+    pub policy: Option<ScoredPolicy>,
+    /// JSONL with id; prompt or prompt_ids; response or response_ids; and optionally image, a path under --images, or
+    /// pixels, a file that --dump-pixels wrote, also under --images.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// The folder images are in; that of the input where it is left out.
+    /// The folder of the images; by default that of the input.
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
-    /// JSONL: id, policy, tokens, logprobs, sum, mean; stdout where it is left out.
+    /// JSONL with id, policy, tokens, logprobs, sum, mean; by default standard output.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How prompts are wrapped.
+    /// The prompt template.
     #[arg(long, value_enum, default_value = "auto")]
-    pub chat_template: Template,
-    /// Write the pixel values and the token ids of every row there, one safetensors file a row.
+    pub chat_template: ChatTemplateArg,
+    /// The number format of weights and activations.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionArg,
+    /// Write pixel values and token ids to this folder, one safetensors file per input line.
     #[arg(long, value_name = "DIR")]
     pub dump_pixels: Option<PathBuf>,
 }
 
-/// What to export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportKind {
     /// A whole checkpoint, as transformers loads it.
     Merged,
-    /// The adapter alone, in PEFT's names: from any names that --adapter is in.
+    /// Only the adapter, in PEFT's format.
     Adapter,
 }
 
-/// The number format of a merged checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportPrecision {
-    /// Nothing of the adapter is lost.
-    F32,
-    /// Refused where rounding would lose more than a tenth of what the adapter changes.
-    Bf16,
+pub(crate) enum AdapterNamesArg {
+    /// transformers 4.52 and later.
+    Transformers,
+    /// transformers before 4.52.
+    #[value(name = "transformers-before-4.52")]
+    TransformersBefore452,
+    /// The original LLaVA's code.
+    OriginalLlava,
+}
+
+impl From<AdapterNamesArg> for AdapterNames {
+    fn from(names: AdapterNamesArg) -> Self {
+        match names {
+            AdapterNamesArg::Transformers => Self::Transformers,
+            AdapterNamesArg::TransformersBefore452 => Self::TransformersBefore452,
+            AdapterNamesArg::OriginalLlava => Self::OriginalLlava,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -169,41 +215,54 @@ pub(crate) struct ExportArgs {
     /// The adapter's folder.
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
-    /// The folder to write; it must not be there, or be empty.
+    #[command(flatten)]
+    pub projector: ProjectorArgs,
+    /// The folder to write; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// The number format of merged weights.
+    /// The names in an exported adapter: those of the library that will load it.
+    #[arg(long, value_enum, default_value = "transformers")]
+    pub names: AdapterNamesArg,
+    /// The number format of a merged checkpoint. bf16 is refused if rounding would lose more than a tenth of the adapter's
+    /// change.
     #[arg(long, value_enum, default_value = "f32")]
-    pub precision: ExportPrecision,
-    /// The most bytes of one file of weights.
+    pub precision: PrecisionArg,
+    /// The maximum size of one weight file.
     #[arg(long, value_name = "BYTES", default_value_t = 5_000_000_000)]
     pub max_shard_bytes: u64,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvaluateArgs {
+    /// The benchmark to run.
+    #[arg(long, value_name = "NAME", default_value = BENCHMARKS[0].name,
+        value_parser = PossibleValuesParser::new(BENCHMARKS.iter().map(|benchmark| benchmark.name)))]
+    pub benchmark: String,
     /// The model's folder.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// An adapter to compare with the base, under a name; may be given several times.
+    /// An adapter to compare with the base model; may be repeated.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     pub adapters: Vec<String>,
-    /// JSONL: id, image, question, answer.
+    /// JSONL with id, image, question, answer.
     #[arg(long, value_name = "FILE")]
     pub questions: PathBuf,
-    /// JSONL: id, image, phrases.
+    /// JSON Lines or a JSON array with id, image, phrases. Without it, descriptions are not scored.
     #[arg(long, value_name = "FILE")]
-    pub scenes: PathBuf,
-    /// The folder images are in.
+    pub scenes: Option<PathBuf>,
+    /// The folder of the images.
     #[arg(long, value_name = "DIR")]
     pub images: PathBuf,
-    /// Write every answer there, with the table as JSON; an interrupted evaluation goes on from it.
+    /// The folder to write answers and table.json to. An interrupted evaluation resumes from it.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// How prompts are wrapped.
+    /// The prompt template.
     #[arg(long, value_enum, default_value = "auto")]
-    pub chat_template: Template,
-    /// The most tokens of a description.
+    pub chat_template: ChatTemplateArg,
+    /// The number format of weights and activations.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionArg,
+    /// The maximum length of a description.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_description_tokens: u32,
 }
@@ -212,4 +271,14 @@ pub(crate) struct EvaluateArgs {
 pub(crate) struct InspectArgs {
     /// The artifact's folder.
     pub artifact: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UnfinishedArgs {
+    /// The output folder of the runs.
+    #[arg(value_name = "DIR")]
+    pub output: PathBuf,
+    /// Remove this folder of the list. A folder in which a step is working is refused.
+    #[arg(long, value_name = "UID-RERUN", num_args = 1..)]
+    pub remove: Vec<String>,
 }

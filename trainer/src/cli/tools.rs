@@ -1,51 +1,52 @@
-//! The tools beside the steps.
+//! The standalone tools.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use candle_core::DType;
-use serde_json::json;
-use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
-use stic_trainer::error::{Error, Result};
-use stic_trainer::evaluation::scenes::{Benchmark, Conditions};
-use stic_trainer::io::stop::Stop;
-use stic_trainer::io::{adapter, artifact, atomic, export as merge, file_digest};
-use stic_trainer::model::digest::model_digest;
-use stic_trainer::model::lora::LoraAdapter;
-use stic_trainer::scoring::Scorer;
-use stic_trainer::stages::Vlm;
+use crate::benchmarks::{BENCHMARKS, BenchmarkOptions, Evaluation};
+use crate::cancellation::CancellationToken;
+use crate::checkpoint::{adapter, export};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::inference::Vlm;
+use crate::io::{artifact, atomic};
+use crate::model::lora::LoraAdapter;
+use crate::scoring::Scorer;
+use stic_contract::recipe::ImageLayout;
 
-use super::args::{EvaluateArgs, ExportArgs, ExportKind, ExportPrecision, InspectArgs, Policy, ScoreArgs};
+use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy};
 
 pub(super) fn score(args: &ScoreArgs) -> Result<()> {
-    let stop = Stop::on_signals()?;
-    let policy = args.policy.unwrap_or(if args.adapter.is_some() { Policy::Both } else { Policy::Base });
-    if policy != Policy::Base && args.adapter.is_none() {
-        return Err(Error::Config("--policy adapter and both need --adapter".into()));
+    let cancellation = CancellationToken::on_signals()?;
+    let policy =
+        args.policy.unwrap_or(if args.adapter.is_some() { ScoredPolicy::Both } else { ScoredPolicy::Base });
+    if policy != ScoredPolicy::Base && args.adapter.is_none() {
+        return Err(Error::Config("--policy: adapter and both need an adapter; add --adapter DIR".into()));
     }
-    let rows = Scorer::read(&args.input)?;
-    let vlm = Vlm::load(&args.model, ImageLayout::Model, Precision::F32)?;
+    let requests = Scorer::read(&args.input)?;
+    let vlm = Vlm::load(&args.model, ImageLayout::Model, args.precision.into())?;
     // A checkpoint without a tokenizer can still score token ids.
-    let needs_text = rows.iter().any(|(_, row)| row.prompt.is_some());
-    let encoder = needs_text.then(|| vlm.checked.encoder(args.chat_template.into())).transpose()?;
-    let adapter = args.adapter.as_ref().map(|dir| vlm.load_adapter(dir)).transpose()?;
+    let needs_text = requests.iter().any(|(_, request)| request.prompt.is_some());
+    let encoder = needs_text.then(|| vlm.files.encoder(args.chat_template.into())).transpose()?;
+    let adapter =
+        args.adapter.as_ref().map(|dir| vlm.load_adapter(dir, args.projector.into())).transpose()?;
     let mut policies: Vec<(&'static str, Option<&LoraAdapter>)> = Vec::new();
-    if policy != Policy::Adapter {
+    if policy != ScoredPolicy::Adapter {
         policies.push(("base", None));
     }
-    if policy != Policy::Base {
+    if policy != ScoredPolicy::Base {
         policies.push(("adapter", adapter.as_ref()));
     }
-    let beside = args.input.parent().unwrap_or(Path::new("."));
+    let input_dir = args.input.parent().unwrap_or(Path::new("."));
     let scorer = Scorer {
         vlm: &vlm,
         encoder: encoder.as_ref(),
-        images: args.images.as_deref().unwrap_or(beside),
+        images: args.images.as_deref().unwrap_or(input_dir),
         dump: args.dump_pixels.clone(),
     };
     let mut text = Vec::new();
-    for (line, request) in &rows {
-        stop.check()?;
+    for (line, request) in &requests {
+        cancellation.check()?;
         let scores = scorer
             .score(request, &policies)
             .map_err(|e| e.in_row(&format!("{}:{line}: row {:?}", args.input.display(), request.id)))?;
@@ -61,26 +62,29 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
 }
 
 pub(super) fn export(args: &ExportArgs) -> Result<()> {
-    merge::require_empty(&args.output)?;
-    let config = stic_trainer::model::LlavaConfig::from_dir(&args.model)?;
-    let imported = adapter::load(&args.adapter, &config.text, &candle_core::Device::Cpu)?;
+    export::require_empty(&args.output)?;
+    let config = crate::model::ModelConfig::from_dir(&args.model)?;
+    let imported =
+        adapter::load(&args.adapter, &config.text, &candle_core::Device::Cpu, args.projector.into())?;
     if !imported.dropped.is_empty() {
-        tracing::warn!(dropped = imported.dropped.len(), "left out LoRA weights of the vision tower");
+        tracing::warn!(
+            tensors = imported.dropped.len(),
+            "left out the adapter's LoRA weights of the vision tower or the projector, which are zero"
+        );
     }
     match args.kind {
         ExportKind::Adapter => {
             let base =
                 args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            atomic::write_dir(&args.output, |dir| adapter::save(&imported.adapter, dir, &base))?;
+            atomic::write_dir(&args.output, |dir| {
+                adapter::save(&imported.adapter, dir, &base, args.names.into())
+            })?;
             tracing::info!(output = %args.output.display(), "wrote the adapter");
         }
         ExportKind::Merged => {
-            let dtype = match args.precision {
-                ExportPrecision::F32 => DType::F32,
-                ExportPrecision::Bf16 => DType::BF16,
-            };
+            let dtype = device::dtype(args.precision.into());
             let report =
-                merge::merged(&args.model, &imported.adapter, &args.output, dtype, args.max_shard_bytes)?;
+                export::merged(&args.model, &imported.adapter, &args.output, dtype, args.max_shard_bytes)?;
             tracing::info!(
                 output = %args.output.display(),
                 tensors = report.tensors,
@@ -94,43 +98,39 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
 }
 
 pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
-    let stop = Stop::on_signals()?;
-    let benchmark = Benchmark::read(&args.questions, &args.scenes)?;
-    benchmark.require_images(&args.images)?;
-    let vlm = Vlm::load(&args.model, ImageLayout::Model, Precision::F32)?;
-    let encoder = vlm.checked.encoder(args.chat_template.into())?;
-    let mut policies = vec![("base".to_owned(), None)];
-    let mut adapters = Vec::new();
-    for named in &args.adapters {
-        let (name, dir) = named
+    let cancellation = CancellationToken::on_signals()?;
+    let benchmark = BENCHMARKS.iter().find(|benchmark| benchmark.name == args.benchmark);
+    let benchmark =
+        benchmark.ok_or_else(|| Error::Config(format!("--benchmark {:?}: unknown", args.benchmark)))?;
+    let options = BenchmarkOptions { questions: &args.questions, scenes: args.scenes.as_deref() };
+    let evaluation = Evaluation {
+        options,
+        model: &args.model,
+        adapters: &named_adapters(&args.adapters)?,
+        images: &args.images,
+        output: &args.output,
+        chat_template: args.chat_template.into(),
+        precision: args.precision.into(),
+        max_description_tokens: args.max_description_tokens,
+        cancellation: &cancellation,
+    };
+    print((benchmark.evaluate)(&evaluation)?.as_bytes())
+}
+
+fn named_adapters(args: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    let mut adapters: Vec<(String, PathBuf)> = Vec::new();
+    for arg in args {
+        let (name, dir) = arg
             .split_once('=')
-            .filter(|(name, _)| policies.iter().all(|(other, _)| other != name))
+            .filter(|(name, _)| *name != "base" && adapters.iter().all(|(other, _)| other != name))
             .ok_or_else(|| {
                 Error::Config(format!(
-                    "--adapter {named:?}: expected NAME=DIR, with a NAME of its own other than base"
+                    "--adapter {arg:?}: expected NAME=DIR; each NAME must be unique and other than base"
                 ))
             })?;
-        let dir = Path::new(dir);
-        policies.push((name.to_owned(), Some(vlm.load_adapter(dir)?)));
-        adapters.push(json!({"name": name, "weights": file_digest(&dir.join(adapter::WEIGHTS_FILE))?}));
+        adapters.push((name.to_owned(), dir.into()));
     }
-    let made_from = json!({
-        "trainer": env!("CARGO_PKG_VERSION"),
-        "model": model_digest(&args.model, |_| stop.check())?,
-        "adapters": adapters,
-        "questions": file_digest(&args.questions)?,
-        "scenes": file_digest(&args.scenes)?,
-        "chatTemplate": ChatTemplate::from(args.chat_template),
-        "maxDescriptionTokens": args.max_description_tokens,
-    });
-    let conditions = Conditions {
-        vlm: &vlm,
-        encoder: &encoder,
-        images: &args.images,
-        max_description_tokens: args.max_description_tokens,
-    };
-    let table = benchmark.run(conditions, &policies, &made_from, &args.output, &stop)?;
-    print(benchmark.render(&table).as_bytes())
+    Ok(adapters)
 }
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<()> {
@@ -139,7 +139,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<()> {
     print(format!("{text}\n").as_bytes())
 }
 
-/// `println!` panics where standard output is a full disk.
+/// Unlike `println!` it does not panic if standard output is on a full disk.
 pub(super) fn print(text: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text).and_then(|()| out.flush()).map_err(Error::storage("standard output"))

@@ -12,11 +12,14 @@ use crate::{Error, Result};
 /// The class default of `LlavaNextImageProcessor`, (height, width) in pixels.
 pub const DEFAULT_PINPOINTS: [(u32, u32); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
 
-/// `image_grid_pinpoints` of a config: pairs of pixels, also as the text of a Python list, which some original
+/// The longest side of a pinpoint: each image is brought to that size in memory.
+const PINPOINT_SIDE_MAX: u32 = 16384;
+
+/// `image_grid_pinpoints` of a config: pairs of pixels, or the text of a Python list of pairs, which some original
 /// repositories have. `None` for anything else.
 ///
-/// The original LLaVA means (width, height). transformers' conversion takes the same numbers as (height, width), and so
-/// do we: the lists are the same either way around, and differ only in which of two equally good grids comes first.
+/// The original LLaVA means (width, height). transformers' conversion reads the same numbers as (height, width), and so
+/// do we: the published lists are symmetric, so only the choice between two equally good grids depends on the order.
 pub(crate) fn parse_pinpoints(value: &Value) -> Option<Vec<(u32, u32)>> {
     let parsed;
     let list = match value {
@@ -35,10 +38,10 @@ pub(crate) fn parse_pinpoints(value: &Value) -> Option<Vec<(u32, u32)>> {
         .collect()
 }
 
-/// The grids a model knows and the size of one crop.
+/// The grids that a model tiles images in, and the size of one crop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
-    /// Resolutions an image may be brought to, (height, width) in pixels, multiples of `crop`.
+    /// Resolutions an image may be resized to, (height, width) in pixels, multiples of `crop`.
     pub pinpoints: Vec<(u32, u32)>,
     /// The side of a crop, in pixels (336).
     pub crop: u32,
@@ -49,27 +52,27 @@ pub struct Geometry {
 /// How the features of an image's crops become its tokens.
 ///
 /// The base crop's `side * side` features come first. The tiles, row-major in `grid`, are laid out as one plane of
-/// `side * grid.0` by `side * grid.1` features, of which `rows` x `cols` are kept; each kept row ends in one newline.
+/// `side * grid.0` by `side * grid.1` features, of which `rows` x `cols` are kept. One newline token ends each kept row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packing {
     /// Features along a side of one crop.
     pub side: usize,
     /// Tiles down and across.
     pub grid: (usize, usize),
-    /// Rows of the plane that show the image; empty for an image so narrow that nothing is left.
+    /// Rows of the plane that show the image and not padding; empty for an extremely narrow image.
     pub rows: Range<usize>,
-    /// Columns of the plane that show the image.
+    /// Columns of the plane that show the image and not padding.
     pub cols: Range<usize>,
 }
 
 impl Packing {
-    /// Tiles, without the base crop.
+    /// The number of tiles, the base crop not included.
     #[must_use]
     pub const fn tiles(&self) -> usize {
         self.grid.0 * self.grid.1
     }
 
-    /// Tokens: base features, kept features, and a newline a kept row.
+    /// The number of tokens: base features, kept features, and one newline for each kept row.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.side * self.side + self.rows.len() * (self.cols.len() + 1)
@@ -77,10 +80,8 @@ impl Packing {
 }
 
 impl Geometry {
-    /// Checks that there is a pinpoint and that each is made of whole crops.
-    ///
     /// # Errors
-    /// [`Error::Config`] naming the pinpoint that is not.
+    /// [`Error::Config`] for a size of 0, no pinpoint, or a pinpoint that is not a multiple of the crop.
     pub fn new(pinpoints: Vec<(u32, u32)>, crop: u32, side: usize) -> Result<Self> {
         if crop == 0 || side == 0 {
             return Err(Error::Config(format!(
@@ -100,10 +101,16 @@ impl Geometry {
                  use multiples of {crop}"
             )));
         }
+        if let Some((height, width)) = pinpoints.iter().find(|(h, w)| h.max(w) > &PINPOINT_SIDE_MAX) {
+            return Err(Error::Config(format!(
+                "image_grid_pinpoints holds [{height}, {width}], which is more than {PINPOINT_SIDE_MAX} pixels a side; \
+                 copy the list of the model's repository again"
+            )));
+        }
         Ok(Self { pinpoints, crop, side })
     }
 
-    /// The pinpoint an image of this size is brought to, (height, width) in pixels.
+    /// The pinpoint that an image of this size is resized to, (height, width) in pixels.
     #[must_use]
     pub fn best_resolution(&self, size: (u32, u32)) -> (u32, u32) {
         select_best_resolution(size, &self.pinpoints).unwrap_or((self.crop, self.crop))
@@ -117,15 +124,9 @@ impl Geometry {
         let (rows, cols) = unpad((self.side * grid.0, self.side * grid.1), size);
         Packing { side: self.side, grid, rows, cols }
     }
-
-    /// Tokens of an image of this size: base + rows * cols + rows.
-    #[must_use]
-    pub fn image_token_count(&self, size: (u32, u32)) -> usize {
-        self.packing(size).tokens()
-    }
 }
 
-/// The pinpoint with the largest effective area; of equals the one that wastes least; of those the first.
+/// The pinpoint with the largest effective area; among equals the one that wastes least, then the first.
 #[must_use]
 pub fn select_best_resolution(size: (u32, u32), pinpoints: &[(u32, u32)]) -> Option<(u32, u32)> {
     let (original_height, original_width) = (f64::from(size.0), f64::from(size.1));
@@ -145,7 +146,7 @@ pub fn select_best_resolution(size: (u32, u32), pinpoints: &[(u32, u32)]) -> Opt
     best.map(|(.., resolution)| resolution)
 }
 
-/// The size an image keeps inside `target`, both (height, width) in pixels: `get_patch_output_size`.
+/// The size of an image that is fitted into `target`, both (height, width) in pixels: `get_patch_output_size`.
 #[must_use]
 pub fn patch_output_size(size: (u32, u32), target: (u32, u32)) -> (u32, u32) {
     let (height, width) = (f64::from(size.0), f64::from(size.1));

@@ -1,14 +1,26 @@
 //! Opening inputs, and reading the small files beside a model.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Seek as _};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// Opens a file of data. A pipe is refused: to open one waits for somebody who writes to it.
+/// The model's own description, in every layout of a checkpoint.
+pub(crate) const CONFIG_FILE: &str = "config.json";
+
+/// How a file begins that Git LFS left in the place of the real one.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+pub(super) const LFS_ADVICE: &str =
+    "it is a Git LFS pointer instead of the file: run git lfs pull in the repository";
+
+pub(super) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS_POINTER)
+}
+
+/// Opens a file of data. A pipe is refused, because opening one blocks until somebody writes to it.
 pub(crate) fn open(path: &Path) -> Result<File> {
     let metadata = std::fs::metadata(path).map_err(Error::input(path))?;
     if metadata.is_dir() {
@@ -17,10 +29,20 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     if !metadata.is_file() {
         return Err(Error::Data(format!("{}: is not a regular file; name one", path.display())));
     }
-    File::open(path).map_err(Error::input(path))
+    let mut file = File::open(path).map_err(Error::input(path))?;
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(LFS_POINTER.len() as u64)
+        .read_to_end(&mut head)
+        .and_then(|_| file.rewind())
+        .map_err(Error::storage(path))?;
+    if is_lfs_pointer(&head) {
+        return Err(Error::Data(format!("{}: {LFS_ADVICE}", path.display())));
+    }
+    Ok(file)
 }
 
-/// Refuses what is there under the name of a model's file and is none.
+/// Refuses a folder, pipe or socket where a model's file is expected. A missing file is not an error.
 pub(crate) fn require_regular(path: &Path) -> Result<()> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(Error::Config(format!(
@@ -31,7 +53,7 @@ pub(crate) fn require_regular(path: &Path) -> Result<()> {
     }
 }
 
-/// The text of a model's file; `None` where there is none.
+/// The text of a model's file; `None` where there is no such file.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
     require_regular(path)?;
     match std::fs::read(path) {
@@ -43,19 +65,19 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// A JSON object; `None` where there is no file.
+/// The JSON object in a model's file; `None` where there is no such file.
 pub(crate) fn read_json(path: &Path) -> Result<Option<Map<String, Value>>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|error| {
-        let mend = mend_of(text.as_bytes());
-        Error::Config(format!("{}: {error}; {mend}", path.display()))
+        let advice = damage_advice(text.as_bytes());
+        Error::Config(format!("{}: {error}; {advice}", path.display()))
     })
 }
 
-/// What to do about a file of a repository that is not what its name says.
-pub(crate) fn mend_of(bytes: &[u8]) -> &'static str {
-    if bytes.starts_with(b"version https://git-lfs") {
-        "it is a pointer of Git LFS in the file's place: run git lfs pull in the repository"
+/// What is wrong with a model's file whose `bytes` cannot be parsed, and how to fix it.
+pub(crate) fn damage_advice(bytes: &[u8]) -> &'static str {
+    if is_lfs_pointer(bytes) {
+        LFS_ADVICE
     } else if bytes.is_empty() {
         "it is empty, copy it again"
     } else {

@@ -1,22 +1,21 @@
-//! Which images there are, and that none lies outside its folder.
+//! Finds images in a folder, and refuses paths that lead out of it.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use crate::data::jsonl::Lines;
-use crate::data::names::{Names, Repeated};
 use crate::{Error, Result};
 
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
+const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jfif", "jpe", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
-/// Why a path gives no image file.
+/// Why a path does not resolve to an image file.
 #[derive(Debug)]
 pub enum Unresolved {
-    /// It leads out of its folder: an error, whatever is said of unreadable images.
+    /// It leads out of its folder, which is an error even where unreadable images are skipped.
     Outside(String),
     /// There is no file that can be read.
     Unreadable(String),
-    /// The storage failed, which says nothing of the image.
+    /// The storage failed; the image itself may be fine.
     Storage(PathBuf, std::io::Error),
 }
 
@@ -29,16 +28,17 @@ impl From<Unresolved> for Error {
     }
 }
 
-/// Hands the images below `root` to `take`, relative to it with `/` between names, in the order of the file system: of
-/// the folders, and not of the images, there are as many in memory as wait to be read. Hidden files and folders are
-/// passed over, symbolic links to folders are not followed. What has an image's name and cannot be read is listed:
-/// whoever opens it says so.
+/// Calls `visit` with the path of each image below `root`, relative to it with `/` between names, in the order of the
+/// file system. Folders that wait to be read are in memory, images are not. Hidden files and folders are skipped and
+/// symbolic links to folders are not followed. An unreadable file with an image's name is listed all the same; opening
+/// it fails later. Other files are counted and passed over, with one warning.
 ///
 /// # Errors
-/// [`Error::Data`] where there is none or a name is not UTF-8, [`Error::Storage`] where a folder cannot be read; those
-/// of `take`.
-pub fn walk(root: &Path, mut take: impl FnMut(String) -> Result<()>) -> Result<()> {
+/// [`Error::Data`] where there is no image or a name is not UTF-8; [`Error::Storage`] where a folder cannot be read; the
+/// first error of `visit`.
+pub fn walk(root: &Path, mut visit: impl FnMut(String) -> Result<()>) -> Result<()> {
     let mut found = false;
+    let mut passed_over = PassedOver::default();
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).map_err(Error::input(&folder))? {
@@ -57,54 +57,57 @@ pub fn walk(root: &Path, mut take: impl FnMut(String) -> Result<()>) -> Result<(
                 tracing::warn!(folder = %entry.path().display(), "a symbolic link to a folder is not followed");
             } else if is_image(&name) {
                 found = true;
-                take(relative)?;
+                visit(relative)?;
+            } else {
+                passed_over.add(&name);
             }
         }
     }
+    let passed_over = passed_over.summary();
     if found {
+        if let Some(summary) = passed_over {
+            tracing::warn!(folder = %root.display(), "{summary}");
+        }
         return Ok(());
     }
+    let contents = passed_over.map_or_else(String::new, |summary| format!("; {summary}"));
     Err(Error::Data(format!(
-        "{}: holds no image ({}); put images there or correct the path in the spec",
+        "{}: holds no image ({}){contents}; put images there or correct the path in the spec",
         root.display(),
         EXTENSIONS.join(", ")
     )))
 }
 
-/// Hands the paths that a list file names, one a line, and their lines to `take`, in its order; blank lines and those
-/// that start with `#` are passed over. A path that stands twice is refused; it is sought with files in `scratch`.
-///
-/// # Errors
-/// [`Error::Data`] where the file is not there, a path stands twice or there is none; those of `take`.
-pub fn read_list(
-    list: &Path,
-    scratch: &Path,
-    mut take: impl FnMut(usize, String) -> Result<()>,
-) -> Result<()> {
-    let mut lines = Lines::open(list)?;
-    let mut names = Names::new(scratch);
-    while let Some((line, text)) = lines.next_line()? {
-        let path = text.trim();
-        if path.starts_with('#') {
-            continue;
-        }
-        // `./a//b.png` is `a/b.png`.
-        let plain: PathBuf = Path::new(path).components().filter(|part| *part != Component::CurDir).collect();
-        names.add(plain.as_os_str().as_encoded_bytes(), line, path)?;
-        take(line, path.to_owned())?;
+/// The number of files without an image's name, by extension.
+#[derive(Default)]
+struct PassedOver {
+    counts: BTreeMap<String, u64>,
+}
+
+impl PassedOver {
+    /// Extensions that are counted; any further ones are counted together.
+    const MOST: usize = 16;
+
+    fn add(&mut self, name: &str) {
+        let extension = match name.rsplit_once('.') {
+            Some((_, extension)) if !extension.is_empty() && extension.len() <= 16 => {
+                format!(".{}", extension.to_ascii_lowercase())
+            }
+            _ => "no extension".to_owned(),
+        };
+        let known = self.counts.contains_key(&extension) || self.counts.len() < Self::MOST;
+        *self.counts.entry(if known { extension } else { "other".to_owned() }).or_default() += 1;
     }
-    if names.count() == 0 {
-        return Err(Error::Data(format!(
-            "{}: lists no image; give one relative path a line",
-            list.display()
-        )));
-    }
-    match names.repeated()? {
-        None => Ok(()),
-        Some(Repeated { first, line, written }) => Err(Error::Data(format!(
-            "{}:{line}: {written:?} stands on line {first} already; remove one of the two",
-            list.display()
-        ))),
+
+    fn summary(&self) -> Option<String> {
+        let (files, have, were) = match self.counts.values().sum() {
+            0_u64 => return None,
+            1 => ("1 file".to_owned(), "has", "was"),
+            count => (format!("{count} files"), "have", "were"),
+        };
+        let counts: Vec<String> =
+            self.counts.iter().map(|(extension, count)| format!("{extension} {count}")).collect();
+        Some(format!("{files} {have} no name of an image ({}) and {were} passed over", counts.join(", ")))
     }
 }
 
@@ -119,7 +122,7 @@ fn is_image(name: &str) -> bool {
 /// [`Unresolved::Outside`] where the path is absolute or goes up, or a symbolic link leads out of `root`;
 /// [`Unresolved::Unreadable`] where there is no regular file; [`Unresolved::Storage`].
 pub fn resolve(root: &Path, relative: &str) -> Result<PathBuf, Unresolved> {
-    // Long enough for every path that exists.
+    // 4096 is the longest path on Linux.
     let shown: String = relative.chars().take(4096).collect();
     let place = format!("image {shown:?} in {}", root.display());
     let outside = |reason: &str| Err(Unresolved::Outside(format!("{place}: {reason}")));
@@ -131,35 +134,50 @@ pub fn resolve(root: &Path, relative: &str) -> Result<PathBuf, Unresolved> {
     if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return outside("the path must be relative and without \"..\"; give it relative to the folder");
     }
-    let followed = root.canonicalize().and_then(|root| Ok((root.join(path).canonicalize()?, root)));
-    let (real, root) = match followed {
-        Ok(followed) => followed,
+    let canonical = root.canonicalize().and_then(|root| Ok((root.join(path).canonicalize()?, root)));
+    let (real, root) = match canonical {
+        Ok(canonical) => canonical,
         Err(error) => {
-            return match error.kind() {
-                ErrorKind::NotFound => {
-                    unreadable("the file does not exist; add it to the volume or remove the item")
-                }
-                ErrorKind::NotADirectory
-                | ErrorKind::InvalidFilename
-                | ErrorKind::InvalidInput
-                | ErrorKind::PermissionDenied => {
-                    unreadable(&format!("{error}; correct the path or remove the item"))
-                }
-                _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                    unreadable("a symbolic link leads to itself; replace it by the file or remove the item")
-                }
-                _ => Err(Unresolved::Storage(root.join(path), error)),
+            return match unreadable_reason(&error) {
+                Some(_) if below_parent(root, path) => unreadable(
+                    "the file does not exist there, but it does in the folder above; name that one in spec.images.volume.path",
+                ),
+                Some(reason) => unreadable(&reason),
+                None => Err(Unresolved::Storage(root.join(path), error)),
             };
         }
     };
     if !real.starts_with(&root) {
         return outside("a symbolic link leads out of the folder; copy the file into it");
     }
-    // A pipe would be waited for without end.
+    // Opening a pipe would block.
     if !real.is_file() {
         return unreadable("is not a regular file; replace it by one or remove the item");
     }
     Ok(real)
+}
+
+/// Whether `path` is relative to the folder above `root`, as in `images/a.jpg` for the folder `images`.
+fn below_parent(root: &Path, path: &Path) -> bool {
+    let repeats = path.components().next().is_some_and(|first| Some(first.as_os_str()) == root.file_name());
+    repeats && root.parent().is_some_and(|parent| parent.join(path).is_file())
+}
+
+/// What is wrong with the path, and how to fix it; `None` for an error of the storage.
+fn unreadable_reason(error: &std::io::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Some("the file does not exist; add it to the volume or remove the item".to_owned())
+        }
+        ErrorKind::NotADirectory
+        | ErrorKind::InvalidFilename
+        | ErrorKind::InvalidInput
+        | ErrorKind::PermissionDenied => Some(format!("{error}; correct the path or remove the item")),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            Some("a symbolic link leads to itself; replace it by the file or remove the item".to_owned())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -186,16 +204,6 @@ mod tests {
         Ok(found)
     }
 
-    fn listed(list: &Path) -> Result<Vec<(usize, String)>> {
-        let mut found = Vec::new();
-        let scratch = tempfile::tempdir().unwrap();
-        read_list(list, scratch.path(), |line, path| {
-            found.push((line, path));
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
     #[test]
     fn images_are_found_at_any_depth() {
         let dir = folder(&[
@@ -207,8 +215,11 @@ mod tests {
             "a.webp",
             "noext",
             "B.TIFF",
+            "d.jfif",
+            "e.JPE",
         ]);
-        assert_eq!(walked(dir.path()).unwrap(), ["B.TIFF", "a.webp", "a/z.png", "b.JPG"]);
+        let expected = ["B.TIFF", "a.webp", "a/z.png", "b.JPG", "d.jfif", "e.JPE"];
+        assert_eq!(walked(dir.path()).unwrap(), expected);
     }
 
     #[test]
@@ -217,24 +228,25 @@ mod tests {
         let message = walked(dir.path()).unwrap_err().to_string();
         assert!(message.contains("holds no image") && message.contains("put images there"), "{message}");
         let message = walked(&dir.path().join("gone")).unwrap_err().to_string();
-        assert!(message.ends_with("gone: not found; correct the path, or put it there"), "{message}");
+        assert!(message.ends_with("gone: not found; correct the path, or put the file there"), "{message}");
     }
 
     #[test]
-    fn a_list_keeps_its_order_and_refuses_duplicates() {
-        let dir = folder(&[]);
-        let list = dir.path().join("list.txt");
-        std::fs::write(&list, "b.png\r\n# comment\r\n\r\n  a.png  \n").unwrap();
-        assert_eq!(listed(&list).unwrap(), [(1, "b.png".into()), (4, "a.png".into())]);
-        std::fs::write(&list, "b.png\n\n./b.png\n").unwrap();
-        let message = listed(&list).unwrap_err().to_string();
-        assert!(message.ends_with("list.txt:3: \"./b.png\" stands on line 1 already; remove one of the two"));
-        std::fs::write(&list, "# nothing\n").unwrap();
-        assert!(listed(&list).unwrap_err().to_string().contains("lists no image"));
+    fn files_without_an_images_name_are_counted_by_extension() {
+        let dir = folder(&["a/x.avif", "noext", "y.AVIF", "labels.", "z.json"]);
+        let message = walked(dir.path()).unwrap_err().to_string();
+        let expected =
+            "5 files have no name of an image (.avif 2, .json 1, no extension 2) and were passed over";
+        assert!(message.contains(expected), "{message}");
+        let mut many = PassedOver::default();
+        (0..40).for_each(|i| many.add(&format!("a.x{i}")));
+        let summary = many.summary().unwrap();
+        assert!(summary.starts_with("40 files have ") && summary.contains("(.x0 1, "), "{summary}");
+        assert!(summary.contains("other 24)") && many.counts.len() == 17, "{summary}");
     }
 
     #[test]
-    fn paths_stay_inside() {
+    fn paths_cannot_leave_the_folder() {
         let dir = folder(&["root/a/b.png", "outside.png"]);
         let root = dir.path().join("root");
         std::os::unix::fs::symlink(dir.path().join("outside.png"), root.join("out.png")).unwrap();

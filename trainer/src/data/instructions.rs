@@ -1,286 +1,172 @@
-//! Instructions in LLaVA's conversation format, and preference pairs from a file.
+//! Instruction files in LLaVA's conversation format.
 
-use std::io::{BufReader, Read};
-use std::path::Path;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use serde::{Deserialize, Deserializer};
+use super::image_field::ImageField;
+use super::row_problem::{self, RowProblem, deserialize_id};
+use super::rows::Row;
+use super::template::{IMAGE_PLACEHOLDER, Role, Turn, strip_image_placeholder};
 
-use crate::data::names::{Names, Repeated};
-use crate::data::template::{IMAGE_PLACEHOLDER, Role, Turn};
-use crate::data::{array, files, jsonl};
-use crate::{Error, Result};
+/// The fields that tell an item from an object around all items.
+pub const FIELDS: &[&str] = &["id", "image", "conversations"];
 
 /// One item of an instruction file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instruction {
-    /// Unique in its file.
     pub id: String,
-    /// Relative to the image folder; `None` for a text-only item.
-    pub image: Option<String>,
-    /// From the human's first to the model's last; `<image>` is stripped, and the first turn shows the image.
-    pub turns: Vec<Turn>,
-    /// Where the item begins in its file, from 1.
-    pub line: usize,
-}
-
-/// A preference pair that a file holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilePair {
-    /// Unique in its file.
-    pub id: String,
-    /// Relative to the image folder.
+    /// The path of the image in the image folder.
     pub image: String,
-    /// The question, without `<image>`.
-    pub prompt: String,
-    /// The better answer.
-    pub chosen: String,
-    /// The worse answer.
-    pub rejected: String,
-    /// From 1.
-    pub line: usize,
+    /// From the human's first turn to the model's last. `<image>` is stripped; the first turn shows the image.
+    pub turns: Vec<Turn>,
+    /// Whether the conversation began with the model, whose turn is left out, as LLaVA's own loader does.
+    pub dropped_turn: bool,
 }
 
-/// As it stands in the file; other fields are passed over.
+/// What decides whether an item is used, read without checking the rest of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct InstructionHead {
+    /// `None` where it cannot be read.
+    pub id: Option<String>,
+    /// False only for an item that certainly has no image.
+    pub image: bool,
+    /// Whether the image is NaN, which pandas writes for a missing value. It is read as absent.
+    pub image_is_nan: bool,
+}
+
+/// Reads the head of an item. An item that cannot be read has no id, and may have an image.
+#[must_use]
+pub fn head(row: &Row<'_>) -> InstructionHead {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        image: Option<&'a RawValue>,
+    }
+    let unreadable = InstructionHead { image: true, ..InstructionHead::default() };
+    let Ok(text) = std::str::from_utf8(row.bytes) else { return unreadable };
+    let replaced;
+    let (head, image_is_nan) = match serde_json::from_str::<Head<'_>>(text) {
+        Ok(head) => (head, false),
+        Err(_) => {
+            let Some(without_nan) = row_problem::nan_to_null(text, "image") else { return unreadable };
+            replaced = without_nan;
+            let Ok(head) = serde_json::from_str::<Head<'_>>(&replaced) else { return unreadable };
+            (head, true)
+        }
+    };
+    let id = head.id.and_then(|id| deserialize_id(id).ok()).filter(|id| !id.is_empty());
+    let image = head.image.is_some_and(|image| {
+        let items: Option<Vec<&RawValue>> = serde_json::from_str(image.get()).ok();
+        !items.is_some_and(|items| items.is_empty())
+    });
+    InstructionHead { id, image, image_is_nan }
+}
+
+/// An item as it stands in the file; other fields are ignored.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with id, image and conversations")]
 struct RawInstruction {
-    #[serde(deserialize_with = "id")]
+    #[serde(deserialize_with = "deserialize_id")]
     id: String,
     #[serde(default)]
-    image: Option<String>,
+    image: Option<ImageField>,
     conversations: Vec<RawTurn>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with from and value")]
 struct RawTurn {
     from: String,
     value: String,
 }
 
-#[derive(Deserialize)]
-struct RawPair {
-    #[serde(deserialize_with = "id")]
-    id: String,
-    image: String,
-    prompt: String,
-    chosen: String,
-    rejected: String,
-}
-
-/// An id is a text or a whole number.
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "an id must be a text or a whole number")]
-    enum Id {
-        Text(String),
-        Number(i64),
-    }
-    Ok(match Id::deserialize(deserializer)? {
-        Id::Text(text) => text,
-        Id::Number(number) => number.to_string(),
-    })
-}
-
-/// Hands the instructions of a JSON array or of JSON Lines to `take`, in the file's order, and says how many there are.
-/// An id that stands twice is refused; it is sought with files in `scratch`.
+/// Reads and checks an item.
 ///
 /// # Errors
-/// [`Error::Data`] naming file, line and field; [`Error::Storage`] where the file cannot be read; those of `take`.
-pub fn read(path: &Path, scratch: &Path, mut take: impl FnMut(Instruction) -> Result<()>) -> Result<u64> {
-    let mut ids = Ids::new(path, scratch);
-    let mut check = |line: usize, raw: RawInstruction| {
-        ids.add(line, &raw.id)?;
-        take(instruction(line, raw).map_err(|reason| at(path, line, &reason))?)
-    };
-    if is_array(path)? {
-        array::each(path, |line, item| check(line, jsonl::parse(path, line, item)?))?;
-    } else {
-        for row in jsonl::read(path)? {
-            let (line, raw) = row?;
-            check(line, raw)?;
-        }
-    }
-    match ids.finish()? {
-        0 => Err(Error::Data(format!(
-            "{}: holds no instruction; add some or correct the path",
-            path.display()
-        ))),
-        count => Ok(count),
-    }
+/// [`RowProblem`] naming the field.
+pub fn parse(row: &Row<'_>) -> Result<Instruction, RowProblem> {
+    let raw = row_problem::parse::<RawInstruction>(row)?;
+    instruction(raw).map_err(|reason| RowProblem::new(row, reason))
 }
 
-/// Hands the pairs of JSON Lines `{id, image, prompt, chosen, rejected}` to `take`, in the file's order.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_pairs(path: &Path, scratch: &Path, mut take: impl FnMut(FilePair) -> Result<()>) -> Result<()> {
-    let mut ids = Ids::new(path, scratch);
-    for row in jsonl::read(path)? {
-        let (line, raw): (usize, RawPair) = row?;
-        ids.add(line, &raw.id)?;
-        take(pair(line, raw).map_err(|reason| at(path, line, &reason))?)?;
+fn instruction(raw: RawInstruction) -> Result<Instruction, String> {
+    let RawInstruction { id, image, mut conversations } = raw;
+    let image = image.map(ImageField::path).transpose()?.unwrap_or_default();
+    if id.is_empty() {
+        return Err("id is empty; give each item an id".into());
     }
-    match ids.finish()? {
-        0 => Err(Error::Data(format!("{}: holds no pair; add some or correct the path", path.display()))),
-        _ => Ok(()),
+    if image.is_empty() {
+        return Err("image is empty; give its path, or leave the field out for a text-only item".into());
     }
-}
-
-/// `text` without its `<image>` and the line break beside it.
-#[must_use]
-pub fn strip_image_placeholder(text: &str) -> String {
-    let Some((before, after)) = text.split_once(IMAGE_PLACEHOLDER) else { return text.to_owned() };
-    let stripped = match after.strip_prefix('\n') {
-        Some(after) => format!("{before}{after}"),
-        None => format!("{}{after}", before.strip_suffix('\n').unwrap_or(before)),
-    };
-    stripped.trim().to_owned()
-}
-
-fn instruction(line: usize, raw: RawInstruction) -> Result<Instruction, String> {
-    let RawInstruction { id, image, conversations } = raw;
-    check_image(image.as_deref())?;
     if conversations.is_empty() {
         return Err("conversations is empty; give a human's and a gpt's turn".into());
     }
-    if conversations.len() % 2 == 1 {
-        return Err("conversations ends with the human; add the gpt's answer or remove the last turn".into());
-    }
+    let dropped_turn = conversations.len() > 1 && conversations[0].from == "gpt";
+    conversations.drain(..usize::from(dropped_turn));
     let turns = conversations
         .into_iter()
         .enumerate()
-        .map(|(index, RawTurn { from, value })| {
-            let (role, expected) =
-                if index % 2 == 0 { (Role::User, "human") } else { (Role::Assistant, "gpt") };
-            if from != expected {
-                return Err(format!(
-                    "conversations[{index}].from is {from:?} where {expected:?} is expected: turns alternate between \
-                     human and gpt; reorder them"
-                ));
-            }
-            let placeholders = value.matches(IMAGE_PLACEHOLDER).count();
-            let allowed = usize::from(index == 0 && image.is_some());
-            if placeholders > allowed {
-                return Err(format!(
-                    "conversations[{index}].value holds {IMAGE_PLACEHOLDER} {placeholders} times where {allowed} is \
-                     allowed: an item shows one image, in its first turn; remove it or set image"
-                ));
-            }
-            let text = if placeholders == 0 { value } else { strip_image_placeholder(&value) };
-            if text.trim().is_empty() {
-                return Err(format!("conversations[{index}].value is empty; give the turn's text"));
-            }
-            Ok(Turn { role, text, image: index == 0 && image.is_some() })
-        })
+        .map(|(index, raw)| turn(index, index + usize::from(dropped_turn), raw))
         .collect::<Result<Vec<_>, String>>()?;
-    Ok(Instruction { id, image, turns, line })
+    if turns.len() % 2 == 1 {
+        return Err("conversations ends with the human; add the gpt's answer or remove the last turn".into());
+    }
+    Ok(Instruction { id, image, turns, dropped_turn })
 }
 
-fn pair(line: usize, raw: RawPair) -> Result<FilePair, String> {
-    let RawPair { id, image, prompt, chosen, rejected } = raw;
-    check_image(Some(&image))?;
-    if prompt.matches(IMAGE_PLACEHOLDER).count() > 1 {
-        return Err(format!("prompt holds {IMAGE_PLACEHOLDER} more than once; an item shows one image"));
+/// Turn `index` of those that are kept, which is `conversations[place]` of the file.
+fn turn(index: usize, place: usize, raw: RawTurn) -> Result<Turn, String> {
+    let RawTurn { from, value } = raw;
+    let (role, expected) =
+        if index.is_multiple_of(2) { (Role::User, "human") } else { (Role::Assistant, "gpt") };
+    if from == "system" {
+        return Err(format!(
+            "conversations[{place}].from is \"system\"; system turns are not supported, remove it"
+        ));
     }
-    let prompt = strip_image_placeholder(&prompt);
-    for (field, text) in [("prompt", &prompt), ("chosen", &chosen), ("rejected", &rejected)] {
-        if text.trim().is_empty() {
-            return Err(format!("{field} is empty; give its text or remove the pair"));
-        }
+    if from != expected {
+        let fix = match from.as_str() {
+            "human" | "gpt" => "turns alternate between human and gpt; reorder them",
+            _ => "write human or gpt, in turn",
+        };
+        return Err(format!("conversations[{place}].from is {from:?} where {expected:?} is expected: {fix}"));
     }
-    for (field, text) in [("chosen", &chosen), ("rejected", &rejected)] {
-        if text.contains(IMAGE_PLACEHOLDER) {
-            return Err(format!("{field} holds {IMAGE_PLACEHOLDER}, which stands for the image; remove it"));
-        }
+    let image = index == 0;
+    let allowed = usize::from(image);
+    let placeholders = value.matches(IMAGE_PLACEHOLDER).count();
+    let text = if image { strip_image_placeholder(&value) } else { value };
+    // Stripping one may form another: `<im<image>age>`.
+    if text.contains(IMAGE_PLACEHOLDER) {
+        let placeholders = placeholders.max(allowed + 1);
+        return Err(format!(
+            "conversations[{place}].value holds {IMAGE_PLACEHOLDER} {placeholders} times where {allowed} is allowed: an \
+             item shows one image, in its first turn; remove it"
+        ));
     }
-    Ok(FilePair { id, image, prompt, chosen, rejected, line })
-}
-
-fn check_image(image: Option<&str>) -> Result<(), String> {
-    match image {
-        Some("") => Err("image is empty; give its path, or leave the field out for a text-only item".into()),
-        _ => Ok(()),
+    if text.trim().is_empty() {
+        return Err(format!("conversations[{place}].value is empty; give the turn's text"));
     }
-}
-
-fn at(path: &Path, line: usize, reason: &str) -> Error {
-    Error::Data(format!("{}:{line}: {reason}", path.display()))
-}
-
-/// The ids seen so far and their lines.
-struct Ids<'a> {
-    path: &'a Path,
-    names: Names,
-}
-
-impl<'a> Ids<'a> {
-    fn new(path: &'a Path, scratch: &Path) -> Self {
-        Self { path, names: Names::new(scratch) }
-    }
-
-    fn add(&mut self, line: usize, id: &str) -> Result<()> {
-        if id.is_empty() {
-            return Err(at(self.path, line, "id is empty; give each item an id of its own"));
-        }
-        self.names.add(id.as_bytes(), line, id)
-    }
-
-    /// How many there are, each of them once.
-    fn finish(self) -> Result<u64> {
-        let count = self.names.count();
-        match self.names.repeated()? {
-            None => Ok(count),
-            Some(Repeated { first, line, written }) => Err(at(
-                self.path,
-                line,
-                &format!(
-                    "id {written:?} is that of the item on line {first}; give each item an id of its own"
-                ),
-            )),
-        }
-    }
-}
-
-/// Whether the file's first character that is no white space opens an array.
-fn is_array(path: &Path) -> Result<bool> {
-    let file = files::open(path)?;
-    for byte in BufReader::new(file).bytes() {
-        match byte.map_err(Error::storage(path))? {
-            // White space and a byte order mark.
-            b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf => {}
-            first => return Ok(first == b'['),
-        }
-    }
-    Ok(false)
+    Ok(Turn { role, text, image })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows;
     use super::*;
 
-    /// What `read` hands on of a file with `text`.
-    fn with_file<T>(
-        text: &str,
-        read: impl Fn(&Path, &Path, &mut dyn FnMut(T) -> Result<()>) -> Result<()>,
-    ) -> Result<Vec<T>, String> {
+    fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.json");
         std::fs::write(&path, text).unwrap();
         let mut found = Vec::new();
-        let mut take = |item| {
-            found.push(item);
+        let read = rows::for_each(&path, FIELDS, |row| {
+            found.push(parse(&row).map_err(|problem| problem.into_error(&path))?);
             Ok(())
-        };
-        let read = read(&path, dir.path(), &mut take);
+        });
         read.map_err(|error| error.to_string().replace(&format!("{}/", dir.path().display()), ""))?;
         Ok(found)
-    }
-
-    fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
-        with_file(text, |path, scratch, take| read(path, scratch, take).map(|_| ()))
-    }
-
-    fn pairs(text: &str) -> Result<Vec<FilePair>, String> {
-        with_file(text, |path, scratch, take| read_pairs(path, scratch, take))
     }
 
     const ARRAY: &str = r#"[
@@ -289,16 +175,15 @@ mod tests {
     {"from": "gpt", "value": "A bus."},
     {"from": "human", "value": "Which colour?"},
     {"from": "gpt", "value": "Red."}]},
-  {"id": 7, "model": "x", "conversations": [
+  {"id": 7, "image": ["b.jpg"], "model": "x", "conversations": [{"from": "gpt", "value": "Welcome"},
     {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
 ]"#;
 
     #[test]
-    fn an_array_and_lines_read_alike() {
+    fn every_container_gives_the_same_items() {
         let items = instructions(ARRAY).unwrap();
         assert_eq!(items.len(), 2);
-        assert_eq!((items[0].id.as_str(), items[0].line), ("000000033471", 2));
-        assert_eq!(items[0].image.as_deref(), Some("coco/a.jpg"));
+        assert_eq!((items[0].id.as_str(), items[0].image.as_str()), ("000000033471", "coco/a.jpg"));
         assert_eq!(
             items[0].turns,
             [
@@ -308,26 +193,32 @@ mod tests {
                 Turn::assistant("Red.")
             ]
         );
-        assert_eq!((items[1].id.as_str(), items[1].line, &items[1].image), ("7", 7, &None));
-        assert!(!items[1].turns[0].image);
+        assert_eq!((items[1].id.as_str(), items[1].image.as_str()), ("7", "b.jpg"));
+        assert!(items[1].dropped_turn && !items[0].dropped_turn);
+        assert_eq!(items[1].turns, [Turn::user_with_image("Hi"), Turn::assistant("Hello")]);
 
         let values: Vec<serde_json::Value> = serde_json::from_str(ARRAY).unwrap();
         let lines: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let from_lines = instructions(&lines.join("\n")).unwrap();
-        let without_lines = |items: Vec<Instruction>| -> Vec<_> {
-            items.into_iter().map(|item| Instruction { line: 0, ..item }).collect()
-        };
-        assert_eq!(without_lines(from_lines), without_lines(items));
+        assert_eq!(instructions(&lines.join("\n")).unwrap(), items);
+        assert_eq!(instructions(&format!("{{\"data\": {ARRAY}}}")).unwrap(), items);
     }
 
     #[test]
-    fn the_placeholder_is_stripped_wherever_it_stands() {
-        for text in ["<image>\nWhat?", "What?\n<image>", "<image>What?", "What?<image>", " <image>\n What? "]
-        {
-            assert_eq!(strip_image_placeholder(text), "What?", "{text:?}");
+    fn the_head_says_whether_an_item_is_used_without_checking_it() {
+        let of = |text: &str| head(&Row { line: 1, column: 1, bytes: text.as_bytes() });
+        let known = |id: &str, image| InstructionHead { id: Some(id.into()), image, image_is_nan: false };
+        assert_eq!(of(r#"{"id": "a", "conversations": 3}"#), known("a", false));
+        assert_eq!(of(r#"{"id": 7, "image": null}"#), known("7", false));
+        assert_eq!(of(r#"{"id": "a", "image": []}"#), known("a", false));
+        assert_eq!(of(r#"{"id": "a", "image": ""}"#), known("a", true));
+        assert_eq!(of(r#"{"id": "a", "image": 3}"#), known("a", true));
+        assert_eq!(
+            of(r#"{"id": "t", "image": NaN}"#),
+            InstructionHead { image_is_nan: true, ..known("t", false) }
+        );
+        for unreadable in [r#"{"id": "t", "image": NaN, "x": NaN}"#, "17", "{"] {
+            assert_eq!(of(unreadable), InstructionHead { id: None, image: true, image_is_nan: false });
         }
-        assert_eq!(strip_image_placeholder("One\n<image>\ntwo"), "One\ntwo");
-        assert_eq!(strip_image_placeholder(" as it is "), " as it is ");
     }
 
     #[test]
@@ -341,9 +232,18 @@ mod tests {
         let gpt = r#""gpt", "value": "x""#;
         let human = r#""human", "value": "<image>\nq""#;
         for (text, expected) in [
+            (conversation(gpt, human), "data.json:2: conversations ends with the human"),
             (
-                conversation(gpt, human),
-                "data.json:2: conversations[0].from is \"gpt\" where \"human\" is expected",
+                conversation(r#""system", "value": "x""#, human),
+                "data.json:2: conversations[0].from is \"system\"; system turns are not supported, remove it",
+            ),
+            (
+                conversation(r#""user", "value": "x""#, gpt),
+                "data.json:2: conversations[0].from is \"user\" where \"human\" is expected: write human or gpt",
+            ),
+            (
+                conversation(gpt, gpt),
+                "data.json:2: conversations[1].from is \"gpt\" where \"human\" is expected",
             ),
             (
                 conversation(human, human),
@@ -358,6 +258,10 @@ mod tests {
                 "data.json:2: conversations[0].value holds <image> 2 times where 1 is allowed",
             ),
             (
+                conversation(r#""human", "value": "<im<image>age> q""#, gpt),
+                "data.json:2: conversations[0].value holds <image> 2 times where 1 is allowed",
+            ),
+            (
                 conversation(r#""human", "value": "<image>\n""#, gpt),
                 "data.json:2: conversations[0].value is empty",
             ),
@@ -366,48 +270,30 @@ mod tests {
                 "data.json:2: conversations[1].value: invalid type",
             ),
             ("[\n\n{\"image\": \"a\", \"conversations\": []}]".into(), "data.json:3: missing field `id`"),
-            ("[{\"id\": \"a\", \"conversations\": []}]".into(), "data.json:1: conversations is empty"),
+            (
+                "[{\"id\": \"a\", \"image\": \"a\", \"conversations\": []}]".into(),
+                "data.json:1: conversations is empty",
+            ),
+            (
+                "[{\"id\": \"a\", \"image\": [\"a\", \"b\"], \"conversations\": []}]".into(),
+                "data.json:1: image lists 2 paths: an item shows one image",
+            ),
+            (
+                "[{\"id\": \"a\", \"image\": 3, \"conversations\": []}]".into(),
+                "data.json:1: image: an image must be a path, or a list of one path",
+            ),
             (
                 "[{\"id\": 1.5, \"conversations\": []}]".into(),
-                "data.json:1: id: an id must be a text or a whole",
+                "data.json:1: id: an id must be a string or a whole",
             ),
             ("[{\"id\": \"\", \"conversations\": []}]".into(), "data.json:1: id is empty"),
             ("[\n{\"id\": \"a\"\n,,}]".into(), "data.json:3: "),
-            ("[]".into(), "data.json: holds no instruction"),
             (
-                "{\"id\":1,\"conversations\":[{\"from\":\"human\",\"value\":\"q\"}]}".into(),
+                "{\"id\":1,\"image\":\"a\",\"conversations\":[{\"from\":\"human\",\"value\":\"q\"}]}".into(),
                 "data.json:1: conversations ends with the human",
             ),
         ] {
             let message = instructions(&text).unwrap_err();
-            assert!(message.starts_with(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn duplicate_ids_name_both_lines() {
-        let line =
-            r#"{"id": "a", "conversations": [{"from":"human","value":"q"},{"from":"gpt","value":"a"}]}"#;
-        let message = instructions(&format!("{line}\n\n{line}\n")).unwrap_err();
-        assert_eq!(
-            message,
-            "data.json:3: id \"a\" is that of the item on line 1; give each item an id of its own"
-        );
-    }
-
-    #[test]
-    fn pairs_are_read_and_checked() {
-        let good = r#"{"id":"p","image":"a.jpg","prompt":"<image>\nQ","chosen":"yes","rejected":"no"}"#;
-        let read = pairs(good).unwrap();
-        assert_eq!((read[0].prompt.as_str(), read[0].line), ("Q", 1));
-        for (text, expected) in [
-            (good.replace("yes", " "), "data.json:1: chosen is empty"),
-            (good.replace("no", "<image>"), "data.json:1: rejected holds <image>"),
-            (good.replace("\"a.jpg\"", "\"\""), "data.json:1: image is empty"),
-            (good.replace("\"prompt\"", "\"question\""), "data.json:1: missing field `prompt`"),
-            (format!("{good}\n{good}"), "data.json:2: id \"p\" is that of the item on line 1"),
-        ] {
-            let message = pairs(&text).unwrap_err();
             assert!(message.starts_with(expected), "{message}");
         }
     }

@@ -1,4 +1,4 @@
-//! Text to token ids and back, as the model's own tokenizer does it.
+//! A model's own tokenizer: text to token ids and back.
 
 mod sentencepiece;
 
@@ -7,10 +7,14 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use crate::data::files::{mend_of, read_json, require_regular};
+use crate::data::files::{damage_advice, read_json, require_regular};
 use crate::{Error, Result};
 
-/// A model's tokenizer.
+const PIPELINE: &str = "tokenizer.json";
+const SENTENCEPIECE: &str = "tokenizer.model";
+const CONFIG: &str = "tokenizer_config.json";
+const OLDER_TOKENS: &str = "added_tokens.json";
+
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -22,30 +26,16 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, else SentencePiece's `tokenizer.model`; `tokenizer_config.json` and
-    /// `special_tokens_map.json` name the special tokens, `generation_config.json` may add ends of sequence.
+    /// Reads `tokenizer.json`, else SentencePiece's `tokenizer.model`. `tokenizer_config.json` and
+    /// `special_tokens_map.json` name the special tokens; `generation_config.json` may add ends of sequence.
     ///
     /// # Errors
-    /// [`Error::Config`] where there is no tokenizer or it cannot be used, [`Error::Storage`] where it cannot be read.
+    /// [`Error::Config`] where there is no usable tokenizer, [`Error::Storage`] where a file cannot be read.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let config = read_json(&dir.join(CONFIG))?.unwrap_or_default();
         let special = read_json(&dir.join("special_tokens_map.json"))?.unwrap_or_default();
-        let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
-        let mut inner = if json.exists() {
-            require_regular(&json)?;
-            let bytes = std::fs::read(&json).map_err(Error::storage(&json))?;
-            tokenizers::Tokenizer::from_bytes(&bytes)
-                .map_err(|error| Error::Config(format!("{}: {error}; {}", json.display(), mend_of(&bytes))))?
-        } else if model.exists() {
-            sentencepiece::load(&model)?
-        } else {
-            return Err(Error::Config(format!(
-                "{}: the model has no tokenizer: looked for tokenizer.json and tokenizer.model; copy one of them from \
-                 the model's repository",
-                dir.display()
-            )));
-        };
-        // Neither shortens nor fills: a sequence's length is the trainer's decision.
+        let mut inner = load_pipeline(dir)?;
+        // The trainer decides on the length of a sequence.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::Config(format!("{}: {error}", dir.display())))?;
         add_tokens(&mut inner, dir, &config)?;
@@ -73,7 +63,7 @@ impl Tokenizer {
         Ok(Self { inner, bos, eos, pad, unk, add_bos })
     }
 
-    /// Ids of `text`; with `add_special` the BOS goes before them unless they start with it.
+    /// The ids of `text`. With `add_special` the BOS goes before them, unless they start with it.
     ///
     /// # Errors
     /// [`Error::Data`] where the tokenizer cannot encode the text.
@@ -91,7 +81,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Text of `ids`, without special tokens where `skip_special`.
+    /// The text of `ids`, without special tokens where `skip_special`.
     ///
     /// # Errors
     /// [`Error::Data`] where the tokenizer cannot decode them.
@@ -101,19 +91,17 @@ impl Tokenizer {
             .map_err(|error| Error::Data(format!("the tokenizer cannot decode {} ids: {error}", ids.len())))
     }
 
-    /// The id of a token.
     #[must_use]
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The token of an id.
     #[must_use]
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The beginning of a sequence, where the tokenizer knows one.
+    /// The token that begins a sequence, where the tokenizer has one.
     #[must_use]
     pub const fn bos_id(&self) -> Option<u32> {
         self.bos
@@ -125,45 +113,79 @@ impl Tokenizer {
         if self.add_bos { self.bos } else { None }
     }
 
-    /// The end of a sequence: what supervised answers end with.
+    /// The token that ends a sequence and each supervised answer.
     #[must_use]
     pub fn eos_id(&self) -> u32 {
         self.eos.first().copied().unwrap_or_default()
     }
 
-    /// All ends of a sequence, at least one, [`Self::eos_id`] first: what generation stops at.
+    /// All tokens that generation stops at, at least one, [`Self::eos_id`] first.
     #[must_use]
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos
     }
 
-    /// Padding, where the tokenizer names it.
+    /// The padding token, where the tokenizer names one.
     #[must_use]
     pub const fn pad_id(&self) -> Option<u32> {
         self.pad
     }
 
-    /// The unknown token.
     #[must_use]
     pub const fn unk_id(&self) -> Option<u32> {
         self.unk
     }
 
-    /// The token of the largest id that is neither `except` nor padding, which no text becomes.
+    /// The token with the largest id, without `except` and the padding, which text is never encoded as.
     #[must_use]
     pub fn last_token(&self, except: u32) -> Option<(String, u32)> {
         let unused = |id: u32| id == except || Some(id) == self.pad;
         self.inner.get_vocab(true).into_iter().filter(|(_, id)| !unused(*id)).max_by_key(|(_, id)| *id)
     }
 
-    /// Tokens, added ones included; the model's embedding may have more rows.
+    /// The number of tokens, added ones included. The model's embedding may have more rows.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 }
 
-/// The head of a text for messages.
+/// The pipeline in `tokenizer.json`, else in `tokenizer.model`.
+fn load_pipeline(dir: &Path) -> Result<tokenizers::Tokenizer> {
+    let (json, model) = (dir.join(PIPELINE), dir.join(SENTENCEPIECE));
+    if json.exists() {
+        require_regular(&json)?;
+        let bytes = std::fs::read(&json).map_err(Error::storage(&json))?;
+        return from_json(&bytes).map_err(|error| {
+            Error::Config(format!("{}: {error}; {}", json.display(), damage_advice(&bytes)))
+        });
+    }
+    if model.exists() {
+        return sentencepiece::load(&model);
+    }
+    Err(Error::Config(format!(
+        "{}: the model has no tokenizer: looked for tokenizer.json and tokenizer.model; copy one of them from the \
+         model's repository",
+        dir.display()
+    )))
+}
+
+/// The pipeline in a `tokenizer.json`. The library panics on some files that are not JSON, so that is checked first.
+fn from_json(bytes: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let json = serde_json::from_slice::<Value>(bytes)?;
+    if strips_ends(&json["decoder"]) {
+        return Err("field decoder: a Strip with a stop above 0 is not supported; use the tokenizer of the base model".into());
+    }
+    tokenizers::Tokenizer::from_bytes(bytes)
+}
+
+/// Whether a decoder strips characters from the end of tokens. tokenizers 0.23 panics where a token has fewer.
+fn strips_ends(decoder: &Value) -> bool {
+    let strips = decoder["type"] == "Strip" && decoder["stop"].as_u64() != Some(0);
+    strips || decoder["decoders"].as_array().is_some_and(|decoders| decoders.iter().any(strips_ends))
+}
+
+/// The beginning of a text, for messages.
 pub(crate) fn shorten(text: &str) -> String {
     const CHARS: usize = 60;
     match text.char_indices().nth(CHARS) {
@@ -172,7 +194,7 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
-/// A token is given as text or as an object with `content`.
+/// A token is written as a string or as an object with `content`.
 fn token_text(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text.clone()),
@@ -181,7 +203,7 @@ fn token_text(value: Option<&Value>) -> Option<String> {
     }
 }
 
-/// Ends of sequence that `generation_config.json` knows.
+/// The ends of sequence in `generation_config.json`.
 fn generation_eos(dir: &Path) -> Result<Vec<u32>> {
     let config = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
     let as_id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -194,46 +216,51 @@ fn generation_eos(dir: &Path) -> Result<Vec<u32>> {
 
 /// Adds the tokens of `added_tokens_decoder` and of the older `added_tokens.json` that the tokenizer lacks.
 fn add_tokens(inner: &mut tokenizers::Tokenizer, dir: &Path, config: &Map<String, Value>) -> Result<()> {
-    let mut wanted = Vec::new();
-    if let Some(Value::Object(decoder)) = config.get("added_tokens_decoder") {
-        for (id, token) in decoder {
-            let flag = |name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
-            if let (Ok(id), Some(content)) = (id.parse::<u32>(), token_text(Some(token))) {
-                let special = flag("special");
-                let added = AddedToken::from(content, special)
-                    .single_word(flag("single_word"))
-                    .lstrip(flag("lstrip"))
-                    .rstrip(flag("rstrip"))
-                    .normalized(flag("normalized"));
-                wanted.push((id, added));
-            }
-        }
-    }
-    if let Some(older) = read_json(&dir.join("added_tokens.json"))? {
-        for (content, id) in older {
-            let listed = wanted.iter().any(|(_, added)| added.content == content);
-            if let (false, Some(id)) = (listed, id.as_u64().and_then(|id| u32::try_from(id).ok())) {
-                wanted.push((id, AddedToken::from(content, true)));
-            }
-        }
-    }
-    wanted.sort_by_key(|(id, _)| *id);
-    for (id, token) in wanted {
+    for (file, id, token) in added_tokens(dir, config)? {
         let content = token.content.clone();
-        let known = inner.token_to_id(&content);
-        if known.is_none() {
+        if inner.token_to_id(&content).is_none() {
             let added =
                 if token.special { inner.add_special_tokens([token]) } else { inner.add_tokens([token]) };
             added.map_err(|error| Error::Config(format!("{}: {content:?}: {error}", dir.display())))?;
         }
-        let actual = inner.token_to_id(&content);
-        if actual != Some(id) {
+        if let Some(actual) = inner.token_to_id(&content)
+            && actual != id
+        {
+            let tokenizer = if dir.join(PIPELINE).exists() { PIPELINE } else { SENTENCEPIECE };
             return Err(Error::Config(format!(
-                "{}: tokenizer_config.json gives {content:?} the id {id}, but the tokenizer gives it {actual:?}; copy \
-                 tokenizer.json and tokenizer_config.json from the same revision",
-                dir.display()
+                "{}: gives {content:?} the id {id}, but {tokenizer} gives it {actual}; copy {tokenizer} and {file} from the \
+                 same revision",
+                dir.join(file).display()
             )));
         }
     }
     Ok(())
+}
+
+/// The added tokens that the files list, each with its file and its id, in the order of their ids.
+fn added_tokens(dir: &Path, config: &Map<String, Value>) -> Result<Vec<(&'static str, u32, AddedToken)>> {
+    let mut tokens = Vec::new();
+    if let Some(Value::Object(decoder)) = config.get("added_tokens_decoder") {
+        for (id, token) in decoder {
+            let flag = |name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+            if let (Ok(id), Some(content)) = (id.parse::<u32>(), token_text(Some(token))) {
+                let added = AddedToken::from(content, flag("special"))
+                    .single_word(flag("single_word"))
+                    .lstrip(flag("lstrip"))
+                    .rstrip(flag("rstrip"))
+                    .normalized(flag("normalized"));
+                tokens.push((CONFIG, id, added));
+            }
+        }
+    }
+    if let Some(older) = read_json(&dir.join(OLDER_TOKENS))? {
+        for (content, id) in older {
+            let listed = tokens.iter().any(|(_, _, added)| added.content == content);
+            if let (false, Some(id)) = (listed, id.as_u64().and_then(|id| u32::try_from(id).ok())) {
+                tokens.push((OLDER_TOKENS, id, AddedToken::from(content, true)));
+            }
+        }
+    }
+    tokens.sort_by_key(|(_, id, _)| *id);
+    Ok(tokens)
 }

@@ -1,4 +1,4 @@
-//! Writes that are whole or not there.
+//! Atomic writes: a file or folder appears complete, or not at all.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,15 +9,15 @@ use crate::error::{Error, Result};
 /// Replaces `path` by `bytes`: a reader sees the old file or the new one, also after a crash.
 ///
 /// # Errors
-/// [`Error::Storage`]; the old file is then still there.
+/// [`Error::Storage`]; the old file then still exists.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |file| file.write_all(bytes).map_err(Error::storage(path)))
 }
 
-/// As [`write`], with the content written by `fill`.
+/// As [`write()`], with the content written by `fill`.
 ///
 /// # Errors
-/// As [`write`], and those of `fill`.
+/// As [`write()`], and the error of `fill`.
 pub fn write_with<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
     let partial = partial_path(path);
     let fill_and_sync = |mut file: File| {
@@ -27,7 +27,7 @@ pub fn write_with<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T>) -> 
     };
     let result = File::create(&partial).map_err(Error::storage(path)).and_then(fill_and_sync);
     if result.is_err() {
-        // What was half written is of no use to anyone; that it could not be removed is not the error to report.
+        // The first error is the one to report.
         let _ = fs::remove_file(&partial);
     }
     let filled = result?;
@@ -35,10 +35,10 @@ pub fn write_with<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T>) -> 
     Ok(filled)
 }
 
-/// As [`write`], without waiting for the disk: for what is of no worth after a crash.
+/// As [`write()`], without waiting for the disk, for files that are not needed after a crash.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = partial_path(path);
     fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).map_err(|e| {
@@ -47,16 +47,16 @@ pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Makes the folder `path`, which must not be there or be empty, with what `fill` writes: the whole of it, or nothing.
+/// Creates the folder `path`, which must not exist or be empty, with the files that `fill` writes.
 ///
 /// # Errors
-/// Those of `fill`; [`Error::Config`] for a path without a name; [`Error::Storage`].
+/// The error of `fill`; [`Error::Config`] for a path without a name; [`Error::Storage`]. Nothing is then left behind.
 pub fn write_dir<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    // Also of `.`, and of a path with a slash at its end.
+    // So that `.` and a path with a trailing slash have a name.
     let path = std::path::absolute(path).map_err(Error::storage(path))?;
     if path.file_name().is_none() {
         return Err(Error::Config(format!(
-            "{}: has no name; name a folder that is not there yet",
+            "{}: has no name; name a folder that does not exist yet",
             path.display()
         )));
     }
@@ -78,7 +78,7 @@ pub fn write_dir<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Resul
     filled
 }
 
-/// Renames `from` to `to`, which must not be there where it is a folder.
+/// Renames `from` to `to`. Where `to` is a folder, it must not exist.
 ///
 /// # Errors
 /// [`Error::Storage`].
@@ -87,7 +87,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
-/// Creates the folder and those above it.
+/// Creates the folder and its parents.
 ///
 /// # Errors
 /// [`Error::Storage`].
@@ -101,7 +101,7 @@ fn partial_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-// A rename is on the disk once its folder is.
+// A rename is durable once the folder is synced.
 fn sync_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::storage(parent))

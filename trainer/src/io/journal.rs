@@ -1,9 +1,10 @@
-//! Append-only JSONL, a row an item: what a killed process had finished is there when it starts again.
+//! Journals: append-only JSONL with one row for each finished item, which survive the death of the process.
 //!
-//! However many rows there are, one is in memory at a time.
+//! Only one row is in memory at a time.
 
 mod indexed;
-mod lines;
+mod row;
+mod row_cursor;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -12,20 +13,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use self::indexed::Indexed;
-use self::lines::Lines;
+pub use self::row::Row;
+use self::row_cursor::RowCursor;
 use super::atomic;
 use crate::error::{Error, Result};
 
-/// A row that belongs to one item.
-pub trait Row: Serialize + DeserializeOwned {
-    /// The item's id.
-    fn id(&self) -> &str;
-}
-
-/// A journal that is being written.
+/// A journal that is open for appending.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -33,12 +28,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or begins the journal at `path`, cuts off a row that a killed process left half written, and hands the
-    /// id of each whole one to `seen`, in the order they were written.
+    /// Opens or creates the journal at `path` and calls `visit` with the id of each complete row, in the order they were
+    /// appended. An incomplete last row, which a killed process left, is cut off.
     ///
     /// # Errors
-    /// [`Error::Storage`]; [`Error::Data`] naming the line of a row that is whole and cannot be read; those of `seen`.
-    pub fn open<R: Row>(path: &Path, mut seen: impl FnMut(&str) -> Result<()>) -> Result<Self> {
+    /// [`Error::Storage`]; [`Error::Data`] naming the line of a complete row that cannot be deserialized; the first
+    /// error of `visit`.
+    pub fn open<R: Row>(path: &Path, mut visit: impl FnMut(&str) -> Result<()>) -> Result<Self> {
         let storage = || Error::storage(path);
         let file = OpenOptions::new()
             .read(true)
@@ -47,29 +43,29 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(storage())?;
-        let mut lines = Lines::of(path, file);
-        while lines.advance()? {
-            seen(lines.row::<R>()?.id()).map_err(|e| e.in_row(&lines.place()))?;
+        let mut cursor = RowCursor::over(path, file);
+        while cursor.advance()? {
+            visit(cursor.row::<R>()?.id()).map_err(|e| e.in_row(&cursor.place()))?;
         }
-        let whole = lines.end();
-        let mut file = lines.into_file();
+        let complete = cursor.end();
+        let mut file = cursor.into_file();
         let length = file.metadata().map_err(storage())?.len();
-        if length > whole {
+        if length > complete {
             tracing::warn!(
                 journal = %path.display(),
-                bytes = length - whole,
-                "the last row was half written when its process was killed; it is cut off and its item done again"
+                bytes = length - complete,
+                "the last row is incomplete because its process was killed; cutting it off and processing its item again"
             );
-            file.set_len(whole).map_err(storage())?;
+            file.set_len(complete).map_err(storage())?;
         }
-        file.seek(SeekFrom::Start(whole)).map_err(storage())?;
+        file.seek(SeekFrom::Start(complete)).map_err(storage())?;
         Ok(Self { path: path.to_owned(), file })
     }
 
     /// Appends a row and waits until it is on the disk.
     ///
     /// # Errors
-    /// [`Error::Storage`]; what was half written is cut off again.
+    /// [`Error::Storage`]; a partly written row is cut off.
     pub fn append<R: Row>(&mut self, row: &R) -> Result<()> {
         let mut line = serde_json::to_vec(row)
             .map_err(|e| Error::Storage { path: self.path.clone(), source: std::io::Error::other(e) })?;
@@ -77,7 +73,7 @@ impl Journal {
         let start = self.file.stream_position().map_err(Error::storage(&self.path))?;
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         if let Err(e) = written {
-            // The next open cuts it off in any case; here it is so that the error leaves nothing behind.
+            // The next open would cut it off too, but a reader may come first.
             let _ = self.file.set_len(start);
             return Err(Error::storage(&self.path)(e));
         }
@@ -85,24 +81,24 @@ impl Journal {
     }
 }
 
-/// The rows of a journal, one at a time; one that is half written is passed over.
+/// The rows of a journal, one at a time. An incomplete last row is ignored.
 ///
 /// # Errors
-/// [`Error::Storage`]; each row may be [`Error::Data`] naming file and line, after which none follows.
+/// [`Error::Storage`]. A row may be [`Error::Data`] naming file and line, which ends the iteration.
 pub fn read<R: Row>(path: &Path) -> Result<impl Iterator<Item = Result<R>> + use<R>> {
-    let mut lines = Lines::open(path)?;
-    let mut over = false;
+    let mut cursor = RowCursor::open(path)?;
+    let mut ended = false;
     Ok(std::iter::from_fn(move || {
-        if over {
+        if ended {
             return None;
         }
-        let row = lines.advance().and_then(|more| more.then(|| lines.row()).transpose()).transpose();
-        over = !matches!(row, Some(Ok(_)));
+        let row = cursor.advance().and_then(|more| more.then(|| cursor.row()).transpose()).transpose();
+        ended = !matches!(row, Some(Ok(_)));
         row
     }))
 }
 
-/// Writes one row to `out`, a file at `path`.
+/// Writes one row to `out`, which is the file at `path`.
 ///
 /// # Errors
 /// [`Error::Storage`].
@@ -111,33 +107,36 @@ pub fn write_row(out: &mut impl Write, path: &Path, row: &impl Serialize) -> Res
     written.and_then(|()| out.write_all(b"\n")).map_err(Error::storage(path))
 }
 
-/// Where an item's row lies in the shards: 16 bytes, also as an [`Option`].
+/// The place of an item's row in the shards. It takes 16 bytes, also as an [`Option`].
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct RowLocation {
     start: u64,
     shard: u32,
     length: NonZeroU32,
 }
 
-/// Merges `shards` into `path`, a row each of `items` in their order, copied as it was written: the same rows are the
-/// same bytes whichever shard holds them. An item that two shards hold has the row of the later one.
+/// Merges `shards` into `path`, with one row for each of `items`, in their order. Rows are copied as bytes, so the
+/// result does not depend on which shard holds them. If two shards have a row for an item, the later one is used.
 ///
 /// # Errors
-/// [`Error::Storage`]; [`Error::Data`] for an item without a row, and a row without its item.
+/// [`Error::Storage`]; [`Error::Data`] for an item without a row, and for a row without an item.
 pub fn seal<R: Row, I: Row>(shards: &[PathBuf], path: &Path, items: &Indexed<I>) -> Result<()> {
-    let mut places: Vec<Option<Place>> = vec![None; items.len()];
+    let mut locations: Vec<Option<RowLocation>> = vec![None; items.len()];
     for (shard, file) in (0..).zip(shards) {
-        let mut lines = Lines::open(file)?;
-        while lines.advance()? {
-            let index = items.index_of(lines.row::<R>()?.id()).map_err(|e| e.in_row(&lines.place()))?;
-            let length = u32::try_from(lines.end() - lines.start()).ok().and_then(NonZeroU32::new);
+        let mut cursor = RowCursor::open(file)?;
+        while cursor.advance()? {
+            let index = items.index_of(cursor.row::<R>()?.id()).map_err(|e| e.in_row(&cursor.place()))?;
+            let length = u32::try_from(cursor.end() - cursor.start()).ok().and_then(NonZeroU32::new);
             let length = length.ok_or_else(|| {
-                Error::Data(format!("{}: is longer than 4 GiB; make the file again", lines.place()))
+                Error::Data(format!(
+                    "{}: is longer than 4 GiB; delete the file and run the step again",
+                    cursor.place()
+                ))
             })?;
-            places[index] = Some(Place { start: lines.start(), shard, length });
+            locations[index] = Some(RowLocation { start: cursor.start(), shard, length });
         }
     }
-    if let Some(missing) = places.iter().position(Option::is_none) {
+    if let Some(missing) = locations.iter().position(Option::is_none) {
         return Err(Error::Data(format!(
             "item {:?} has no row in the {} shards beside {}; run the step that writes them again",
             items.get(missing)?.id(),
@@ -152,10 +151,10 @@ pub fn seal<R: Row, I: Row>(shards: &[PathBuf], path: &Path, items: &Indexed<I>)
     atomic::write_with(path, |file| {
         let mut out = BufWriter::new(file);
         let mut row = Vec::new();
-        for place in places.iter().flatten() {
-            let (shard, source) = &sources[place.shard as usize];
-            row.resize(place.length.get() as usize, 0);
-            source.read_exact_at(&mut row, place.start).map_err(Error::storage(shard))?;
+        for location in locations.iter().flatten() {
+            let (shard, source) = &sources[location.shard as usize];
+            row.resize(location.length.get() as usize, 0);
+            source.read_exact_at(&mut row, location.start).map_err(Error::storage(shard))?;
             out.write_all(&row).map_err(Error::storage(path))?;
         }
         out.flush().map_err(Error::storage(path))
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_row_is_cut_off_and_the_rest_kept() {
+    fn an_incomplete_row_is_cut_off_and_the_others_are_kept() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("j.jsonl");
         let (mut journal, ids) = opened(&path);
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn sealing_sorts_keeps_one_of_each_and_misses_nothing() {
+    fn sealing_writes_one_row_for_each_item_in_their_order() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name);
         let shards = [path("0.jsonl"), path("1.jsonl")];
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_row_is_named_and_ends_the_reading() {
+    fn an_error_names_the_row_and_ends_the_iteration() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("j.jsonl");
         std::fs::write(&path, "{\"id\":\"b\",\"n\":1}\n\n{oops}\n{\"id\":\"c\",\"n\":1}\n").expect("written");
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_takes_sixteen_bytes() {
-        assert_eq!(size_of::<Option<Place>>(), 16);
+    fn a_location_takes_sixteen_bytes() {
+        assert_eq!(size_of::<Option<RowLocation>>(), 16);
     }
 }

@@ -1,48 +1,57 @@
-//! One process a step: two would write over each other's rows.
+//! A lock that keeps two processes from running the same step and overwriting each other's rows.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-use super::stop::Stop;
+use crate::cancellation::CancellationToken;
 use crate::error::{Error, Result};
 
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Held until it is dropped, or until the process that holds it ends however it ends.
+/// Held until it is dropped or its process ends, even by SIGKILL.
 #[derive(Debug)]
 pub struct StepLock {
     _file: File,
 }
 
 impl StepLock {
-    /// Takes the lock at `path`, and waits while another process has it: a trainer goes on for a while, or to its
-    /// end, when the one that started it was killed. What it has done by then is found.
+    /// Takes the lock at `path`, and waits while another process holds it: a trainer whose parent was killed may still
+    /// run for a while. Its work is then continued.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when it was asked to stop meanwhile; [`Error::Storage`].
-    pub fn acquire(path: &Path, stop: &Stop) -> Result<Self> {
+    /// [`Error::Interrupted`] when cancelled while waiting; [`Error::Storage`].
+    pub fn acquire(path: &Path, cancellation: &CancellationToken) -> Result<Self> {
         let file = File::create(path).map_err(Error::storage(path))?;
-        let mut told = false;
+        let mut warned = false;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) => stop.check()?,
-                // Some network file systems have no locks. On a cluster there is one pod for an index in any case.
+                Err(TryLockError::WouldBlock) => cancellation.check()?,
+                // Some network file systems have no locks. On a cluster, there is only one pod for each index anyway.
                 Err(TryLockError::Error(error)) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot be locked; goes on without");
+                    tracing::warn!(path = %path.display(), %error, "cannot lock the file; continuing without a lock");
                     break;
                 }
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(
                     lock = %path.display(),
-                    "another trainer works on this step; waits until it ends, then goes on from what it did"
+                    "another trainer works on this step; waiting until it ends, then continuing its work"
                 );
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(Self { _file: file })
+    }
+
+    /// Whether a process holds the lock at `path`. Where there are no locks, none does.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn is_held(path: &Path) -> Result<bool> {
+        let file = File::open(path).map_err(Error::storage(path))?;
+        Ok(matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 }
 
@@ -51,14 +60,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_at_a_time_and_a_waiting_one_can_be_stopped() {
+    fn a_second_process_waits_and_can_be_cancelled() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("train.lock");
-        let stop = Stop::default();
-        let first = StepLock::acquire(&path, &stop).expect("nobody has it");
-        stop.ask();
-        assert!(matches!(StepLock::acquire(&path, &stop), Err(Error::Interrupted)));
+        let cancellation = CancellationToken::default();
+        let first = StepLock::acquire(&path, &cancellation).expect("nobody has it");
+        assert!(StepLock::is_held(&path).expect("it is there"));
+        cancellation.cancel();
+        assert!(matches!(StepLock::acquire(&path, &cancellation), Err(Error::Interrupted)));
         drop(first);
-        StepLock::acquire(&path, &stop).expect("it is free again");
+        assert!(!StepLock::is_held(&path).expect("it is there"));
+        StepLock::acquire(&path, &cancellation).expect("it is free again");
     }
 }

@@ -1,17 +1,14 @@
-//! Files and signals: volumes, PEFT adapters, journals, sorting, resume state, progress, artifacts, atomic writes.
+//! Files: volumes, locks, journals, artifacts, atomic writes, progress and metrics. Nothing here knows of a model.
 
-pub mod adapter;
 pub mod artifact;
 pub mod atomic;
-pub mod export;
+pub mod disk_usage;
 pub mod journal;
 pub mod lock;
 pub mod metrics;
 pub mod progress;
-pub mod resume;
+pub mod safetensors;
 pub mod serve;
-pub mod sorter;
-pub mod stop;
 pub mod tensorboard;
 pub mod volumes;
 

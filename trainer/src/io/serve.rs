@@ -1,7 +1,8 @@
-//! A step's progress over HTTP, for whoever watches its pod: `/progress` as the contract has it, `/metrics` for
-//! Prometheus. It tells and takes nothing, so it needs no credentials.
+//! Serves a step's progress over HTTP: `/progress` as JSON of the contract, `/metrics` for Prometheus. Both are read-only
+//! and hold nothing secret, so they need no credentials.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -12,41 +13,48 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
 use stic_contract::Progress;
+use stic_contract::listen::listen;
 use stic_contract::progress::PROGRESS_PATH;
 
 use crate::error::{Error, Result};
 
-/// The latest progress, written by the step and read by the server.
+/// The latest progress, shared by the step, which sets it, and the server.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Mutex<Option<Progress>>>);
+pub struct LatestProgress(Arc<Mutex<Option<Progress>>>);
 
-impl Board {
-    /// Shows `progress` from now on.
-    pub fn show(&self, progress: &Progress) {
+impl LatestProgress {
+    pub fn set(&self, progress: &Progress) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
     }
 
-    /// What is shown.
+    /// `None` before the step has started.
     #[must_use]
-    pub fn read(&self) -> Option<Progress> {
+    pub fn get(&self) -> Option<Progress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Serves `board` on `address` from a thread of its own until the process ends; the address it listens on.
+/// Serves `latest` on `address` in a thread that runs until the process ends. Returns the bound address, or `None` where
+/// the port is in use, as by another container of the pod: the step itself needs no server.
 ///
 /// # Errors
-/// [`Error::Config`] where the address cannot be listened on.
-pub fn serve(address: SocketAddr, board: Board) -> Result<SocketAddr> {
+/// [`Error::Config`] where the server cannot listen on the address for another reason.
+pub fn serve(address: SocketAddr, latest: LatestProgress) -> Result<Option<SocketAddr>> {
     let unusable = |e: std::io::Error| {
         Error::Config(format!("--serve {address}: {e}; give an address of this machine and a free port"))
     };
-    let listener = TcpListener::bind(address).map_err(unusable)?;
+    let listener = match listen(address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            tracing::warn!(%address, "another program uses this port: progress is not served. Free the port, or give another one with --serve");
+            return Ok(None);
+        }
+        listener => listener.map_err(unusable)?,
+    };
     listener.set_nonblocking(true).map_err(unusable)?;
     let bound = listener.local_addr().map_err(unusable)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(unusable)?;
     let router =
-        Router::new().route(PROGRESS_PATH, get(progress)).route("/metrics", get(metrics)).with_state(board);
+        Router::new().route(PROGRESS_PATH, get(progress)).route("/metrics", get(metrics)).with_state(latest);
     let run = move || {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -56,30 +64,30 @@ pub fn serve(address: SocketAddr, board: Board) -> Result<SocketAddr> {
     thread::Builder::new()
         .name("progress".into())
         .spawn(move || {
-            // The step goes on: who watches it finds it silent, and nothing is lost.
+            // The step itself is not affected.
             if let Err(error) = run() {
-                tracing::warn!(%error, "progress is no longer served");
+                tracing::warn!(%error, "stopped serving progress");
             }
         })
         .map_err(unusable)?;
-    Ok(bound)
+    Ok(Some(bound))
 }
 
-async fn progress(State(board): State<Board>) -> Response {
-    match board.read().map(|progress| serde_json::to_string(&progress)) {
+async fn progress(State(latest): State<LatestProgress>) -> Response {
+    match latest.get().map(|progress| serde_json::to_string(&progress)) {
         Some(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the step has not begun yet\n").into_response(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the step has not started yet\n").into_response(),
     }
 }
 
-async fn metrics(State(board): State<Board>) -> Response {
-    match board.read().map_or_else(|| Ok(String::new()), |progress| exposition(&progress)) {
+async fn metrics(State(latest): State<LatestProgress>) -> Response {
+    match latest.get().map_or_else(|| Ok(String::new()), |progress| exposition(&progress)) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-/// Prometheus' text format. Labelled by step, unit and the metric's name: never by run.
+/// Prometheus' text format. The labels are step, unit and the metric's name, but not the run, which Prometheus adds.
 fn exposition(progress: &Progress) -> prometheus::Result<String> {
     let registry = Registry::new();
     let step = progress.step.as_str();
@@ -90,14 +98,14 @@ fn exposition(progress: &Progress) -> prometheus::Result<String> {
     };
     let unit = progress.unit.as_str();
     for (name, help, value) in [
-        ("stic_step_units_done", "Units done, those of earlier attempts included.", progress.current as f64),
-        ("stic_step_units_total", "Units in all.", progress.total as f64),
-        ("stic_step_units_per_second", "Units done a second by this attempt.", progress.rate_per_second),
         (
-            "stic_step_items_skipped",
-            "Items left out because they could not be read.",
-            progress.skipped as f64,
+            "stic_step_units_done",
+            "Finished units, including those of earlier attempts.",
+            progress.current as f64,
         ),
+        ("stic_step_units", "Total units.", progress.total as f64),
+        ("stic_step_units_per_second", "Units per second of this attempt.", progress.rate_per_second),
+        ("stic_step_items_skipped", "Items skipped because they could not be read.", progress.skipped as f64),
     ] {
         gauge(name, help, "unit")?.with_label_values(&[step, unit]).set(value);
     }
@@ -129,9 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_step_shows_is_what_is_served() {
-        let board = Board::default();
-        let address = serve("127.0.0.1:0".parse().expect("an address"), board.clone()).expect("a free port");
+    fn the_latest_progress_is_served() {
+        let latest = LatestProgress::default();
+        let any_port = "127.0.0.1:0".parse().expect("an address");
+        let address = serve(any_port, latest.clone()).expect("it can listen").expect("a free port");
         assert_eq!(get(address, PROGRESS_PATH).0, "HTTP/1.1 503 Service Unavailable");
         assert_eq!(get(address, "/metrics").1, "");
 
@@ -147,7 +156,7 @@ mod tests {
             skipped: 1,
             updated: 1_790_000_000,
         };
-        board.show(&shown);
+        latest.set(&shown);
         let (status, body) = get(address, PROGRESS_PATH);
         assert_eq!(status, "HTTP/1.1 200 OK");
         assert_eq!(serde_json::from_str::<Progress>(&body).expect("the contract's JSON"), shown);
@@ -161,10 +170,10 @@ mod tests {
         }
         assert_eq!(get(address, "/secrets").0, "HTTP/1.1 404 Not Found");
 
-        let taken = serve(address, Board::default()).expect_err("the port is taken").to_string();
-        assert!(
-            taken.starts_with(&format!("--serve {address}: ")) && taken.ends_with("a free port"),
-            "{taken}"
-        );
+        let taken = serve(address, LatestProgress::default()).expect("the step can do without");
+        assert_eq!(taken, None, "the port is taken");
+        let elsewhere = "192.0.2.1:8080".parse().expect("an address");
+        let error = serve(elsewhere, LatestProgress::default()).expect_err("not of this machine").to_string();
+        assert!(error.starts_with("--serve 192.0.2.1:8080: ") && error.ends_with("a free port"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! TensorBoard event files: scalars only.
+//! TensorBoard event files, with scalars only.
 //!
-//! tensorboard-rs writes from a thread that panics when the disk is full, and brings an image library along; the
-//! format is a record frame and four protobuf fields (tensorflow `core/lib/io/record_writer.cc`,
-//! `core/util/event.proto`, `core/framework/summary.proto`).
+//! The format is a record frame and four protobuf fields (tensorflow `core/lib/io/record_writer.cc`,
+//! `core/util/event.proto`, `core/framework/summary.proto`). The crate tensorboard-rs is not used because it writes from
+//! a thread that panics when the disk is full.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
-/// What every file's name begins with.
+/// The prefix of every file's name.
 const PREFIX: &str = "events.out.tfevents.";
-/// Bytes of a record before its event, and after it.
+/// The bytes of a record before and after its event.
 const FRAME: (usize, usize) = (8 + 4, 4);
-/// Bytes of an event before its step: the tag and value of the wall time, and the step's tag.
+/// The bytes of an event before its step: tag and value of the wall time, and the step's tag.
 const BEFORE_STEP: usize = 1 + 8 + 1;
 
-/// One event file.
+/// An event file that is open for appending.
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a file in `dir`; a resumed run has several, which TensorBoard reads as one.
+    /// Creates a file in `dir`. A resumed run has several, which TensorBoard reads as one.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -42,7 +42,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// One scalar of one step.
+    /// Appends a scalar of one step.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -58,7 +58,7 @@ impl EventFile {
         self.record(&event(step, &body))
     }
 
-    /// Writes out what is buffered.
+    /// Writes the buffered records to the file.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -66,7 +66,7 @@ impl EventFile {
         self.out.flush().map_err(Error::storage(&self.path))
     }
 
-    /// Length, its checksum, the bytes, their checksum.
+    /// Appends a record: length, its checksum, the bytes, their checksum.
     fn record(&mut self, bytes: &[u8]) -> Result<()> {
         let length = (bytes.len() as u64).to_le_bytes();
         let mut frame = length.to_vec();
@@ -77,12 +77,12 @@ impl EventFile {
     }
 }
 
-/// Cuts the event files of `dir` back to the first `steps` steps, and what a killed process left half written off
-/// their ends: what follows is written once more. A file that is left without a scalar is removed.
+/// Truncates the event files in `dir` to the first `steps` steps, because later steps will be written again, and cuts off
+/// incomplete records. A file without a remaining scalar is deleted.
 ///
 /// # Errors
 /// [`Error::Storage`].
-pub fn cut_back(dir: &Path, steps: u64) -> Result<()> {
+pub fn truncate_after(dir: &Path, steps: u64) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(Error::storage(dir))? {
         let path = entry.map_err(Error::storage(dir))?.path();
         if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
@@ -105,7 +105,7 @@ pub fn cut_back(dir: &Path, steps: u64) -> Result<()> {
     Ok(())
 }
 
-/// The step of the record that `bytes` begin with, and the bytes it takes; `None` where there is no whole one.
+/// The step and the length of the record that `bytes` begin with; `None` where it is incomplete or damaged.
 fn first_record(bytes: &[u8]) -> Option<(u64, usize)> {
     let length = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
     let end = FRAME.0.checked_add(length)?;
@@ -124,7 +124,7 @@ fn first_record(bytes: &[u8]) -> Option<(u64, usize)> {
     Some((step, end + FRAME.1))
 }
 
-/// An `Event`: wall time (1), step (2), and `body`.
+/// An `Event` with the fields wall time (1), step (2), and `body`.
 fn event(step: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![1 << 3 | 1];
     bytes.extend(now().to_le_bytes());
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_cut_after_a_step_and_one_without_a_scalar_is_removed() {
+    fn files_are_truncated_after_a_step_and_deleted_without_scalars() {
         let dir = tempfile::tempdir().expect("a folder");
         let write = |first: u64, steps: std::ops::RangeInclusive<u64>| {
             let mut events = EventFile::create(dir.path(), first).expect("a file");
@@ -194,23 +194,23 @@ mod tests {
                 steps.push(step);
                 at += length;
             }
-            assert_eq!(at, bytes.len(), "nothing half written is left");
+            assert_eq!(at, bytes.len(), "no incomplete record is left");
             steps
         };
         let (first, second) = (write(0, 1..=200), write(200, 201..=203));
         let whole = std::fs::read(&first).expect("there");
         std::fs::write(&first, &whole[..whole.len() - 5]).expect("torn");
-        cut_back(dir.path(), 201).expect("cut");
+        truncate_after(dir.path(), 201).expect("cut");
         assert_eq!(lengths(&first).len(), 1 + 2 * 200 - 1);
         assert_eq!(lengths(&second), [0, 201, 201]);
-        cut_back(dir.path(), 150).expect("cut");
+        truncate_after(dir.path(), 150).expect("cut");
         assert_eq!(lengths(&first).last(), Some(&150));
         assert!(!second.exists());
         let mut broken = std::fs::read(&first).expect("there");
         let middle = broken.len() / 2;
         broken[middle] ^= 1;
         std::fs::write(&first, broken).expect("written");
-        cut_back(dir.path(), 150).expect("cut");
+        truncate_after(dir.path(), 150).expect("cut");
         assert!(lengths(&first).last().is_some_and(|step| (70..80).contains(step)));
     }
 }

@@ -1,30 +1,31 @@
-//! What the model spends its time in, written for the CPU's vector instructions in f32.
+//! The operations that the model spends its time in, written for the CPU's vector instructions in f32.
 //!
-//! Each operation stands in its file twice: as a kernel, and composed of the tensor library's own operations for every
-//! other device and type. Both carry gradients, and tests hold the one against the other.
+//! Each operation exists twice in its file: as a kernel, and composed of candle's operations for every other
+//! device and type. Both have gradients, and tests compare them.
 //!
-//! **Invariant:** a result's bits depend on its inputs alone: not on the number of threads, and where rows are decoded
-//! together not on which others there are. So work is split by outputs, never along a sum.
+//! **Invariant:** a result's bits depend on its inputs alone: not on the number of threads and, where rows are decoded
+//! together, not on the other rows. So work is split by outputs, never along a sum.
 //!
-//! A kernel runs inside [`pulp::Arch::dispatch`], which is compiled for AVX2 and AVX-512 beside the baseline. Whatever it
-//! calls is `#[inline(always)]`: a function that stays a function is compiled for the baseline only.
+//! A kernel runs inside [`pulp::Arch::dispatch`], which is compiled for AVX2 and AVX-512 beside the baseline.
+//! Whatever it calls is `#[inline(always)]`: a function that is not inlined is compiled for the baseline
+//! only.
 
-mod ahead;
+mod aligned_buffer;
 pub mod attention;
-pub(crate) mod buffer;
-pub(crate) mod head;
-mod lanes;
-pub(crate) mod linear;
+mod batched_gemv;
+mod elementwise;
+mod epilogue;
+mod gemm;
+pub mod linear;
+pub(crate) mod log_probs;
 pub(crate) mod lora;
-pub(crate) mod norm;
-pub(crate) mod numbers;
+mod micro_kernel;
+pub mod norm;
 pub(crate) mod pool;
-mod products;
-pub(crate) mod rope;
-mod rows;
-pub(crate) mod simd;
-#[cfg(test)]
-mod speed;
-pub(crate) mod swish;
+mod prefetch;
+pub mod rope;
+pub(crate) mod storage;
+pub mod swish;
 #[cfg(test)]
 mod testing;
+mod vector_math;

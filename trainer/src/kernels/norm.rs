@@ -1,59 +1,55 @@
-//! RMS normalisation.
+//! RMSNorm.
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
-use super::lanes::{dot, made_by_rows};
-use super::numbers::{numbers, takes, with_numbers};
+use super::elementwise::collect_row_chunks;
+use super::storage::{f32_slice, is_supported, with_f32_slices};
+use super::vector_math::dot;
 
-/// `xs` `[.., width]` over the root of its mean square, times a frozen `weight` `[width]`.
-///
-/// # Errors
-/// Those of the tensor library.
-pub(crate) fn rms_norm(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+/// `xs` `[.., width]` divided by its root mean square, times a frozen `weight` `[width]` in f32.
+pub fn rms_norm(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let xs = xs.contiguous()?;
-    if !takes(&xs) {
+    if !is_supported(&xs) {
         return composed(&xs, weight, eps);
     }
-    xs.apply_op1(RmsNorm { weight: weight.clone(), eps: eps as f32 })
+    xs.apply_op1(RmsNormOp { weight: weight.clone(), eps: eps as f32 })
 }
 
-/// candle's fused form has no gradient.
+/// In f32, rounded once. Not candle's fused operation, which has no gradient: a layer that is run for the backward pass
+/// must have the bits that it had in the forward pass.
 fn composed(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    if !xs.track_op() {
-        return candle_nn::ops::rms_norm(xs, weight, eps as f32);
-    }
     let wide = xs.to_dtype(DType::F32)?;
     let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
     let normed = wide.broadcast_div(&(variance + eps)?.sqrt()?)?;
-    normed.to_dtype(xs.dtype())?.broadcast_mul(weight)
+    normed.broadcast_mul(weight)?.to_dtype(xs.dtype())
 }
 
-struct RmsNorm {
+struct RmsNormOp {
     weight: Tensor,
     eps: f32,
 }
 
 #[inline(always)]
-fn inverse_root(row: &[f32], eps: f32) -> f32 {
+fn inverse_rms(row: &[f32], eps: f32) -> f32 {
     (dot(row, row) / row.len() as f32 + eps).sqrt().recip()
 }
 
-impl CustomOp1 for RmsNorm {
+impl CustomOp1 for RmsNormOp {
     fn name(&self) -> &'static str {
         "rms-norm"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (xs, width, eps) = (numbers(storage, layout)?, self.weight.elem_count(), self.eps);
-        let ys = with_numbers([&self.weight], |[weight]| {
-            Ok(made_by_rows(
+        let (xs, width, eps) = (f32_slice(storage, layout)?, self.weight.elem_count(), self.eps);
+        let ys = with_f32_slices([&self.weight], |[weight]| {
+            Ok(collect_row_chunks(
                 xs.len(),
                 width,
                 #[inline(always)]
                 |first, ys| {
                     let xs = &xs[first * width..][..ys.len()];
                     for (ys, xs) in ys.chunks_exact_mut(width).zip(xs.chunks_exact(width)) {
-                        let inverse = inverse_root(xs, eps);
+                        let inverse = inverse_rms(xs, eps);
                         for ((y, x), weight) in ys.iter_mut().zip(xs).zip(weight) {
                             *y = x * inverse * weight;
                         }
@@ -68,8 +64,8 @@ impl CustomOp1 for RmsNorm {
     fn bwd(&self, xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         let (width, eps) = (self.weight.elem_count(), self.eps);
-        let dx = with_numbers([xs, &grad, &self.weight], |[all, grads, weight]| {
-            Ok(made_by_rows(
+        let dx = with_f32_slices([xs, &grad, &self.weight], |[all, grads, weight]| {
+            Ok(collect_row_chunks(
                 all.len(),
                 width,
                 #[inline(always)]
@@ -80,7 +76,7 @@ impl CustomOp1 for RmsNorm {
                         for ((dx, dy), weight) in dx.iter_mut().zip(dy).zip(weight) {
                             *dx = dy * weight;
                         }
-                        let inverse = inverse_root(xs, eps);
+                        let inverse = inverse_rms(xs, eps);
                         let along = inverse * inverse * inverse * dot(dx, xs) / width as f32;
                         for (dx, x) in dx.iter_mut().zip(xs) {
                             *dx = *dx * inverse - x * along;
@@ -95,13 +91,15 @@ impl CustomOp1 for RmsNorm {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, close, numbers, on_threads, tensor, values};
+    use super::super::testing::{
+        assert_close, assert_matches_composed, normal_values, on_threads, tensor, values,
+    };
     use super::*;
 
     #[test]
     fn equals_the_definition_in_f64() -> Result<()> {
         for width in [5, 64, 515] {
-            let (xs, weight) = (numbers(7 * width, 1), numbers(width, 2));
+            let (xs, weight) = (normal_values(7 * width, 1), normal_values(width, 2));
             let expected: Vec<f64> = xs
                 .chunks(width)
                 .flat_map(|row| {
@@ -111,17 +109,21 @@ mod tests {
                 })
                 .collect();
             let found = rms_norm(&tensor((1, 7, width), 1)?, &tensor(width, 2)?, 1e-5)?;
-            close(&values(&found)?, &expected, 1e-6);
+            assert_close(&values(&found)?, &expected, 1e-6);
         }
         Ok(())
     }
 
     #[test]
-    fn equals_what_candle_composes_in_value_and_gradient() -> Result<()> {
+    fn matches_the_composed_form_in_value_and_gradient() -> Result<()> {
         for width in [5, 64, 515] {
             let weight = tensor(width, 2)?;
             let xs = tensor((1, 70, width), 3)?;
-            agree(&[xs], |t| rms_norm(&t[0], &weight, 1e-5), |t| composed(&t[0], &weight, 1e-5))?;
+            assert_matches_composed(
+                &[xs],
+                |t| rms_norm(&t[0], &weight, 1e-5),
+                |t| composed(&t[0], &weight, 1e-5),
+            )?;
         }
         Ok(())
     }

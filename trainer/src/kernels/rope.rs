@@ -1,63 +1,62 @@
-//! Rotary position embeddings, on halves as transformers lays them out.
+//! Rotary position embeddings (RoPE), on halves as transformers lays them out.
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
-use super::lanes::made_by_rows;
-use super::numbers::{numbers, takes, with_numbers};
+use super::elementwise::collect_row_chunks;
+use super::storage::{f32_slice, is_supported, with_f32_slices};
 
-/// Rotates the pairs (x[i], x[i + dim/2]) of `xs` `[.., dim]` by the angles of each token, whose cosines and sines are
-/// `[tokens, dim / 2]`; the tokens lie along `axis` of `xs`.
+/// Rotates the pairs `(x[i], x[i + dim/2])` of `xs` `[.., dim]` by the angles of each token, whose cosines and
+/// sines are `[tokens, dim / 2]` in f32; the tokens lie along `axis` of `xs`.
 ///
 /// # Errors
-/// Where the shapes do not fit; those of the tensor library.
-pub(crate) fn rotate(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+/// Where the shapes do not fit.
+pub fn rotate(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (tokens, half) = cos.dims2()?;
     if xs.dim(axis)? != tokens || xs.dim(D::Minus1)? != 2 * half || sin.dims() != cos.dims() {
         candle_core::bail!("angles {:?} do not fit {:?} along axis {axis}", cos.shape(), xs.shape());
     }
     let xs = xs.contiguous()?;
-    if !takes(&xs) {
+    if !is_supported(&xs) {
         return composed(&xs, axis, cos, sin);
     }
     let repeats = xs.dims()[axis + 1..xs.rank() - 1].iter().product();
-    xs.apply_op1(Rotation { cos: cos.clone(), sin: sin.clone(), repeats, back: false })
+    xs.apply_op1(RotationOp { cos: cos.clone(), sin: sin.clone(), repeats, inverse: false })
 }
 
-/// candle's fused form has no gradient, and takes tokens on the second axis from behind.
+/// In f32, rounded once. Not candle's fused operation, which has no gradient.
 fn composed(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    if axis == 2 && xs.rank() == 4 && !xs.track_op() {
-        return candle_nn::rotary_emb::rope(xs, cos, sin);
-    }
     let (tokens, half) = cos.dims2()?;
+    let dtype = xs.dtype();
+    let xs = xs.to_dtype(DType::F32)?;
     let mut shape = vec![1; xs.rank()];
     (shape[axis], shape[xs.rank() - 1]) = (tokens, half);
     let (cos, sin) = (cos.reshape(shape.as_slice())?, sin.reshape(shape.as_slice())?);
     let (low, high) = (xs.narrow(D::Minus1, 0, half)?, xs.narrow(D::Minus1, half, half)?);
-    let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
-    let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[turned_low, turned_high], D::Minus1)
+    let rotated_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+    let rotated_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[rotated_low, rotated_high], D::Minus1)?.to_dtype(dtype)
 }
 
-struct Rotation {
+struct RotationOp {
     cos: Tensor,
     sin: Tensor,
-    /// Rows in a row that are of the same token.
+    /// Consecutive rows that belong to the same token.
     repeats: usize,
-    /// By the negative angle.
-    back: bool,
+    /// Rotates by the negative angle: the backward pass.
+    inverse: bool,
 }
 
-impl CustomOp1 for Rotation {
+impl CustomOp1 for RotationOp {
     fn name(&self) -> &'static str {
         "rotary-embedding"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (tokens, half) = self.cos.dims2()?;
-        let (xs, width) = (numbers(storage, layout)?, 2 * half);
-        let (repeats, sign) = (self.repeats, if self.back { -1.0 } else { 1.0 });
-        let ys = with_numbers([&self.cos, &self.sin], |[cos, sin]| {
-            Ok(made_by_rows(
+        let (xs, width) = (f32_slice(storage, layout)?, 2 * half);
+        let (repeats, sign) = (self.repeats, if self.inverse { -1.0 } else { 1.0 });
+        let ys = with_f32_slices([&self.cos, &self.sin], |[cos, sin]| {
+            Ok(collect_row_chunks(
                 xs.len(),
                 width,
                 #[inline(always)]
@@ -83,14 +82,14 @@ impl CustomOp1 for Rotation {
 
     fn bwd(&self, _xs: &Tensor, _ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let back = Self { cos, sin, repeats: self.repeats, back: !self.back };
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&back)?))
+        let backward = Self { cos, sin, repeats: self.repeats, inverse: !self.inverse };
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&backward)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, close, tensor, values};
+    use super::super::testing::{assert_close, assert_matches_composed, tensor, values, wide};
     use super::*;
 
     fn angles(tokens: usize, half: usize) -> Result<(Tensor, Tensor)> {
@@ -101,7 +100,7 @@ mod tests {
     /// transformers' `x cos + rotate_half(x) sin`, by hand, of x = arange(8).view(1, 1, 2, 4) and the angles
     /// [[0, 0], [pi/2, pi]].
     #[test]
-    fn turns_halves_as_transformers_does() -> Result<()> {
+    fn rotates_halves_as_transformers_does() -> Result<()> {
         let device = candle_core::Device::Cpu;
         let xs = Tensor::arange(0f32, 8f32, &device)?.reshape((1, 1, 2, 4))?;
         let cos = Tensor::new(&[[1f32, 1.], [0., -1.]], &device)?;
@@ -112,18 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn equals_what_candle_composes_in_value_and_gradient_wherever_the_tokens_lie() -> Result<()> {
+    fn matches_the_composed_form_in_value_and_gradient_for_every_token_axis() -> Result<()> {
         for half in [4, 32] {
             let (cos, sin) = angles(70, half)?;
             for (shape, axis) in
                 [((1, 3, 70, 2 * half), 2), ((1, 70, 3, 2 * half), 1), ((70, 1, 3, 2 * half), 0)]
             {
-                let of = |t: &[Tensor]| rotate(&t[0], axis, &cos, &sin);
-                agree(&[tensor(shape, 2)?], of, |t| composed(&t[0], axis, &cos, &sin))?;
+                let kernel = |t: &[Tensor]| rotate(&t[0], axis, &cos, &sin);
+                assert_matches_composed(&[tensor(shape, 2)?], kernel, |t| composed(&t[0], axis, &cos, &sin))?;
             }
             let fused = candle_nn::rotary_emb::rope(&tensor((1, 3, 70, 2 * half), 2)?, &cos, &sin)?;
             let found = rotate(&tensor((1, 3, 70, 2 * half), 2)?, 2, &cos, &sin)?;
-            close(&values(&found)?, &super::super::testing::wide(&values(&fused)?), 1e-6);
+            assert_close(&values(&found)?, &wide(&values(&fused)?), 1e-6);
         }
         let (cos, sin) = angles(70, 4)?;
         assert!(rotate(&tensor((1, 3, 69, 8), 2)?, 2, &cos, &sin).is_err());

@@ -1,18 +1,18 @@
-//! What the kernels' tests share.
+//! Shared by the tests of the kernels.
 
 use candle_core::{Device, Result, Shape, Tensor, Var};
 
 use crate::algorithm::draw::Draw;
 
-/// `len` numbers about 0, the same for the same `seed`.
-pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut draw = Draw::new(seed, "kernels", "numbers");
+/// `len` normally distributed values, the same for the same `seed`.
+pub(super) fn normal_values(len: usize, seed: u64) -> Vec<f32> {
+    let mut draw = Draw::new(seed, "kernels", "values");
     (0..len).map(|_| draw.normal() as f32).collect()
 }
 
 pub(super) fn tensor<S: Into<Shape>>(shape: S, seed: u64) -> Result<Tensor> {
     let shape = shape.into();
-    Tensor::from_vec(numbers(shape.elem_count(), seed), shape, &Device::Cpu)
+    Tensor::from_vec(normal_values(shape.elem_count(), seed), shape, &Device::Cpu)
 }
 
 pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
@@ -23,9 +23,9 @@ pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
 
-/// Holds `found` to `expected` within `tolerance` of its largest element.
+/// Asserts that `found` equals `expected` within `tolerance` of its largest element.
 #[track_caller]
-pub(super) fn close(found: &[f32], expected: &[f64], tolerance: f64) {
+pub(super) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0f64, |a, b| a.max(b.abs()));
     let off = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
@@ -37,15 +37,15 @@ pub(super) fn on_threads<R: Send>(threads: usize, run: impl FnOnce() -> R + Send
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(run)
 }
 
-/// The value of `of` at `inputs`, and the gradient of each input where the result's is `seed`'s numbers.
+/// The value of `f` at `inputs`, and the gradient of each input for an output gradient of [`normal_values`].
 pub(super) fn gradients(
     inputs: &[Tensor],
     seed: u64,
-    of: impl Fn(&[Tensor]) -> Result<Tensor>,
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
 ) -> Result<Vec<Vec<f32>>> {
     let vars: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-    let ys = of(&tensors)?;
+    let ys = f(&tensors)?;
     let found = (&ys * tensor(ys.shape(), seed)?)?.sum_all()?.backward()?;
     let mut all = vec![values(&ys)?];
     for tensor in &tensors {
@@ -54,16 +54,17 @@ pub(super) fn gradients(
     Ok(all)
 }
 
-/// Holds the value and all gradients of a kernel to those of the form that candle composes.
+/// Asserts that the value and all gradients of a kernel equal those of its composition of candle's
+/// operations.
 #[track_caller]
-pub(super) fn agree(
+pub(super) fn assert_matches_composed(
     inputs: &[Tensor],
     kernel: impl Fn(&[Tensor]) -> Result<Tensor>,
     composed: impl Fn(&[Tensor]) -> Result<Tensor>,
 ) -> Result<()> {
     let expected = gradients(inputs, 99, composed)?;
     for (found, expected) in gradients(inputs, 99, kernel)?.iter().zip(&expected) {
-        close(found, &wide(expected), 1e-5);
+        assert_close(found, &wide(expected), 1e-5);
     }
     Ok(())
 }

@@ -9,31 +9,30 @@ use stic_contract::recipe::LoraTarget;
 use super::lora::{Half, LoraAdapter, tensor_name};
 use crate::error::Result;
 
-/// Sums of gradients in f32, in the order of names: candle's own store is a hash map, and a sum over it would
-/// depend on the order of the day.
+/// Sums of gradients in f32, ordered by name. candle's own store is a hash map, and the norm over it would depend on
+/// its order, which varies.
 #[derive(Debug, Clone, Default)]
 pub struct Gradients {
     by_name: BTreeMap<String, Tensor>,
 }
 
 impl Gradients {
-    /// The gradient of a tensor.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.by_name.get(name)
     }
 
-    /// All of them, by name.
+    /// All gradients, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.by_name.iter().map(|(name, gradient)| (name.as_str(), gradient))
     }
 
-    /// Adds what `found` holds for the pairs of one layer. Callers add in one order, whoever computed what, so that the
-    /// sum is one and the same.
+    /// Adds the gradients in `found` for the pairs of one layer. Callers must add examples in a fixed order, because sums
+    /// of floats depend on it.
     ///
     /// # Errors
-    /// A trainable tensor without a gradient: an operation in between has none, which candle does not say.
-    pub fn take_layer(&mut self, adapter: &LoraAdapter, layer: usize, found: &mut GradStore) -> Result<()> {
+    /// A trainable tensor without a gradient, which happens silently where an operation has no backward pass.
+    pub fn add_layer(&mut self, adapter: &LoraAdapter, layer: usize, found: &mut GradStore) -> Result<()> {
         for target in LoraTarget::ALL {
             let Some(pair) = adapter.pair(layer, target) else { continue };
             for (half, var) in [(Half::A, &pair.a), (Half::B, &pair.b)] {
@@ -57,9 +56,6 @@ impl Gradients {
     }
 
     /// The global L2 norm, summed in f64 in the order of names.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
     pub fn norm(&self) -> Result<f64> {
         let mut sum = 0f64;
         for gradient in self.by_name.values() {
@@ -68,11 +64,8 @@ impl Gradients {
         Ok(sum.sqrt())
     }
 
-    /// Scales down to `max_norm` as `torch.nn.utils.clip_grad_norm_` does, and returns the norm before; 0 switches
-    /// clipping off.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
+    /// Scales the gradients down to `max_norm` as `torch.nn.utils.clip_grad_norm_` does, and returns the norm before.
+    /// A `max_norm` of 0 disables clipping.
     pub fn clip(&mut self, max_norm: f64) -> Result<f64> {
         let norm = self.norm()?;
         let factor = max_norm / (norm + 1e-6);

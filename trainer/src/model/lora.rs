@@ -1,20 +1,20 @@
-//! LoRA adapters: `y = Wx + scale * B A x` on projections of the language model, switchable off.
+//! LoRA adapters: `y = Wx + scale * B A x` on projections of the language model.
 //!
-//! The base weights know nothing of the adapter: a forward pass is given one, or none (the reference policy).
+//! The base weights do not refer to an adapter. Each forward pass takes one, or none (the reference policy).
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use stic_contract::recipe::{Lora, LoraTarget};
 
-use super::Mode;
 use super::config::TextConfig;
 use super::linear::FrozenLinear;
+use super::mode::Mode;
 use crate::algorithm::draw::Draw;
 use crate::error::{Error, Result};
-use crate::kernels::lora::Delta;
+use crate::kernels::lora::LoraDelta;
 
-/// A and B of one projection, in f32 whatever the base is in.
+/// A and B of one projection, in f32 whatever the type of the base weights.
 #[derive(Debug, Clone)]
 pub struct LoraPair {
     /// `[rank, in]`.
@@ -42,30 +42,29 @@ pub enum Half {
     B,
 }
 
-/// Dropout on the input of A: which elements fall is a function of the key, never of the order of calls.
+/// The key of dropout on the input of A. The dropped elements are a function of the key, not of the order of calls.
 #[derive(Debug, Clone)]
 pub struct DropoutKey {
     /// The run's seed.
     pub seed: u64,
     /// The item's id.
     pub item: String,
-    /// What makes two passes over an item differ: epoch and sequence.
+    /// Epoch and sequence, so that two passes over an item differ.
     pub pass: String,
 }
 
 /// How a forward pass uses an adapter.
 #[derive(Debug, Clone, Copy)]
-pub struct Adapted<'a> {
-    /// The adapter.
+pub struct ActiveAdapter<'a> {
     pub adapter: &'a LoraAdapter,
-    /// Present in training when the adapter has dropout.
+    /// Present in training with an adapter that has dropout.
     pub dropout: Option<&'a DropoutKey>,
-    /// Compute `(W + scale B A) x` in f32 instead of `Wx + scale B (A x)`: what a merged export will compute. One
-    /// merged projection is in memory at a time.
+    /// Compute `(W + scale B A) x` in f32 instead of `Wx + scale B (A x)`, as a merged export does. One merged
+    /// projection is in memory at a time.
     pub merged: bool,
 }
 
-impl<'a> From<&'a LoraAdapter> for Adapted<'a> {
+impl<'a> From<&'a LoraAdapter> for ActiveAdapter<'a> {
     fn from(adapter: &'a LoraAdapter) -> Self {
         Self { adapter, dropout: None, merged: false }
     }
@@ -92,9 +91,11 @@ impl LoraAdapter {
     /// [`Error::Config`] for a rank of 0 or no targets.
     pub fn new(config: &TextConfig, lora: &Lora, seed: u64, device: &Device) -> Result<Self> {
         if lora.rank == 0 || lora.targets.is_empty() {
-            return Err(Error::Config(
-                "training.lora: rank must be at least 1 and targets must name a projection".into(),
-            ));
+            return Err(Error::Config(format!(
+                "training.lora: rank is {} and targets has {} entries; give a rank of at least 1 and at least one target",
+                lora.rank,
+                lora.targets.len()
+            )));
         }
         let rank = lora.rank as usize;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
@@ -129,31 +130,29 @@ impl LoraAdapter {
         Self { rank, alpha, scale, dropout, layers }
     }
 
-    /// r.
     #[must_use]
     pub const fn rank(&self) -> usize {
         self.rank
     }
 
-    /// What alpha is, before it is divided.
     #[must_use]
     pub const fn alpha(&self) -> f64 {
         self.alpha
     }
 
-    /// What B A x is multiplied by.
+    /// The factor of B A x.
     #[must_use]
     pub const fn scale(&self) -> f64 {
         self.scale
     }
 
-    /// The probability that an element of A's input falls in training.
+    /// The probability that an element of the input of A is dropped in training.
     #[must_use]
     pub const fn dropout(&self) -> f64 {
         self.dropout
     }
 
-    /// The projections it sits on, over all layers.
+    /// The projections that any layer adapts.
     #[must_use]
     pub fn targets(&self) -> Vec<LoraTarget> {
         LoraTarget::ALL
@@ -162,7 +161,12 @@ impl LoraAdapter {
             .collect()
     }
 
-    /// The pair on a projection.
+    /// The projections that each layer adapts.
+    #[must_use]
+    pub fn targets_by_layer(&self) -> Vec<Vec<LoraTarget>> {
+        self.layers.iter().map(|layer| layer.keys().copied().collect()).collect()
+    }
+
     #[must_use]
     pub fn pair(&self, layer: usize, target: LoraTarget) -> Option<&LoraPair> {
         self.layers.get(layer)?.get(&target)
@@ -188,10 +192,7 @@ impl LoraAdapter {
         vars
     }
 
-    /// An independent copy of the weights as they are now.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
+    /// A copy that later changes of the weights do not affect.
     pub fn frozen_copy(&self) -> Result<Self> {
         let mut copy = self.clone();
         for pair in copy.layers.iter_mut().flat_map(BTreeMap::values_mut) {
@@ -201,10 +202,7 @@ impl LoraAdapter {
         Ok(copy)
     }
 
-    /// `scale * B A`, `[out, in]` in f32: what a merge adds to W.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
+    /// `scale * B A`, `[out, in]` in f32, which a merge adds to W.
     pub fn delta(&self, layer: usize, target: LoraTarget) -> Result<Option<Tensor>> {
         Ok(self.pair(layer, target).map(|pair| pair.delta(self.scale)).transpose()?)
     }
@@ -216,7 +214,7 @@ impl LoraPair {
     }
 }
 
-/// The tensor's canonical name: a PEFT key without its prefix.
+/// The tensor's canonical name, which is PEFT's without its prefix.
 #[must_use]
 pub fn tensor_name(layer: usize, target: LoraTarget, half: Half) -> String {
     let half = match half {
@@ -226,7 +224,7 @@ pub fn tensor_name(layer: usize, target: LoraTarget, half: Half) -> String {
     format!("layers.{layer}.{}.{}.{half}.weight", target.block(), target.as_str())
 }
 
-/// A frozen projection and where an adapter finds it.
+/// A frozen projection, with the place of its pair in an adapter.
 #[derive(Debug, Clone)]
 pub(super) struct AdaptableLinear {
     base: FrozenLinear,
@@ -243,7 +241,7 @@ impl AdaptableLinear {
     pub(super) fn forward(
         &self,
         xs: &Tensor,
-        adapted: Option<Adapted<'_>>,
+        adapted: Option<ActiveAdapter<'_>>,
         mode: Mode,
     ) -> candle_core::Result<Tensor> {
         let pair =
@@ -262,19 +260,19 @@ impl AdaptableLinear {
             Mode::Training => (pair.a.as_tensor().clone(), pair.b.as_tensor().clone()),
             Mode::Inference | Mode::Decoding => (pair.a.as_detached_tensor(), pair.b.as_detached_tensor()),
         };
-        let delta = Delta { a, b, scale: adapted.adapter.scale };
+        let delta = LoraDelta { a, b, scale: adapted.adapter.scale };
         let p = adapted.adapter.dropout;
         match (adapted.dropout.filter(|_| p > 0.0), mode) {
             (Some(key), _) => {
                 let kept = (xs.to_dtype(DType::F32)? * self.dropout_mask(xs, key, p)?)?;
-                self.base.forward(xs)? + delta.of(&kept)?.to_dtype(xs.dtype())?
+                delta.add_to(&self.base.forward(xs)?, &kept)
             }
             (None, Mode::Inference | Mode::Training) => self.base.adapted(xs, &delta),
             (None, Mode::Decoding) => self.base.adapted_rows(xs, &delta),
         }
     }
 
-    /// 0 with probability p, else 1/(1-p); the same in the forward pass and when it is run again in the backward.
+    /// 0 with probability p, else 1/(1-p). The same when the backward pass runs the layer again.
     fn dropout_mask(&self, xs: &Tensor, key: &DropoutKey, p: f64) -> candle_core::Result<Tensor> {
         let purpose = format!("dropout {} {}", key.pass, tensor_name(self.layer, self.target, Half::A));
         let mut draw = Draw::new(key.seed, &key.item, &purpose);

@@ -1,31 +1,27 @@
-//! LLaVA-1.5 and LLaVA-1.6: CLIP vision tower, projector, and a Llama or Mistral language model with LoRA.
+//! Vision-language models: CLIP vision tower, projector, and a Llama or Mistral language model with LoRA.
 //!
-//! Everything but the LoRA weights is frozen: a frozen weight is a plain tensor that no gradient ever reaches.
+//! Architecture Invariant: everything but the LoRA weights is frozen. A frozen weight is a plain tensor, which no gradient
+//! ever reaches. What differs between model families is decided in [`families`] alone.
 
 pub mod config;
 pub mod digest;
+pub mod families;
 mod gradients;
 pub mod language;
 pub mod linear;
-pub mod llava;
 pub mod lora;
+mod mode;
 mod projector;
+pub mod renames;
+mod separate_tower;
+mod vision_language_model;
 mod vision_tower;
+pub mod weight_files;
 pub mod weights;
 
-pub use config::LlavaConfig;
+pub use families::{CheckpointLayout, Family, ModelConfig};
 pub use gradients::Gradients;
-pub use llava::Llava;
 pub use lora::LoraAdapter;
-
-/// What a forward pass is for. On a CPU in f32, [`Mode::Inference`] and [`Mode::Training`] compute the same bits: a layer
-/// that is run again in the backward pass is the layer that was run forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Many tokens at once, without a graph.
-    Inference,
-    /// The same with the graph that gradients are taken from.
-    Training,
-    /// One token of each of a few sequences: a row's bits do not depend on the other rows, nor on their number.
-    Decoding,
-}
+pub use mode::Mode;
+pub use separate_tower::complete_config;
+pub use vision_language_model::VisionLanguageModel;

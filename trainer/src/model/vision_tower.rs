@@ -1,15 +1,15 @@
-//! CLIP's vision transformer, frozen, up to the last hidden state that is asked for
+//! Vision towers, frozen, up to the last hidden state that the features use: CLIP's vision transformer
 //! (transformers `models/clip/modeling_clip.py`).
 
-use candle_core::{D, Result as TensorResult, Tensor};
+use candle_core::{D, DType, Result as TensorResult, Tensor};
 use candle_nn::Module;
 use candle_nn::ops::layer_norm;
 
-use super::config::VisionConfig;
+use super::config::{Activation, VisionConfig, VisionTowerKind};
 use super::linear::FrozenLinear;
 use super::weights::Weights;
+use crate::cancellation::CancellationToken;
 use crate::error::{Error, Result};
-use crate::io::stop::Stop;
 use crate::kernels::attention::{Heads, bidirectional};
 
 pub(super) struct VisionTower {
@@ -18,8 +18,8 @@ pub(super) struct VisionTower {
     position_embedding: Tensor,
     pre_norm: LayerNorm,
     layers: Vec<Layer>,
-    /// Indexes into the hidden states, 0 being the embedding.
-    taken: Vec<usize>,
+    /// The hidden states that the features are taken from; 0 is the embedding.
+    feature_states: Vec<usize>,
     keep_class_token: bool,
     channels: usize,
     image_size: usize,
@@ -40,7 +40,7 @@ struct Layer {
     norm2: LayerNorm,
     fc1: FrozenLinear,
     fc2: FrozenLinear,
-    act: super::config::Activation,
+    act: Activation,
     heads: usize,
 }
 
@@ -51,8 +51,10 @@ impl VisionTower {
         feature_layers: &[i64],
         keep_class_token: bool,
     ) -> Result<Self> {
+        // Another kind of tower gets a loader of its own here.
+        let VisionTowerKind::Clip = config.kind;
         let states = config.num_hidden_layers as i64 + 1;
-        let taken = feature_layers
+        let feature_states = feature_layers
             .iter()
             .map(|layer| {
                 let index = if *layer < 0 { states + layer } else { *layer };
@@ -65,11 +67,14 @@ impl VisionTower {
             })
             .collect::<Result<Vec<_>>>()?;
         let layers = config.num_hidden_layers;
-        weights.ends_at(layers, &format!("vision_tower.encoder.layers.{layers}.layer_norm1.weight"))?;
-        let needed = taken.iter().copied().max().unwrap_or(0);
+        weights.require_last_layer(
+            layers,
+            &format!("vision_tower.encoder.layers.{layers}.layer_norm1.weight"),
+        )?;
+        let needed = feature_states.iter().copied().max().unwrap_or(0);
         let h = config.hidden_size;
         let name = |rest: &str| format!("vision_tower.{rest}");
-        let kernel = weights.get(
+        let kernel = weights.get_f32(
             (h, config.num_channels, config.patch_size, config.patch_size),
             &name("embeddings.patch_embedding.weight"),
         )?;
@@ -83,35 +88,37 @@ impl VisionTower {
             layers: (0..needed)
                 .map(|i| Layer::load(weights, config, &name(&format!("encoder.layers.{i}"))))
                 .collect::<Result<_>>()?,
-            taken,
+            feature_states,
             keep_class_token,
             channels: config.num_channels,
             image_size: config.image_size,
         })
     }
 
-    /// `[crops, channels, size, size]` to `[crops, patches, hidden * layers taken]`.
-    pub(super) fn forward(&self, pixels: &Tensor, stop: &Stop) -> Result<Tensor> {
+    /// `[crops, channels, size, size]` in f32 to `[crops, patches, hidden * feature states]`; the class token, if kept, is the
+    /// first patch.
+    pub(super) fn forward(&self, pixels: &Tensor, cancellation: &CancellationToken) -> Result<Tensor> {
         let (crops, channels, height, width) = pixels.dims4()?;
         if (channels, height, width) != (self.channels, self.image_size, self.image_size) {
             return Err(Error::Config(format!(
-                "the image processor makes crops of {channels}x{height}x{width}, the vision tower takes {}x{}x{}; preprocessor_config.json is not that of this model",
+                "the image processor makes crops of {channels}x{height}x{width}, but the vision tower takes {}x{}x{}; preprocessor_config.json is of another model, copy it from this model's repository",
                 self.channels, self.image_size, self.image_size
             )));
         }
         let patches = self.patch_embedding.forward(pixels)?.flatten_from(2)?.transpose(1, 2)?;
+        let patches = patches.to_dtype(self.class_embedding.dtype())?;
         let hidden = patches.dim(2)?;
         let class = self.class_embedding.reshape((1, 1, hidden))?.expand((crops, 1, hidden))?;
         let embedded = Tensor::cat(&[class, patches], 1)?.broadcast_add(&self.position_embedding)?;
         let mut state = self.pre_norm.forward(&embedded)?;
         let mut states = vec![state.clone()];
         for layer in &self.layers {
-            stop.check()?;
+            cancellation.check()?;
             state = layer.forward(&state)?;
             states.push(state.clone());
         }
-        let taken: Vec<_> = self.taken.iter().map(|i| states[*i].clone()).collect();
-        let features = Tensor::cat(&taken, D::Minus1)?;
+        let states: Vec<_> = self.feature_states.iter().map(|i| states[*i].clone()).collect();
+        let features = Tensor::cat(&states, D::Minus1)?;
         if self.keep_class_token {
             return Ok(features);
         }
@@ -122,14 +129,15 @@ impl VisionTower {
 impl LayerNorm {
     fn load(weights: &Weights, config: &VisionConfig, name: &str) -> Result<Self> {
         Ok(Self {
-            weight: weights.get(config.hidden_size, &format!("{name}.weight"))?,
-            bias: weights.get(config.hidden_size, &format!("{name}.bias"))?,
+            weight: weights.get_f32(config.hidden_size, &format!("{name}.weight"))?,
+            bias: weights.get_f32(config.hidden_size, &format!("{name}.bias"))?,
             eps: config.layer_norm_eps as f32,
         })
     }
 
     fn forward(&self, xs: &Tensor) -> TensorResult<Tensor> {
-        layer_norm(&xs.contiguous()?, &self.weight, &self.bias, self.eps)
+        let wide = xs.to_dtype(DType::F32)?.contiguous()?;
+        layer_norm(&wide, &self.weight, &self.bias, self.eps)?.to_dtype(xs.dtype())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Memory-mapped safetensors, sharded or not, in any of the four layouts of LLaVA's tensor names.
+//! The tensors of a checkpoint: memory-mapped safetensors, sharded or not, under canonical names.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Shape, Tensor};
 use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
 
-use crate::data::files::{mend_of, read_text, require_regular};
+use super::config::quantization;
+use super::renames::{RenameTables, canonical_name};
+use super::weight_files::weight_files;
+use crate::data::files::{CONFIG_FILE, damage_advice, require_regular};
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-
-/// The tensors of a checkpoint under their canonical names: those that transformers 5 saves.
+/// The tensors of a checkpoint under their canonical names, which are those that transformers 5 saves.
 pub struct Weights {
-    files: Vec<Mapped>,
+    files: Vec<MappedFile>,
     index: BTreeMap<String, Location>,
+    renames: RenameTables,
     dir: PathBuf,
     dtype: DType,
     device: Device,
     check_only: bool,
 }
 
-struct Mapped {
+struct MappedFile {
     path: PathBuf,
     bytes: memmap2::Mmap,
 }
@@ -36,40 +36,33 @@ struct Location {
 }
 
 impl Weights {
-    /// Maps the checkpoint in `dir`; tensors are converted to `dtype` on `device` as they are taken.
+    /// Maps the checkpoint in `dir`. Tensors are converted to `dtype` on `device` as they are read.
     ///
     /// # Errors
     /// [`Error::Config`] naming the file when there is no checkpoint, a shard is missing or truncated, or two
-    /// tensors have the same meaning.
-    pub fn open(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
+    /// tensors have the same canonical name.
+    pub fn open(dir: &Path, renames: RenameTables, dtype: DType, device: &Device) -> Result<Self> {
         let mut weights = Self {
             files: Vec::new(),
             index: BTreeMap::new(),
+            renames,
             dir: dir.to_owned(),
             dtype,
             device: device.clone(),
             check_only: false,
         };
-        for path in checkpoint_files(dir)? {
-            weights.add_file(&path)?;
-        }
+        weights.add_dir(dir)?;
         Ok(weights)
     }
 
-    /// The same, whose tensors are checked and not read: each is one zero in its place.
-    ///
-    /// # Errors
-    /// As [`Weights::open`].
-    pub fn open_to_check(dir: &Path) -> Result<Self> {
-        Ok(Self { check_only: true, ..Self::open(dir, DType::F32, &Device::Cpu)? })
+    /// As [`Weights::open`], for a check of names and shapes: no tensor is read, each is a broadcast zero.
+    pub fn open_to_check(dir: &Path, renames: RenameTables) -> Result<Self> {
+        Ok(Self { check_only: true, ..Self::open(dir, renames, DType::F32, &Device::Cpu)? })
     }
 
-    /// Adds the CLIP repository in `dir`, whose tensors become the vision tower.
-    ///
-    /// # Errors
-    /// As [`Weights::open`].
-    pub fn add_vision_tower(&mut self, dir: &Path) -> Result<()> {
-        checkpoint_files(dir)?.iter().try_for_each(|path| self.add_file(path))
+    /// Adds the tensors in `dir`: the repository of a separate vision tower.
+    pub(super) fn add_dir(&mut self, dir: &Path) -> Result<()> {
+        weight_files(dir)?.iter().try_for_each(|path| self.add_file(path))
     }
 
     #[expect(
@@ -79,19 +72,25 @@ impl Weights {
     fn add_file(&mut self, path: &Path) -> Result<()> {
         require_regular(path)?;
         let file = File::open(path).map_err(Error::storage(path))?;
-        // SAFETY: nothing of this process writes to the file. Another process that truncates it while it is
-        // mapped would be a broken promise of the volume, not of this code.
+        // SAFETY: this process does not write to the file, and models lie on volumes that are mounted read-only.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::storage(path))?;
         let tensors = parse(path, &bytes)?;
         let number = self.files.len();
         for (name, _) in tensors.iter() {
-            match self.index.entry(canonical_name(name)) {
+            if let Some(format) = quantization::format_of_tensor(name) {
+                return Err(Error::Config(format!(
+                    "{}: tensor {name:?} is of a quantised checkpoint ({format}); {}",
+                    path.display(),
+                    quantization::ADVICE
+                )));
+            }
+            match self.index.entry(canonical_name(name, self.renames)) {
                 Entry::Vacant(entry) => {
                     entry.insert(Location { file: number, stored_name: name.to_owned() });
                 }
                 Entry::Occupied(entry) => {
                     return Err(Error::Config(format!(
-                        "{}: tensors {:?} and {name:?} both mean {:?}; the checkpoint mixes layouts, export it again",
+                        "{}: tensors {:?} and {name:?} are both {:?}; the checkpoint mixes two layouts, export it again",
                         path.display(),
                         entry.get().stored_name,
                         entry.key()
@@ -99,31 +98,30 @@ impl Weights {
                 }
             }
         }
-        self.files.push(Mapped { path: path.to_owned(), bytes });
+        self.files.push(MappedFile { path: path.to_owned(), bytes });
         Ok(())
     }
 
-    /// The config beside it, for messages.
+    /// The model's config, for messages.
     pub(super) fn config_path(&self) -> PathBuf {
-        self.dir.join(super::config::CONFIG_FILE)
+        self.dir.join(CONFIG_FILE)
     }
 
-    /// Refuses a checkpoint of more layers than its config knows of: it would run, and be another model.
+    /// Refuses a checkpoint with more layers than its config has, which would run as a different model.
     ///
     /// # Errors
-    /// [`Error::Config`] when there is `tensor`, the first layer's beyond `layers`.
-    pub(super) fn ends_at(&self, layers: usize, tensor: &str) -> Result<()> {
+    /// [`Error::Config`] when there is `tensor`, which is of the layer after the last of `layers`.
+    pub(super) fn require_last_layer(&self, layers: usize, tensor: &str) -> Result<()> {
         if !self.contains(tensor) {
             return Ok(());
         }
         Err(Error::Config(format!(
-            "{}: has {tensor:?}, but num_hidden_layers in {} is {layers}; the config and the weights are not of one model, download both again",
+            "{}: has {tensor:?}, but num_hidden_layers in {} is {layers}; the config and the weights are of different models, download both again",
             self.file_of(tensor),
             self.config_path().display()
         )))
     }
 
-    /// Whether the checkpoint has the tensor.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.index.contains_key(name)
@@ -132,18 +130,6 @@ impl Weights {
     /// The canonical names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)
-    }
-
-    /// The number of elements of all tensors.
-    ///
-    /// # Errors
-    /// As [`Weights::get`].
-    pub fn parameter_count(&self) -> Result<u64> {
-        let mut count = 0;
-        for name in self.names() {
-            count += self.shape(name)?.iter().map(|d| *d as u64).product::<u64>();
-        }
-        Ok(count)
     }
 
     /// The tensor's shape as stored.
@@ -163,7 +149,15 @@ impl Weights {
         self.get_as(&shape, name, self.dtype)
     }
 
-    /// As [`Weights::get`], in the type it is stored in, on the CPU.
+    /// As [`Weights::get`], in f32 whatever the type of the others: of norms and the patch embedding.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn get_f32(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
+        self.get_as(&shape.into(), name, DType::F32)
+    }
+
+    /// The tensor in the type it is stored in, on the CPU.
     ///
     /// # Errors
     /// As [`Weights::get`].
@@ -177,21 +171,21 @@ impl Weights {
 
     fn get_as(&self, shape: &Shape, name: &str, dtype: DType) -> Result<Tensor> {
         self.view(name, |view| {
+            let stored = candle_dtype(view.dtype()).ok_or_else(|| self.unsupported(name, view.dtype()))?;
             if view.shape() != shape.dims() {
                 return Err(Error::Config(format!(
-                    "{}: tensor {:?} has shape {:?}, but {} asks for {:?}; the config and the weights are not of one model, download both again",
+                    "{}: tensor {:?} has shape {:?}, but it must be {:?} by {}; the config and the weights are of different models, download both again",
                     self.file_of(name),
                     self.index[name].stored_name,
                     view.shape(),
-                    super::config::CONFIG_FILE,
-                    shape.dims()
+                    shape.dims(),
+                    CONFIG_FILE
                 )));
             }
-            let stored = candle_dtype(view.dtype()).ok_or_else(|| self.unsupported(name, view.dtype()))?;
             if self.check_only {
                 return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
             }
-            // Converted where the bytes are: a copy in f32 never crosses to a GPU that keeps bf16.
+            // Converted on the CPU first, so that a GPU that keeps bf16 never holds a copy in f32.
             let tensor = Tensor::from_raw_buffer(view.data(), stored, shape.dims(), &Device::Cpu)?;
             Ok(tensor.to_dtype(dtype)?.to_device(&self.device)?)
         })
@@ -204,9 +198,9 @@ impl Weights {
     ) -> Result<T> {
         let location = self.index.get(name).ok_or_else(|| {
             Error::Config(format!(
-                "{}: no tensor means {name:?}; the checkpoint is incomplete or its {} is of another model, download both again",
+                "{}: has no tensor {name:?}; the checkpoint is incomplete or its {} is of another model, download both again",
                 self.dir.display(),
-                super::config::CONFIG_FILE
+                CONFIG_FILE
             ))
         })?;
         let file = &self.files[location.file];
@@ -234,7 +228,11 @@ impl Weights {
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     SafeTensors::deserialize(bytes).map_err(|e| {
-        Error::Config(format!("{}: not a whole safetensors file ({e}); {}", path.display(), mend_of(bytes)))
+        Error::Config(format!(
+            "{}: not a valid safetensors file ({e}); {}",
+            path.display(),
+            damage_advice(bytes)
+        ))
     })
 }
 
@@ -245,138 +243,5 @@ const fn candle_dtype(dtype: Dtype) -> Option<DType> {
         Dtype::BF16 => Some(DType::BF16),
         Dtype::F64 => Some(DType::F64),
         _ => None,
-    }
-}
-
-/// The safetensors files of a checkpoint: those of its index, or the single one.
-///
-/// # Errors
-/// [`Error::Config`] naming what is missing.
-pub fn checkpoint_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index_path = dir.join(INDEX);
-    if !index_path.exists() {
-        let single = dir.join(SINGLE);
-        if single.exists() {
-            return Ok(vec![single]);
-        }
-        let bin = dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists();
-        let mend = if bin {
-            "it has pytorch_model.bin only: convert it with transformers' save_pretrained"
-        } else {
-            "the folder must hold a checkpoint in safetensors format"
-        };
-        return Err(Error::Config(format!("{}: neither {SINGLE} nor {INDEX} found; {mend}", dir.display())));
-    }
-    let text = read_text(&index_path)?.unwrap_or_default();
-    let bad = |reason: &str| Error::Config(format!("{}: {reason}; download it again", index_path.display()));
-    let json: Value = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
-    let map = json
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| bad("field weight_map is missing"))?;
-    let mut names: Vec<&str> = map
-        .values()
-        .map(|v| v.as_str().filter(|name| name.ends_with(".safetensors") && !name.contains(['/', '\\'])))
-        .collect::<Option<_>>()
-        .filter(|names: &Vec<&str>| !names.is_empty())
-        .ok_or_else(|| bad("field weight_map must map tensors to names of safetensors files beside it"))?;
-    names.sort_unstable();
-    names.dedup();
-    names
-        .into_iter()
-        .map(|name| {
-            let path = dir.join(name);
-            if path.exists() {
-                Ok(path)
-            } else {
-                Err(Error::Config(format!(
-                    "{}: shard named by {INDEX} not found; download it again",
-                    path.display()
-                )))
-            }
-        })
-        .collect()
-}
-
-/// The rename table: (stored prefix, canonical prefix), the first match wins.
-const RENAMES: [(&str, &str); 16] = [
-    ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
-    ("model.vision_tower.vision_model.", "vision_tower."),
-    ("model.vision_tower.", "vision_tower."),
-    ("vision_tower.vision_tower.vision_model.", "vision_tower."),
-    ("vision_tower.vision_model.", "vision_tower."),
-    ("vision_model.", "vision_tower."),
-    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
-    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
-    ("model.multi_modal_projector.", "multi_modal_projector."),
-    ("model.image_newline", "image_newline"),
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.layers.", "language_model.model.layers."),
-    ("model.embed_tokens.", "language_model.model.embed_tokens."),
-    ("model.norm.", "language_model.model.norm."),
-    ("language_model.layers.", "language_model.model.layers."),
-];
-
-/// What transformers 5 saves a tensor as, whichever layout `stored` is of.
-#[must_use]
-pub fn canonical_name(stored: &str) -> String {
-    RENAMES
-        .iter()
-        .find_map(|(from, to)| stored.strip_prefix(from).map(|rest| format!("{to}{rest}")))
-        .unwrap_or_else(|| stored.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_four_layouts_have_one_name() {
-        let table = [
-            (
-                "language_model.model.layers.0.mlp.up_proj.weight",
-                [
-                    "language_model.model.layers.0.mlp.up_proj.weight",
-                    "model.language_model.layers.0.mlp.up_proj.weight",
-                    "model.layers.0.mlp.up_proj.weight",
-                ]
-                .as_slice(),
-            ),
-            ("language_model.lm_head.weight", &["language_model.lm_head.weight", "lm_head.weight"]),
-            (
-                "vision_tower.encoder.layers.1.mlp.fc1.bias",
-                &[
-                    "vision_tower.vision_model.encoder.layers.1.mlp.fc1.bias",
-                    "vision_tower.encoder.layers.1.mlp.fc1.bias",
-                    "model.vision_tower.encoder.layers.1.mlp.fc1.bias",
-                    "model.vision_tower.vision_model.encoder.layers.1.mlp.fc1.bias",
-                    "model.vision_tower.vision_tower.vision_model.encoder.layers.1.mlp.fc1.bias",
-                    "vision_model.encoder.layers.1.mlp.fc1.bias",
-                ],
-            ),
-            (
-                "multi_modal_projector.linear_2.bias",
-                &[
-                    "multi_modal_projector.linear_2.bias",
-                    "model.multi_modal_projector.linear_2.bias",
-                    "model.mm_projector.2.bias",
-                ],
-            ),
-            ("image_newline", &["image_newline", "model.image_newline"]),
-            (
-                "language_model.model.norm.weight",
-                &[
-                    "language_model.model.norm.weight",
-                    "model.language_model.norm.weight",
-                    "model.norm.weight",
-                ],
-            ),
-        ];
-        for (canonical, stored) in table {
-            for name in stored {
-                assert_eq!(canonical_name(name), canonical, "{name}");
-            }
-        }
     }
 }

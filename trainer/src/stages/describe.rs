@@ -1,27 +1,19 @@
 //! `describe`: a description of the image of each instruction (Algorithm 2).
 
-use stic_contract::config::{DataRecipe, Describe, RunConfig};
+use stic_contract::config::{DataRecipe, Describe};
 use stic_contract::recipe::DescriptionRecipe;
 use stic_contract::{ArtifactKind, StepResult};
 
-use super::StepContext;
-use super::desk::{Ask, Desk, Maker, Sight, required};
+use super::context::Execution;
 use super::items::Item;
 use super::prompts::draw_prompt;
-use super::rows::{DescriptionRow, ResponseRecord};
-use super::shards::{WritingTask, write_shard};
+use super::records::DescriptionRecord;
+use super::shards::{ShardTask, write_shard};
 use crate::error::Result;
-use crate::io::artifact::Output;
-use crate::io::progress::Reporter;
+use crate::inference::{ImageRequest, Policy, PromptRequest, ResponsePlan, ResponseRecord, required};
 
-pub(super) fn run(
-    task: &Describe,
-    config: &RunConfig,
-    context: &StepContext,
-    output: &Output,
-    reporter: &mut Reporter,
-) -> Result<StepResult> {
-    let writing = WritingTask {
+pub(super) fn run(task: &Describe, execution: Execution<'_>) -> Result<StepResult> {
+    let shard = ShardTask {
         kind: ArtifactKind::Descriptions,
         activity: "describing",
         model: &task.model,
@@ -34,36 +26,46 @@ pub(super) fn run(
         precision: task.precision,
         shards: task.shards,
     };
-    let maker = DescriptionMaker { recipe: &task.recipe, seed: config.seed };
-    write_shard(&writing, config, context, output, reporter, &maker)
+    let plan = DescriptionPlan { recipe: &task.recipe, seed: execution.config.seed };
+    write_shard(&shard, execution, &plan)
 }
 
-struct DescriptionMaker<'a> {
+struct DescriptionPlan<'a> {
     recipe: &'a DescriptionRecipe,
     seed: u64,
 }
 
-impl Maker for DescriptionMaker<'_> {
+impl ResponsePlan for DescriptionPlan<'_> {
     type Item = Item;
-    type Row = DescriptionRow;
+    type Record = DescriptionRecord;
 
-    fn key<'i>(&self, item: &'i Item) -> &'i str {
+    fn draw_key<'i>(&self, item: &'i Item) -> &'i str {
         &item.id
     }
 
-    fn plan(&self, desk: &Desk<'_>, item: &Item, image: &::image::RgbImage) -> Result<Vec<Sight>> {
-        let ask = Ask {
+    fn requests(
+        &self,
+        policy: &Policy<'_>,
+        item: &Item,
+        image: &::image::RgbImage,
+    ) -> Result<Vec<ImageRequest>> {
+        let prompt = PromptRequest {
             prompt: draw_prompt(&self.recipe.prompts, self.seed, &item.id, "description-prompt").to_owned(),
             purpose: "description",
             sampling: self.recipe.sampling,
-            tokens_before_in_training: 0,
+            prompt_tokens_in_training: 0,
         };
-        let pixels = desk.vlm.checked.processor.preprocess(image)?;
-        Ok(vec![Sight { pixels, corruption: None, asks: vec![ask] }])
+        let pixels = policy.vlm.files.processor.preprocess(image)?;
+        Ok(vec![ImageRequest { pixels, corruption: None, prompts: vec![prompt] }])
     }
 
-    fn row(&self, _: &Desk<'_>, item: Item, written: Vec<ResponseRecord>) -> Result<DescriptionRow> {
-        let description = required(written.into_iter().next(), &item.id)?;
-        Ok(DescriptionRow { id: item.id, image: item.image, description })
+    fn record(
+        &self,
+        _: &Policy<'_>,
+        item: Item,
+        responses: Vec<ResponseRecord>,
+    ) -> Result<DescriptionRecord> {
+        let description = required(responses.into_iter().next(), &item.id)?;
+        Ok(DescriptionRecord { id: item.id, image: item.image, description })
     }
 }

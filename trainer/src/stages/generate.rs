@@ -1,32 +1,24 @@
 //! `generate`: a chosen and a rejected response per image (Algorithm 1).
 
 use serde_json::Value;
-use stic_contract::config::{DataRecipe, Generate, RunConfig};
+use stic_contract::config::{DataRecipe, Generate};
 use stic_contract::recipe::{Negatives, PreferenceRecipe, PreferenceSource};
 use stic_contract::{ArtifactKind, StepResult};
 
-use super::StepContext;
-use super::desk::{Ask, Desk, Maker, Sight, required};
+use super::context::Execution;
 use super::items::{GivenPair, Item};
 use super::prompts::{draw_prompt, prompt_tokens};
-use super::rows::{PreferenceRow, ResponseRecord};
-use super::shards::{WritingTask, write_shard};
+use super::records::PreferenceRecord;
+use super::shards::{ShardTask, write_shard};
 use crate::algorithm::corruption::{Applied, add_noise};
 use crate::algorithm::draw::Draw;
 use crate::data::processor::PixelValues;
 use crate::data::template::Turn;
 use crate::error::{Error, Result};
-use crate::io::artifact::Output;
-use crate::io::progress::Reporter;
+use crate::inference::{ImageRequest, Policy, PromptRequest, ResponsePlan, ResponseRecord, required};
 
-pub(super) fn run(
-    task: &Generate,
-    config: &RunConfig,
-    context: &StepContext,
-    output: &Output,
-    reporter: &mut Reporter,
-) -> Result<StepResult> {
-    let writing = WritingTask {
+pub(super) fn run(task: &Generate, execution: Execution<'_>) -> Result<StepResult> {
+    let shard = ShardTask {
         kind: ArtifactKind::Preferences,
         activity: "generating",
         model: &task.model,
@@ -39,17 +31,11 @@ pub(super) fn run(
         precision: task.precision,
         shards: task.shards,
     };
-    write_shard(
-        &writing,
-        config,
-        context,
-        output,
-        reporter,
-        &PairMaker { recipe: &task.recipe, seed: config.seed },
-    )
+    let plan = PreferencePlan { recipe: &task.recipe, seed: execution.config.seed };
+    write_shard(&shard, execution, &plan)
 }
 
-struct PairMaker<'a> {
+struct PreferencePlan<'a> {
     recipe: &'a PreferenceRecipe,
     seed: u64,
 }
@@ -61,79 +47,91 @@ enum Negative {
     Corrupted,
 }
 
-impl Maker for PairMaker<'_> {
+impl ResponsePlan for PreferencePlan<'_> {
     type Item = Item;
-    type Row = PreferenceRow;
+    type Record = PreferenceRecord;
 
-    fn key<'i>(&self, item: &'i Item) -> &'i str {
+    fn draw_key<'i>(&self, item: &'i Item) -> &'i str {
         &item.id
     }
 
-    fn plan(&self, desk: &Desk<'_>, item: &Item, image: &::image::RgbImage) -> Result<Vec<Sight>> {
-        let trained_under = match self.recipe.source {
+    fn requests(
+        &self,
+        policy: &Policy<'_>,
+        item: &Item,
+        image: &::image::RgbImage,
+    ) -> Result<Vec<ImageRequest>> {
+        let training_prompt = match self.recipe.source {
             PreferenceSource::Generate => self.caption_prompt(item),
             PreferenceSource::Instructions => exchange(item)?.0,
             PreferenceSource::File => return Ok(Vec::new()),
         };
-        let pixels = desk.vlm.checked.processor.preprocess(image)?;
-        let image_tokens = desk.vlm.checked.processor.image_tokens(pixels.original);
-        let tokens_before_in_training = prompt_tokens(desk.encoder, trained_under, Some(image_tokens))?;
-        let ask = |prompt: &str, purpose| Ask {
+        let processor = &policy.vlm.files.processor;
+        let pixels = processor.preprocess(image)?;
+        let image_tokens = processor.image_tokens(pixels.original);
+        let prompt_tokens_in_training = prompt_tokens(policy.encoder, training_prompt, Some(image_tokens))?;
+        let request = |prompt: &str, purpose| PromptRequest {
             prompt: prompt.to_owned(),
             purpose,
             sampling: self.recipe.sampling,
-            tokens_before_in_training,
+            prompt_tokens_in_training,
         };
-        let mut clean = Sight { pixels, corruption: None, asks: Vec::new() };
+        let mut clean = ImageRequest { pixels, corruption: None, prompts: Vec::new() };
         if self.recipe.source == PreferenceSource::Instructions {
-            clean.asks.push(ask(trained_under, "own-answer"));
+            clean.prompts.push(request(training_prompt, "own-answer"));
             return Ok(vec![clean]);
         }
-        clean.asks.push(ask(&self.recipe.well_curated_prompt, "chosen"));
+        clean.prompts.push(request(&self.recipe.well_curated_prompt, "chosen"));
         match self.negative(&item.id) {
             Negative::None => {}
             Negative::Hallucination => {
                 let prompts = &self.recipe.hallucination_prompts;
                 let prompt = draw_prompt(prompts, self.seed, &item.id, "hallucination-prompt");
-                clean.asks.push(ask(prompt, "rejected"));
+                clean.prompts.push(request(prompt, "rejected"));
             }
             // The released code never corrupts: its profile lists no corruption, and the rejected response is a
             // plain one.
             Negative::Corrupted if self.recipe.corruptions.is_empty() => {
-                clean.asks.push(ask(trained_under, "rejected"));
+                clean.prompts.push(request(training_prompt, "rejected"));
             }
             Negative::Corrupted => {
-                let (pixels, applied) = self.corrupt(desk, item, image)?;
-                let asks = vec![ask(trained_under, "rejected")];
-                return Ok(vec![clean, Sight { pixels, corruption: Some(applied), asks }]);
+                let (pixels, corruption) = self.corrupt(policy, item, image)?;
+                let prompts = vec![request(training_prompt, "rejected")];
+                return Ok(vec![clean, ImageRequest { pixels, corruption: Some(corruption), prompts }]);
             }
         }
         Ok(vec![clean])
     }
 
-    fn row(&self, desk: &Desk<'_>, item: Item, written: Vec<ResponseRecord>) -> Result<PreferenceRow> {
-        let mut written = written.into_iter();
+    fn record(
+        &self,
+        policy: &Policy<'_>,
+        item: Item,
+        responses: Vec<ResponseRecord>,
+    ) -> Result<PreferenceRecord> {
+        let mut responses = responses.into_iter();
         let (prompt, chosen, rejected) = match self.recipe.source {
             PreferenceSource::Generate => {
-                (self.caption_prompt(&item).to_owned(), required(written.next(), &item.id)?, written.next())
+                let chosen = required(responses.next(), &item.id)?;
+                (self.caption_prompt(&item).to_owned(), chosen, responses.next())
             }
             PreferenceSource::Instructions => {
                 let (question, answer) = exchange(&item)?;
-                (question.to_owned(), self.given(desk, question, answer)?, written.next())
+                (question.to_owned(), self.given(policy, question, answer)?, responses.next())
             }
             PreferenceSource::File => {
                 let GivenPair { prompt, chosen, rejected } = pair(&item)?;
-                let given = |response| self.given(desk, prompt, response);
+                let given = |response| self.given(policy, prompt, response);
                 (prompt.clone(), given(chosen)?, Some(given(rejected)?))
             }
         };
-        Ok(PreferenceRow { id: item.id, image: item.image, prompt, chosen, rejected })
+        Ok(PreferenceRecord { id: item.id, image: item.image, prompt, chosen, rejected })
     }
 }
 
 fn pair(item: &Item) -> Result<&GivenPair> {
     item.pair.as_ref().ok_or_else(|| {
-        Error::Data(format!("item {:?} was prepared without its pair; run prepare again", item.id))
+        Error::Data(format!("item {:?} was prepared without a pair; run prepare again", item.id))
     })
 }
 
@@ -141,11 +139,14 @@ fn pair(item: &Item) -> Result<&GivenPair> {
 fn exchange(item: &Item) -> Result<(&str, &str)> {
     match item.conversation.as_slice() {
         [question, answer, ..] => Ok((question.text(), answer.text())),
-        _ => Err(Error::Data(format!("item {:?} has no question and answer", item.id))),
+        _ => Err(Error::Data(format!(
+            "item {:?} has no question with an answer; remove it from the instructions, or complete it",
+            item.id
+        ))),
     }
 }
 
-impl PairMaker<'_> {
+impl PreferencePlan<'_> {
     /// The prompt that the pair is trained under.
     fn caption_prompt(&self, item: &Item) -> &str {
         draw_prompt(&self.recipe.caption_prompts, self.seed, &item.id, "caption-prompt")
@@ -166,22 +167,22 @@ impl PairMaker<'_> {
         }
     }
 
-    /// The image after a corruption drawn for the item, and what was done.
+    /// The image after a corruption drawn for the item, and a record of the corruption.
     fn corrupt(
         &self,
-        desk: &Desk<'_>,
+        policy: &Policy<'_>,
         item: &Item,
         image: &::image::RgbImage,
     ) -> Result<(PixelValues, Value)> {
         let weights: Vec<u32> = self.recipe.corruptions.iter().map(|c| c.weight).collect();
         let kind = Draw::new(self.seed, &item.id, "corruption").weighted(&weights).ok_or_else(|| {
             Error::Config(
-                "preferences.corruptions: every weight is 0; give one a weight of at least 1".into(),
+                "preferences.corruptions: every weight is 0; give at least one a weight of 1 or more".into(),
             )
         })?;
         let mut draw = Draw::new(self.seed, &item.id, "corruption-parameters");
         let applied = Applied::draw(&self.recipe.corruptions[kind].corruption, image.dimensions(), &mut draw);
-        let mut pixels = desk.vlm.checked.processor.preprocess(&applied.apply(image))?;
+        let mut pixels = policy.vlm.files.processor.preprocess(&applied.apply(image))?;
         if let Some(steps) = applied.noise_steps() {
             add_noise(&mut pixels, steps, &mut draw);
         }
@@ -189,10 +190,10 @@ impl PairMaker<'_> {
         Ok((pixels, record))
     }
 
-    /// A response that somebody else wrote, tokenised together with its prompt.
-    fn given(&self, desk: &Desk<'_>, prompt: &str, response: &str) -> Result<ResponseRecord> {
+    /// A response from the input data, tokenized together with its prompt.
+    fn given(&self, policy: &Policy<'_>, prompt: &str, response: &str) -> Result<ResponseRecord> {
         let turns = [Turn::user_with_image(prompt), Turn::assistant(response)];
-        let encoded = desk.encoder.encode_supervised(&turns, Some(1))?;
+        let encoded = policy.encoder.encode_supervised(&turns, Some(1))?;
         let tokens = encoded.ids.iter().zip(&encoded.labels).filter_map(|(id, label)| label.then_some(*id));
         Ok(ResponseRecord {
             prompt: prompt.to_owned(),

@@ -1,4 +1,4 @@
-//! The items `prepare` leaves for later steps.
+//! The items that `prepare` writes for later steps.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stic_contract::{ArtifactKind, ArtifactRef, Digest, VolumePath};
 
-use crate::data::image::{self, ImageError, Limits};
+use crate::algorithm::infusion::infuse;
+use crate::data::image::{self, ImageError, ImageLimits};
 use crate::data::images_dir;
 use crate::data::template::{Role, Turn};
 use crate::error::{Error, Result};
@@ -14,22 +15,21 @@ use crate::io::artifact::open_input;
 use crate::io::journal::{Indexed, Row};
 use crate::io::volumes::Volumes;
 
-/// One image, or one conversation about an image, that was read and fits.
+/// An image, or a conversation about an image, that can be read and fits the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Item {
     /// The image's path under its folder, or the conversation's id.
     pub id: String,
-    /// The image, relative to its folder.
+    /// Relative to the image folder.
     pub image: String,
-    /// (height, width) in pixels, EXIF orientation applied.
+    /// (height, width) in pixels, after EXIF orientation.
     pub size: (u32, u32),
-    /// The digest of the image file.
+    /// Of the image file.
     pub digest: Digest,
-    /// The conversation, its image placeholder stripped; empty for a plain image.
+    /// Without the image placeholder; empty for a plain image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversation: Vec<Message>,
-    /// A pair made elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<GivenPair>,
 }
@@ -38,14 +38,11 @@ pub struct Item {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Message {
-    /// The user's.
     Human(String),
-    /// The answer.
     Gpt(String),
 }
 
 impl Message {
-    /// Its text.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -63,16 +60,35 @@ impl From<Turn> for Message {
     }
 }
 
-/// A pair made elsewhere.
+/// A preference pair from the input data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GivenPair {
-    /// The prompt both are trained under.
+    /// Both responses are trained under it.
     pub prompt: String,
-    /// The better response.
     pub chosen: String,
-    /// The worse one.
     pub rejected: String,
+}
+
+impl Item {
+    /// The conversation as turns, the first infused with the description of the image if there is a template for it.
+    pub(super) fn turns(&self, infusion: Option<&str>, description: &str) -> Vec<Turn> {
+        self.conversation
+            .iter()
+            .enumerate()
+            .map(|(i, message)| {
+                let text = match infusion {
+                    Some(template) if i == 0 => infuse(template, description, message.text()),
+                    _ => message.text().to_owned(),
+                };
+                let role = match message {
+                    Message::Human(_) => Role::User,
+                    Message::Gpt(_) => Role::Assistant,
+                };
+                Turn { role, text, image: i == 0 }
+            })
+            .collect()
+    }
 }
 
 impl Row for Item {
@@ -81,7 +97,7 @@ impl Row for Item {
     }
 }
 
-/// Every item, sorted by id and read when it is asked for, and where its image is.
+/// All items, sorted by id and read on demand, and the folder of their images.
 #[derive(Debug)]
 pub struct PreparedItems {
     items: Indexed<Item>,
@@ -89,10 +105,10 @@ pub struct PreparedItems {
 }
 
 impl PreparedItems {
-    /// Opens the artifact, its digest verified.
+    /// Opens the artifact after verifying its digest.
     ///
     /// # Errors
-    /// [`Error::Data`] when it is not what was recorded.
+    /// [`Error::Data`] if it does not match.
     pub fn open(volumes: &Volumes, reference: &ArtifactRef, images: &VolumePath) -> Result<Self> {
         let dir = open_input(volumes, reference)?;
         Ok(Self {
@@ -101,38 +117,43 @@ impl PreparedItems {
         })
     }
 
-    /// How many items there are.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The items as rows of a file.
-    #[must_use]
-    pub const fn rows(&self) -> &Indexed<Item> {
+    /// The rows of `items.jsonl`.
+    pub(super) const fn indexed(&self) -> &Indexed<Item> {
         &self.items
     }
 
-    /// Item `index`, in the order of ids.
+    /// The index of the item with this id.
     ///
     /// # Errors
-    /// [`Error::Data`] where it cannot be read; [`Error::Storage`].
+    /// [`Error::Data`] if there is none; [`Error::Storage`].
+    pub fn index_of(&self, id: &str) -> Result<usize> {
+        self.items.index_of(id)
+    }
+
+    /// Item `index` in the order of ids.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a damaged row; [`Error::Storage`].
     pub fn get(&self, index: usize) -> Result<Item> {
         self.items.get(index)
     }
 
-    /// The indexes of the items of shard `index` of `count`: every `count`-th one.
+    /// The indexes of the items of shard `index` of `count`: every `count`-th.
     pub fn share(&self, index: u32, count: u32) -> impl ExactSizeIterator<Item = usize> + use<> {
         (index as usize..self.len()).step_by(count.max(1) as usize)
     }
 
-    /// The item's image, which must still be the one that was prepared.
+    /// The item's image, which must not have changed since it was prepared.
     ///
     /// # Errors
     /// [`Error::Data`] naming the file.
@@ -141,7 +162,7 @@ impl PreparedItems {
         let bytes = read_image(&path)?;
         if Digest::of(&bytes) != item.digest {
             return Err(Error::Data(format!(
-                "{}: the image was changed after it was prepared; restore it, or start again under a new name",
+                "{}: the image was changed after it was prepared; restore it, or start a new run",
                 path.display()
             )));
         }
@@ -149,7 +170,7 @@ impl PreparedItems {
     }
 }
 
-/// The bytes of an image file; a disk that fails is not an image that cannot be read.
+/// The bytes of an image file. A failing disk is [`Error::Storage`], anything else the image's fault.
 pub(super) fn read_image(path: &Path) -> Result<Vec<u8>> {
     image::read_file(path).map_err(|error| match error {
         ImageError::Io(source) if source.kind() != ErrorKind::PermissionDenied => {
@@ -160,5 +181,5 @@ pub(super) fn read_image(path: &Path) -> Result<Vec<u8>> {
 }
 
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<::image::RgbImage> {
-    image::decode(bytes, &Limits::default()).map_err(|e| Error::Data(format!("{}: {e}", path.display())))
+    image::decode(bytes, &ImageLimits::default()).map_err(|e| Error::Data(format!("{}: {e}", path.display())))
 }

@@ -1,59 +1,33 @@
-//! The steps of a run: load, loop, save.
+//! The steps of a run, one file each. [`run`] is the one place that maps a task to its step.
 
-mod candidates;
+mod context;
 mod describe;
-pub(crate) mod desk;
-mod disk;
-mod examples;
+pub(crate) mod disk_space;
 mod generate;
+mod inputs;
 mod items;
-mod keys;
-mod model_card;
-mod pool;
 mod prepare;
 mod prompts;
-mod proof;
-mod rows;
+mod records;
 mod shards;
 mod train;
-mod vlm;
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use stic_contract::artifact::progress_file;
 use stic_contract::{RunConfig, StepResult, Task};
 
+pub use self::context::StepContext;
 pub use self::items::{GivenPair, Item, Message, PreparedItems};
-pub use self::rows::{DescriptionRow, PreferenceRow, ResponseRecord};
-pub use self::vlm::{Checked, Vlm};
+pub use self::records::{DescriptionRecord, PreferenceRecord};
 
+use self::context::Execution;
 use crate::error::{Error, Result};
 use crate::io::artifact::Output;
 use crate::io::atomic;
 use crate::io::lock::StepLock;
 use crate::io::progress::Reporter;
-use crate::io::serve::Board;
-use crate::io::stop::Stop;
-use crate::io::volumes::Volumes;
-use crate::training::activation_checkpointing::ActivationCheckpointing;
-
-/// What a step is given beside its config.
-#[derive(Debug, Clone)]
-pub struct StepContext {
-    /// The mounted volumes.
-    pub volumes: Volumes,
-    /// Which shard of a sharded step.
-    pub shard: u32,
-    /// How many responses are written at once; 0 for as many as memory holds. No result depends on it.
-    pub responses_at_once: usize,
-    /// Whether it was asked to stop.
-    pub stop: Stop,
-    /// Where its progress is shown.
-    pub board: Board,
-    /// What training keeps in memory.
-    pub activation_checkpointing: ActivationCheckpointing,
-}
 
 /// Reads a run config.
 ///
@@ -62,7 +36,7 @@ pub struct StepContext {
 pub fn read_config(path: &Path) -> Result<RunConfig> {
     let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::IsADirectory => {
-            Error::Config(format!("{}: {e}; name the run config with --config", path.display()))
+            Error::Config(format!("{}: {e}; pass the run config with --config", path.display()))
         }
         _ => Error::storage(path)(e),
     })?;
@@ -72,30 +46,31 @@ pub fn read_config(path: &Path) -> Result<RunConfig> {
 /// Runs one step.
 ///
 /// # Errors
-/// Whatever ends the step early; finished items and saved state stay.
+/// Whatever ends the step early; finished items and training states are kept.
 pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
     let output = Output::open(&config.run, &config.output, &context.volumes)?;
-    let progress: PathBuf = output.root().join(progress_file(&config.run, config.step(), context.shard));
+    let progress = output.root().join(progress_file(&config.run, config.step(), context.shard));
     let lock = output.partial().join(format!("{}-{:05}.lock", config.step(), context.shard));
-    let _lock = StepLock::acquire(&lock, &context.stop)?;
+    let _lock = StepLock::acquire(&lock, &context.cancellation)?;
     let mut reporter = Reporter::new(progress, context.board.clone(), config.step());
+    let execution = Execution { config, context, output: &output, reporter: &mut reporter };
     let result = match &config.task {
-        Task::Prepare(task) => prepare::run(task, config, context, &output, &mut reporter),
-        Task::Generate(task) => generate::run(task, config, context, &output, &mut reporter),
-        Task::Describe(task) => describe::run(task, config, context, &output, &mut reporter),
-        Task::Train(task) => train::run(task, config, context, &output, &mut reporter),
+        Task::Prepare(task) => prepare::run(task, execution),
+        Task::Generate(task) => generate::run(task, execution),
+        Task::Describe(task) => describe::run(task, execution),
+        Task::Train(task) => train::run(task, execution),
     };
     reporter.flush()?;
     result
 }
 
-/// Writes a result where the caller asked for it.
+/// Writes a result to the file of `--result`.
 ///
 /// # Errors
 /// [`Error::Storage`].
 pub fn write_result(path: &Path, result: &StepResult) -> Result<()> {
     let text = result.to_termination_message();
-    // Kubernetes mounts the termination message as a file: it can be written, not replaced.
+    // Kubernetes mounts the termination message as a file: it can be written, but not replaced.
     if path.exists() {
         return std::fs::write(path, text).map_err(Error::storage(path));
     }

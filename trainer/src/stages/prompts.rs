@@ -1,11 +1,11 @@
-//! Prompts: drawn for an item, and counted.
+//! Drawing an item's prompt, and its length in tokens.
 
 use crate::algorithm::draw::Draw;
 use crate::data::encode::Encoder;
 use crate::data::template::Turn;
 use crate::error::Result;
 
-/// How many tokens a prompt with an image of `image_tokens` is under `template`.
+/// The tokens of a prompt, those of its image included.
 pub(super) fn prompt_tokens(encoder: &Encoder, text: &str, image_tokens: Option<usize>) -> Result<usize> {
     let turn = if image_tokens.is_some() { Turn::user_with_image(text) } else { Turn::user(text) };
     Ok(encoder.encode_prompt(&[turn], image_tokens)?.ids.len())

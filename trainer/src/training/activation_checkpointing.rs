@@ -1,17 +1,17 @@
-//! How much of a forward pass stays in memory for the backward pass.
+//! How much of the forward pass is kept in memory for the backward pass.
 
 use candle_core::Device;
 
 use crate::memory;
 
-/// Memory against time: a layer whose graph is not kept is run a second time. Gradients are the same.
+/// Trades memory for time: a layer whose graph is not kept is run a second time. The gradients are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ActivationCheckpointing {
-    /// Every layer's graph is kept: the fastest, and the largest.
+    /// Keeps the graph of every layer: fastest, and takes the most memory.
     None,
-    /// Only every layer's input is kept.
+    /// Keeps only the input of every layer.
     EveryLayer,
-    /// As many graphs are kept as there is memory for when training begins.
+    /// Keeps as many graphs as there is memory for when training begins.
     #[default]
     Auto,
 }

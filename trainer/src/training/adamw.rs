@@ -1,5 +1,5 @@
-//! AdamW (Loshchilov and Hutter, arXiv 1711.05101; `torch.optim.AdamW`), with moments that can be saved:
-//! candle's own keeps them private.
+//! AdamW (Loshchilov and Hutter, arXiv 1711.05101; `torch.optim.AdamW`). candle's own keeps its moments
+//! private, so its state cannot be saved.
 
 use std::collections::BTreeMap;
 
@@ -12,33 +12,31 @@ const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// The optimizer of an adapter.
 #[derive(Debug)]
 pub struct AdamW {
     weight_decay: f64,
     steps: u64,
-    slots: BTreeMap<String, Slot>,
+    parameters: BTreeMap<String, Parameter>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Parameter {
     weight: Var,
-    first: Tensor,
-    second: Tensor,
+    /// The exponential moving average of the gradient.
+    first_moment: Tensor,
+    /// The exponential moving average of its square.
+    second_moment: Tensor,
 }
 
 impl AdamW {
-    /// Over the tensors given, moments zero.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
+    /// Starts with moments of zero.
     pub fn new(vars: Vec<(String, Var)>, weight_decay: f64) -> Result<Self> {
-        let mut slots = BTreeMap::new();
+        let mut parameters = BTreeMap::new();
         for (name, weight) in vars {
-            let (first, second) = (weight.zeros_like()?, weight.zeros_like()?);
-            slots.insert(name, Slot { weight, first, second });
+            let (first_moment, second_moment) = (weight.zeros_like()?, weight.zeros_like()?);
+            parameters.insert(name, Parameter { weight, first_moment, second_moment });
         }
-        Ok(Self { weight_decay, steps: 0, slots })
+        Ok(Self { weight_decay, steps: 0, parameters })
     }
 
     /// Steps taken.
@@ -50,22 +48,23 @@ impl AdamW {
     /// One step at `learning_rate`.
     ///
     /// # Errors
-    /// A tensor without a gradient, and those of the tensor library.
+    /// Where a parameter has no gradient.
     pub fn step(&mut self, gradients: &Gradients, learning_rate: f64) -> Result<()> {
         self.steps += 1;
         let t = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let step_size = learning_rate / (1.0 - BETA_1.powi(t));
         let second_scale = (1.0 - BETA_2.powi(t)).sqrt();
-        for (name, slot) in &mut self.slots {
+        for (name, parameter) in &mut self.parameters {
             let gradient = gradients
                 .get(name)
                 .ok_or_else(|| candle_core::Error::Msg(format!("{name} has no gradient")))?;
-            slot.first = ((&slot.first * BETA_1)? + (gradient * (1.0 - BETA_1))?)?;
-            slot.second = ((&slot.second * BETA_2)? + (gradient.sqr()? * (1.0 - BETA_2))?)?;
-            let denominator = ((slot.second.sqrt()? / second_scale)? + EPSILON)?;
-            let decayed = (slot.weight.as_detached_tensor() * (1.0 - learning_rate * self.weight_decay))?;
-            let update = ((&slot.first / denominator)? * step_size)?;
-            slot.weight.set(&(decayed - update)?)?;
+            let Parameter { weight, first_moment, second_moment } = parameter;
+            *first_moment = ((&*first_moment * BETA_1)? + (gradient * (1.0 - BETA_1))?)?;
+            *second_moment = ((&*second_moment * BETA_2)? + (gradient.sqr()? * (1.0 - BETA_2))?)?;
+            let denominator = ((second_moment.sqrt()? / second_scale)? + EPSILON)?;
+            let decayed = (weight.as_detached_tensor() * (1.0 - learning_rate * self.weight_decay))?;
+            let update = ((&*first_moment / denominator)? * step_size)?;
+            weight.set(&(decayed - update)?)?;
         }
         Ok(())
     }
@@ -73,22 +72,22 @@ impl AdamW {
     /// Weights and moments by name, for [`AdamW::restore`].
     #[must_use]
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        self.slots
+        self.parameters
             .iter()
-            .flat_map(|(name, slot)| {
+            .flat_map(|(name, parameter)| {
                 [
-                    (format!("weight.{name}"), slot.weight.as_detached_tensor()),
-                    (format!("exp_avg.{name}"), slot.first.clone()),
-                    (format!("exp_avg_sq.{name}"), slot.second.clone()),
+                    (format!("weight.{name}"), parameter.weight.as_detached_tensor()),
+                    (format!("exp_avg.{name}"), parameter.first_moment.clone()),
+                    (format!("exp_avg_sq.{name}"), parameter.second_moment.clone()),
                 ]
             })
             .collect()
     }
 
-    /// Goes on from a saved state after `steps` steps: from the whole of it or, where it fails, from none.
+    /// Restores a state that was saved after `steps` steps. Where it fails, nothing has changed.
     ///
     /// # Errors
-    /// [`Error::Data`] for a state that is not of these tensors.
+    /// [`Error::Data`] for a state of other parameters.
     pub fn restore(
         &mut self,
         mut state: std::collections::HashMap<String, Tensor>,
@@ -105,20 +104,20 @@ impl AdamW {
                 .and_then(|tensor| Ok(tensor.to_device(device)?))
         };
         let restored = self
-            .slots
+            .parameters
             .iter()
-            .map(|(name, slot)| {
+            .map(|(name, parameter)| {
                 Ok([
-                    take(format!("weight.{name}"), slot.weight.as_tensor())?,
-                    take(format!("exp_avg.{name}"), &slot.first)?,
-                    take(format!("exp_avg_sq.{name}"), &slot.second)?,
+                    take(format!("weight.{name}"), parameter.weight.as_tensor())?,
+                    take(format!("exp_avg.{name}"), &parameter.first_moment)?,
+                    take(format!("exp_avg_sq.{name}"), &parameter.second_moment)?,
                 ])
             })
             .collect::<Result<Vec<_>>>()?;
-        for (slot, [weight, first, second]) in self.slots.values_mut().zip(restored) {
-            slot.weight.set(&weight)?;
-            slot.first = first;
-            slot.second = second;
+        for (parameter, [weight, first, second]) in self.parameters.values_mut().zip(restored) {
+            parameter.weight.set(&weight)?;
+            parameter.first_moment = first;
+            parameter.second_moment = second;
         }
         self.steps = steps;
         Ok(())

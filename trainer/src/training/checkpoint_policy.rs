@@ -1,19 +1,20 @@
-//! When training state is saved, and which states are kept. Pure.
+//! When the training state is saved, and which states are kept. Pure.
 
-/// How many states are kept: where the newest was damaged, the one before is gone on from.
+/// The number of states that are kept: where the newest is damaged, training continues from the one before.
 pub const KEPT: usize = 2;
 
-/// What is done with saved states.
+/// What to do with saved states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Save the state as it is now.
+    /// Save the current state.
     Save,
     /// Delete the state of this step.
     Delete(u64),
 }
 
-/// What to do after `done` of `total` steps where the states of the steps `saved`, ascending, are whole. The start is
-/// not saved, since it can be made again, and the end is not, since what follows it is the artifact.
+/// What to do after `done` of `total` steps, with intact states of the steps `saved`, in ascending order.
+/// Neither the start nor the end is saved: the former can be recreated, and the latter is followed by the
+/// artifact.
 #[must_use]
 pub fn after(done: u64, total: u64, every: u32, interrupted: bool, saved: &[u64]) -> Vec<Action> {
     let due = interrupted || (every > 0 && done.is_multiple_of(u64::from(every)));
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn saves_at_the_interval_and_when_asked_to_stop() {
+    fn saves_at_the_interval_and_when_interrupted() {
         let saves =
             |done, total, every, interrupted| after(done, total, every, interrupted, &[]) == [Action::Save];
         let saved: Vec<u64> = (0..=10).filter(|done| saves(*done, 10, 4, false)).collect();
@@ -39,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_two_are_kept_through_any_run() {
+    fn the_last_two_states_are_kept() {
         for stop in 0..20 {
             let mut saved = Vec::new();
             for done in 1..=20 {
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_is_saved_already_is_not_saved_again() {
+    fn a_saved_state_is_not_saved_again() {
         assert!(after(8, 20, 4, true, &[4, 8]).is_empty());
     }
 }

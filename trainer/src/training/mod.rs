@@ -1,4 +1,4 @@
-//! The optimizer, the schedule, and one step of training.
+//! The optimizer, the learning-rate schedule, the checkpoint policy, and one step of training.
 
 pub mod activation_checkpointing;
 pub mod adamw;
@@ -7,4 +7,4 @@ pub mod schedule;
 mod sequence;
 pub mod step;
 
-pub use sequence::{Branches, Pair, Supervised};
+pub use sequence::{Branches, Pair, SupervisedExample};

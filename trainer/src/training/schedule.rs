@@ -2,7 +2,7 @@
 
 use stic_contract::recipe::{Optimizer, Schedule};
 
-/// Steps that rise: ceil(ratio * total).
+/// ceil(ratio * total).
 #[must_use]
 pub fn warmup_steps(total: u64, ratio: f64) -> u64 {
     (ratio * total as f64).ceil() as u64
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_first_step_has_rate_zero() {
+    fn the_first_step_of_the_paper_has_rate_zero() {
         let optimizer = Optimizer {
             learning_rate: 1e-7,
             schedule: Schedule::Cosine,

@@ -1,39 +1,39 @@
-//! Examples laid out as the one sequence of a pass, and the log-probabilities read from it.
+//! Examples packed into the one sequence of a pass, and the log-probabilities read from it.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use stic_contract::recipe::RejectedTerm;
 
 use crate::algorithm::losses::LogProb;
 use crate::error::Result;
 use crate::model::language::{LanguageModel, Layout};
-use crate::model::{Llava, Mode};
+use crate::model::{Mode, VisionLanguageModel};
 
 /// A prompt with its image, and the responses that follow it.
 #[derive(Debug, Clone)]
 pub struct Branches<'a> {
-    /// The prompt's token ids.
+    /// Token ids, those of the image included.
     pub prompt: &'a [u32],
-    /// The image's features, `[n, hidden]`, for the n image tokens of the prompt.
+    /// `[n, hidden]`, for the n image tokens of the prompt.
     pub features: Option<&'a Tensor>,
-    /// The token ids of each response, at least one each.
+    /// Token ids, at least one for each response.
     pub responses: &'a [&'a [u32]],
 }
 
 /// A preference between two responses to a prompt.
 #[derive(Debug, Clone)]
 pub struct Pair<'a> {
-    /// The prompt's token ids.
+    /// Token ids, those of the image included.
     pub prompt: &'a [u32],
-    /// The image's features, `[n, hidden]`, for the n image tokens of the prompt.
+    /// `[n, hidden]`, for the n image tokens of the prompt.
     pub features: Option<&'a Tensor>,
-    /// POVID's: the features that the rejected response is read under instead.
+    /// POVID's: features that replace those of the image for the rejected response.
     pub rejected_features: Option<&'a Tensor>,
-    /// The token ids of the chosen response and of the rejected one, at least one each.
+    /// Token ids of the chosen and the rejected response, at least one each.
     pub responses: [&'a [u32]; 2],
 }
 
 impl Pair<'_> {
-    /// One tree where both responses can follow the same prompt, one for each response otherwise.
+    /// One tree where both responses may share the prompt, otherwise one for each response.
     pub(super) fn trees(&self, shared: bool) -> Vec<Branches<'_>> {
         let Self { prompt, features, rejected_features, responses } = self;
         let tree = |features, responses| Branches { prompt, features, responses };
@@ -46,16 +46,16 @@ impl Pair<'_> {
 
 /// A conversation with its image, and which of its tokens are learned.
 #[derive(Debug, Clone)]
-pub struct Supervised<'a> {
-    /// The token ids of the whole conversation.
+pub struct SupervisedExample<'a> {
+    /// Token ids of the whole conversation.
     pub ids: &'a [u32],
-    /// The image's features, `[n, hidden]`.
+    /// `[n, hidden]`, for the n image tokens.
     pub features: Option<&'a Tensor>,
-    /// For each token whether it is learned; the first token cannot be.
+    /// Whether each token is learned; the first cannot be.
     pub learned: &'a [bool],
 }
 
-/// Tokens laid out for one pass, and where each learned token is predicted from.
+/// The packed tokens of a pass, and the row that predicts each learned token.
 pub(super) struct Sequence {
     /// `[tokens, hidden]`.
     pub(super) embeddings: Tensor,
@@ -63,13 +63,14 @@ pub(super) struct Sequence {
     /// The row that predicts each target.
     rows: Vec<u32>,
     targets: Vec<u32>,
-    /// How many targets each response has.
+    /// The number of targets of each response.
     lengths: Vec<usize>,
 }
 
 impl Sequence {
-    /// A prompt is computed once for its responses. A response's last token predicts nothing and is left out.
-    pub(super) fn of_branches(model: &Llava, trees: &[Branches<'_>]) -> Result<Self> {
+    /// A prompt is computed once for all of its responses. The last token of a response predicts nothing and
+    /// is left out.
+    pub(super) fn of_branches(model: &VisionLanguageModel, trees: &[Branches<'_>]) -> Result<Self> {
         let lengths = trees.iter().map(|tree| {
             (tree.prompt.len(), tree.responses.iter().map(|response| response.len() - 1).collect::<Vec<_>>())
         });
@@ -100,7 +101,10 @@ impl Sequence {
     }
 
     /// Each conversation up to its last learned token.
-    pub(super) fn of_supervised(model: &Llava, examples: &[Supervised<'_>]) -> Result<Self> {
+    pub(super) fn of_supervised(
+        model: &VisionLanguageModel,
+        examples: &[SupervisedExample<'_>],
+    ) -> Result<Self> {
         let learned: Vec<Vec<usize>> = examples
             .iter()
             .map(|example| (1..example.ids.len()).filter(|i| example.learned[*i]).collect())
@@ -124,8 +128,8 @@ impl Sequence {
         })
     }
 
-    /// The log-probability of each target, `[targets]`, from hidden states `[tokens, hidden]`. Where responses are
-    /// pairs, `rejected` says what stands for it in every second one.
+    /// The log-probability of each target, `[targets]`, from hidden states `[tokens, hidden]`. In preference
+    /// training every second response is a rejected one; `rejected` says what replaces its log-probabilities.
     pub(super) fn values(
         &self,
         language: &LanguageModel,
@@ -145,14 +149,15 @@ impl Sequence {
             parts.push(if response % 2 == 0 {
                 language.log_probs(&hidden, targets)?
             } else {
-                top_logits(&language.logits(&hidden, mode)?, targets)?
+                let other = best_other_tokens(&language.logits(&hidden, mode)?, targets)?;
+                language.log_probs(&hidden, &other)?
             });
             start += len;
         }
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// The values of each response.
+    /// Splits values by response.
     pub(super) fn split<'v>(&self, values: &'v [f32]) -> impl Iterator<Item = &'v [f32]> {
         let mut rest = values;
         self.lengths.iter().map(move |len| {
@@ -162,35 +167,39 @@ impl Sequence {
         })
     }
 
-    /// The sum over the values of each response.
+    /// The sum of the values of each response.
     pub(super) fn sums(&self, values: &[f32]) -> Vec<LogProb> {
         self.split(values)
             .map(|own| LogProb { sum: own.iter().map(|v| f64::from(*v)).sum(), tokens: own.len() })
             .collect()
     }
 
-    /// A slope of each response's sum to the slope of each value: the other way round than [`Sequence::sums`].
-    pub(super) fn slopes(&self, of_sums: &[f64]) -> Vec<f32> {
+    /// The backward pass of [`Sequence::sums`]: the gradient of each response's sum to the gradient of each
+    /// value.
+    pub(super) fn value_gradients(&self, of_sums: &[f64]) -> Vec<f32> {
         self.lengths
             .iter()
             .zip(of_sums)
-            .flat_map(|(len, slope)| std::iter::repeat_n(*slope as f32, *len))
+            .flat_map(|(len, gradient)| std::iter::repeat_n(*gradient as f32, *len))
             .collect()
     }
 }
 
-/// The released code's stand-in for log p of a rejected token: the top logit of its row, or the second where the
-/// top is the token itself. `[n]`.
-fn top_logits(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    let mut chosen = Vec::with_capacity(targets.len());
-    for (row, target) in logits.detach().to_vec2::<f32>()?.iter().zip(targets) {
-        // The best of the others is the top where the top is another token, and the second where it is not.
-        let (best, _) = row.iter().enumerate().filter(|(id, _)| *id != *target as usize).fold(
-            (0, f32::NEG_INFINITY),
-            |best, (id, value)| if *value > best.1 { (id, *value) } else { best },
-        );
-        chosen.push(best as u32);
-    }
-    let chosen = Tensor::new(chosen, logits.device())?.unsqueeze(1)?;
-    Ok(logits.gather(&chosen, 1)?.squeeze(1)?)
+/// The token whose log-probability the released code uses instead of a rejected token's: that of the largest logit of its
+/// row, or of the second largest where the largest is the token's own.
+fn best_other_tokens(logits: &Tensor, targets: &[u32]) -> Result<Vec<u32>> {
+    let rows = logits.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let best = rows.iter().zip(targets).map(|(row, target)| {
+        // Both are the largest logit of another token.
+        let others = row.iter().enumerate().filter(|(id, _)| *id != *target as usize);
+        let (best, _) =
+            others.fold(
+                (0, f32::NEG_INFINITY),
+                |best, (id, value)| {
+                    if *value > best.1 { (id, *value) } else { best }
+                },
+            );
+        best as u32
+    });
+    Ok(best.collect())
 }

@@ -1,46 +1,66 @@
-//! The forward and backward pass of a few examples at once.
+//! The forward and backward pass over a few examples.
 //!
-//! Everything is a function of the examples and the weights: how much is kept in memory changes no bit, and an example
-//! has the loss and the gradient that it has by itself, but for the order in which floats are added.
+//! Results depend on the examples and the weights alone. How much is kept in memory changes no bit, and
+//! batching an example with others changes its loss and gradient only by the order in which floats are added.
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use stic_contract::recipe::{Dpo, RejectedTerm};
 
-use super::sequence::{Branches, Pair, Sequence, Supervised};
+use super::sequence::{Branches, Pair, Sequence, SupervisedExample};
 use crate::algorithm::losses::{LogProb, PairLogProbs, PairLoss, dpo};
+use crate::cancellation::CancellationToken;
 use crate::error::Result;
-use crate::io::stop::Stop;
-use crate::model::language::Limits;
-use crate::model::lora::{Adapted, LoraAdapter};
-use crate::model::{Gradients, Llava, Mode};
+use crate::model::language::PassLimits;
+use crate::model::lora::{ActiveAdapter, LoraAdapter};
+use crate::model::{Gradients, Mode, VisionLanguageModel};
 
 /// The log-probability of every token of every response, under one policy.
-///
-/// # Errors
-/// Those of the tensor library.
 pub fn response_log_probs(
-    model: &Llava,
+    model: &VisionLanguageModel,
     branches: &Branches<'_>,
-    adapter: Option<Adapted<'_>>,
+    adapter: Option<ActiveAdapter<'_>>,
 ) -> Result<Vec<Vec<f32>>> {
     let sequence = Sequence::of_branches(model, std::slice::from_ref(branches))?;
-    let values = infer(model, &sequence, adapter, RejectedTerm::LogProb, &Stop::default())?;
+    split_log_probs(model, &sequence, adapter)
+}
+
+/// As [`response_log_probs`], with activations in f32 whatever the type of the weights, which are widened one projection at
+/// a time.
+pub fn response_log_probs_in_f32(
+    model: &VisionLanguageModel,
+    branches: &Branches<'_>,
+    adapter: Option<ActiveAdapter<'_>>,
+) -> Result<Vec<Vec<f32>>> {
+    let mut sequence = Sequence::of_branches(model, std::slice::from_ref(branches))?;
+    sequence.embeddings = sequence.embeddings.to_dtype(DType::F32)?;
+    split_log_probs(model, &sequence, adapter)
+}
+
+fn split_log_probs(
+    model: &VisionLanguageModel,
+    sequence: &Sequence,
+    adapter: Option<ActiveAdapter<'_>>,
+) -> Result<Vec<Vec<f32>>> {
+    let values = infer(model, sequence, adapter, RejectedTerm::LogProb, &CancellationToken::default())?;
     Ok(sequence.split(&values).map(<[f32]>::to_vec).collect())
 }
 
-/// What the reference policy makes of a pair; no `adapter` is the base model.
+/// The log-probabilities of a pair under the reference policy: the base model, or the base model with
+/// `adapter`. Whether the responses share their prompt changes how sums are rounded in bf16, so `shared` must be what it is
+/// for the policy.
 ///
 /// # Errors
-/// [`crate::error::Error::Interrupted`] once `stop` is asked; those of the tensor library.
+/// [`crate::error::Error::Interrupted`] once `cancellation` is set.
 pub fn reference_log_probs(
-    model: &Llava,
+    model: &VisionLanguageModel,
     pair: &Pair<'_>,
     adapter: Option<&LoraAdapter>,
     rejected: RejectedTerm,
-    stop: &Stop,
+    shared: bool,
+    cancellation: &CancellationToken,
 ) -> Result<PairLogProbs> {
-    let sequence = Sequence::of_branches(model, &pair.trees(true))?;
-    let values = infer(model, &sequence, adapter.map(Adapted::from), rejected, stop)?;
+    let sequence = Sequence::of_branches(model, &pair.trees(shared))?;
+    let values = infer(model, &sequence, adapter.map(ActiveAdapter::from), rejected, cancellation)?;
     match sequence.sums(&values)[..] {
         [chosen, rejected] => Ok(PairLogProbs { chosen, rejected }),
         _ => Err(candle_core::Error::Msg("a pair has two responses".into()).into()),
@@ -48,37 +68,37 @@ pub fn reference_log_probs(
 }
 
 fn infer(
-    model: &Llava,
+    model: &VisionLanguageModel,
     sequence: &Sequence,
-    adapter: Option<Adapted<'_>>,
+    adapter: Option<ActiveAdapter<'_>>,
     rejected: RejectedTerm,
-    stop: &Stop,
+    cancellation: &CancellationToken,
 ) -> Result<Vec<f32>> {
-    let hidden = model.language.forward(&sequence.embeddings, &sequence.layout, adapter, stop)?;
+    let hidden = model.language.forward(&sequence.embeddings, &sequence.layout, adapter, cancellation)?;
     Ok(sequence.values(&model.language, &hidden, Mode::Inference, rejected)?.to_vec1()?)
 }
 
-/// Pairs, each with what the reference policy makes of it, as one sequence: the loss of each and the policy's
-/// log-probabilities. Adds the gradients of `weight` times the sum of the losses to `gradients`.
+/// Runs pairs, each with its log-probabilities under the reference policy, as one sequence. Returns the loss
+/// of each and its log-probabilities under the policy, and adds the gradients of `weight` times the sum of
+/// the losses to `gradients`.
 ///
-/// Under dropout nothing is shared between the two responses: each has a mask of its own on the prompt.
+/// With dropout the two responses do not share their prompt, because each has its own mask on it.
 ///
 /// # Errors
-/// [`crate::error::Error::Interrupted`] once it is asked to stop, with `gradients` of no use; those of the tensor
-/// library.
+/// [`crate::error::Error::Interrupted`] once `limits.cancellation` is set; `gradients` are incomplete then.
 pub fn preference_step(
-    model: &Llava,
+    model: &VisionLanguageModel,
     pairs: &[(Pair<'_>, PairLogProbs)],
-    adapted: Adapted<'_>,
+    adapted: ActiveAdapter<'_>,
     objective: &Dpo,
     weight: f64,
-    limits: Limits<'_>,
+    limits: PassLimits<'_>,
     gradients: &mut Gradients,
 ) -> Result<Vec<(PairLoss, PairLogProbs)>> {
     let trees: Vec<_> = pairs.iter().flat_map(|(pair, _)| pair.trees(adapted.dropout.is_none())).collect();
     let sequence = Sequence::of_branches(model, &trees)?;
     let mut losses = Vec::with_capacity(pairs.len());
-    let slopes = |sums: &[LogProb]| -> Vec<f64> {
+    let sum_gradients = |sums: &[LogProb]| -> Vec<f64> {
         let (policies, _) = sums.as_chunks::<2>();
         losses.extend(policies.iter().zip(pairs).map(|([chosen, rejected], (_, reference))| {
             let policy = PairLogProbs { chosen: *chosen, rejected: *rejected };
@@ -86,56 +106,57 @@ pub fn preference_step(
         }));
         losses.iter().flat_map(|(loss, _)| [loss.d_chosen * weight, loss.d_rejected * weight]).collect()
     };
-    learn(model, &sequence, adapted, objective.rejected_term, slopes, limits, gradients)?;
+    forward_backward(model, &sequence, adapted, objective.rejected_term, sum_gradients, limits, gradients)?;
     Ok(losses)
 }
 
-/// Conversations as one sequence: of each the sum of log p over its learned tokens, and their number. Adds the
-/// gradients of `weight` times minus those sums to `gradients`.
+/// Runs conversations as one sequence. Returns the sum of log p over the learned tokens of each, and adds the
+/// gradients of `-weight` times these sums to `gradients`.
 ///
 /// # Errors
 /// As [`preference_step`].
 pub fn supervised_step(
-    model: &Llava,
-    examples: &[Supervised<'_>],
-    adapted: Adapted<'_>,
+    model: &VisionLanguageModel,
+    examples: &[SupervisedExample<'_>],
+    adapted: ActiveAdapter<'_>,
     weight: f64,
-    limits: Limits<'_>,
+    limits: PassLimits<'_>,
     gradients: &mut Gradients,
 ) -> Result<Vec<LogProb>> {
     let sequence = Sequence::of_supervised(model, examples)?;
     let mut found = Vec::new();
-    let slopes = |sums: &[LogProb]| {
+    let sum_gradients = |sums: &[LogProb]| {
         found = sums.to_vec();
         vec![-weight; sums.len()]
     };
-    learn(model, &sequence, adapted, RejectedTerm::LogProb, slopes, limits, gradients)?;
+    forward_backward(model, &sequence, adapted, RejectedTerm::LogProb, sum_gradients, limits, gradients)?;
     Ok(found)
 }
 
-/// One pass forward and one back. `slopes` turns the log-probabilities of the responses into d loss / d each sum.
-fn learn(
-    model: &Llava,
+/// One forward and one backward pass. `sum_gradients` turns the log-probabilities of the responses into d
+/// loss / d sum of each.
+fn forward_backward(
+    model: &VisionLanguageModel,
     sequence: &Sequence,
-    adapted: Adapted<'_>,
+    adapted: ActiveAdapter<'_>,
     rejected: RejectedTerm,
-    slopes: impl FnOnce(&[LogProb]) -> Vec<f64>,
-    limits: Limits<'_>,
+    sum_gradients: impl FnOnce(&[LogProb]) -> Vec<f64>,
+    limits: PassLimits<'_>,
     gradients: &mut Gradients,
 ) -> Result<()> {
     let language = &model.language;
     let (hidden, checkpoints) =
         language.forward_checkpointed(&sequence.embeddings, &sequence.layout, adapted, limits)?;
-    // The head's graph, with the logits in it, is gone before the layers are gone through.
+    // The graph of the head, which holds the logits, is dropped before the backward pass through the layers.
     let gradient = {
         let hidden = Var::from_tensor(&hidden)?;
         let values = sequence.values(language, hidden.as_tensor(), Mode::Training, rejected)?;
-        let slopes = sequence.slopes(&slopes(&sequence.sums(&values.to_vec1::<f32>()?)));
-        let slopes = Tensor::new(slopes, values.device())?;
-        let mut found = (values * slopes)?.sum_all()?.backward()?;
+        let of_sums = sum_gradients(&sequence.sums(&values.to_vec1::<f32>()?));
+        let of_values = Tensor::new(sequence.value_gradients(&of_sums), values.device())?;
+        let mut found = (values * of_values)?.sum_all()?.backward()?;
         found
             .remove(hidden.as_tensor())
             .ok_or_else(|| candle_core::Error::Msg("the head passes no gradient on".into()))?
     };
-    language.backward(checkpoints, &gradient, adapted, gradients, limits.stop)
+    language.backward(checkpoints, &gradient, adapted, gradients, limits.cancellation)
 }

@@ -1,25 +1,25 @@
-//! Gradients against differences of the loss.
+//! Gradients against finite differences of the loss, for every loss of a recipe.
 //!
-//! The loss comes from the fused forward pass in f32 and the gradient from the differentiable layers that the
-//! backward pass runs again, so this also holds the two together, for every loss that a recipe can ask for.
+//! The loss comes from the fused forward pass in f32, and the gradient from the differentiable layers that the backward
+//! pass runs again, so this also compares the two.
 
 use candle_core::{Tensor, Var};
 use stic_contract::recipe::{Dpo, DpoLoss, LoraTarget, RejectedTerm};
 use stic_trainer::algorithm::draw::Draw;
 use stic_trainer::model::Gradients;
-use stic_trainer::model::lora::{Adapted, DropoutKey, LoraAdapter};
+use stic_trainer::model::lora::{ActiveAdapter, DropoutKey, LoraAdapter};
 use stic_trainer::training::Pair;
 
 use crate::fixture::{Fixture, STIC, Shape, prefer, supervise, values};
 
-/// Relative: what rounding in f32 and the fifth derivative leave of a Richardson difference.
+/// The relative error of a Richardson difference, from rounding in f32 and the fifth derivative.
 const TOLERANCE: f64 = 2e-3;
 
-/// How far the loss, and the weights, are moved.
+/// The distances by which the loss and the weights are moved.
 const REACH: f64 = 0.02;
 
 /// Every loss: a name, the objective, whether the reference is an adapter (`InitialAdapter`), and whether the
-/// rejected response is read under another image (POVID).
+/// rejected response has another image (POVID).
 fn losses() -> Vec<(&'static str, Dpo, bool, bool)> {
     let without_alpha = Dpo { chosen_log_prob_weight: 0.0, ..STIC };
     vec![
@@ -38,7 +38,7 @@ fn losses() -> Vec<(&'static str, Dpo, bool, bool)> {
 }
 
 #[test]
-fn of_every_preference_loss_are_those_of_differences() {
+fn gradients_of_every_preference_loss_equal_finite_differences() {
     for fixture in Fixture::both() {
         let noisy = (&fixture.features * 0.7).unwrap();
         let initial = fixture.random(23, Shape::plain(4.0), 0.02);
@@ -60,7 +60,7 @@ fn of_every_preference_loss_are_those_of_differences() {
 }
 
 #[test]
-fn of_supervised_training_are_those_of_differences() {
+fn gradients_of_supervised_training_equal_finite_differences() {
     for fixture in Fixture::both() {
         let conversation = fixture.conversation();
         let example = fixture.supervised(&conversation);
@@ -76,17 +76,16 @@ fn of_supervised_training_are_those_of_differences() {
     }
 }
 
-/// Dropout's mask is drawn in the forward pass and again in the backward pass: with another mask there, the
-/// gradient would be of another function.
+/// The mask of dropout is drawn in the forward pass and again in the backward pass, and must be the same.
 #[test]
-fn under_dropout_are_those_of_differences_under_the_same_mask() {
+fn gradients_under_dropout_equal_finite_differences_under_the_same_mask() {
     let key = DropoutKey { seed: 3, item: "a.jpg".into(), pass: "epoch 0".into() };
     for fixture in Fixture::both() {
         let shape = Shape { alpha: 24.0, rslora: false, dropout: 0.3 };
         let adapter = fixture.random(37, shape, 0.02);
         let conversation = fixture.conversation();
         let example = fixture.supervised(&conversation);
-        let adapted = Adapted { dropout: Some(&key), ..(&adapter).into() };
+        let adapted = ActiveAdapter { dropout: Some(&key), ..(&adapter).into() };
         let supervised = || {
             let examples = std::slice::from_ref(&example);
             let (sums, gradients) = supervise(&fixture.model, examples, adapted, 0.1, 0);
@@ -102,7 +101,7 @@ fn under_dropout_are_those_of_differences_under_the_same_mask() {
     }
 }
 
-/// Where `kinks`, the loss is a maximum of smooth functions, and its gradient the slope on one side at least.
+/// Where `kinks`, the loss is a maximum of smooth functions, and its gradient is the slope on at least one side.
 ///
 /// Directions: all tensors at once at random, the steepest, and the largest element of A and B of a few projections.
 fn check(what: &str, adapter: &LoraAdapter, kinks: bool, evaluate: impl Fn() -> (f64, Gradients)) {
@@ -120,7 +119,7 @@ fn check(what: &str, adapter: &LoraAdapter, kinks: bool, evaluate: impl Fn() -> 
     let mut directions = vec![("steepest".to_owned(), steepest), ("random".to_owned(), random)];
     for target in [LoraTarget::QProj, LoraTarget::VProj, LoraTarget::UpProj] {
         for (i, (name, _)) in vars.iter().enumerate() {
-            // Of both layers, so of a gradient that one layer passed on to the other.
+            // In both layers, so that the gradient is passed from one to the other.
             if name.contains(target.as_str()) {
                 let of = &slopes[i];
                 let element =
@@ -133,7 +132,7 @@ fn check(what: &str, adapter: &LoraAdapter, kinks: bool, evaluate: impl Fn() -> 
     }
     for (name, direction) in directions {
         let expected = dot(&slopes, &direction);
-        // So far that the loss moves by much more than its rounding, and not so far that it bends.
+        // Far enough for the loss to move by much more than its rounding, and near enough for it to be linear.
         let size = dot(&direction, &direction).sqrt();
         let step = (REACH / expected.abs().max(1e-9)).min(REACH / size);
         let line = Line::new(&vars, &direction, || evaluate().0);
@@ -167,7 +166,7 @@ impl<'a, F: Fn() -> f64> Line<'a, F> {
         Self { vars, start, direction, loss }
     }
 
-    /// The loss `distance` away; the weights are put back.
+    /// The loss `distance` away. The weights are restored.
     fn at(&self, distance: f64) -> f64 {
         let place = |distance: f64| {
             for (((_, var), start), direction) in self.vars.iter().zip(&self.start).zip(self.direction) {

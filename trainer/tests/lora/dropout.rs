@@ -1,9 +1,9 @@
-//! Which elements fall is a function of the key; that the backward pass draws the same ones is in `differences.rs`.
+//! The dropped elements are a function of the key. `differences.rs` checks that the backward pass drops the same ones.
 
-use stic_trainer::io::stop::Stop;
+use stic_trainer::cancellation::CancellationToken;
 use stic_trainer::model::Gradients;
-use stic_trainer::model::language::Limits;
-use stic_trainer::model::lora::{Adapted, DropoutKey, LoraAdapter};
+use stic_trainer::model::language::PassLimits;
+use stic_trainer::model::lora::{ActiveAdapter, DropoutKey, LoraAdapter};
 use stic_trainer::training::Pair;
 use stic_trainer::training::step::{preference_step, reference_log_probs};
 
@@ -19,25 +19,26 @@ fn all_bits(gradients: &Gradients) -> Vec<u32> {
 
 fn supervised(fixture: &Fixture, adapter: &LoraAdapter, key: Option<&DropoutKey>) -> (f64, Vec<u32>) {
     let conversation = fixture.conversation();
-    let adapted = Adapted { dropout: key, ..adapter.into() };
+    let adapted = ActiveAdapter { dropout: key, ..adapter.into() };
     let (sums, gradients) = supervise(&fixture.model, &[fixture.supervised(&conversation)], adapted, 0.1, 0);
     (sums[0].sum, all_bits(&gradients))
 }
 
 #[test]
-fn probability_zero_is_no_dropout_to_the_bit() {
+fn probability_zero_equals_no_dropout_bit_for_bit() {
     for fixture in Fixture::both() {
         let adapter = fixture.random(43, Shape::plain(24.0), 0.02);
         let key = key(1, "a", "epoch 0");
         assert_eq!(supervised(&fixture, &adapter, Some(&key)), supervised(&fixture, &adapter, None));
-        // With dropout each response has a prompt of its own, as it has under an image of its own.
-        let stop = Stop::default();
-        let known = reference_log_probs(&fixture.model, &fixture.pair(), None, STIC.rejected_term, &stop);
+        // With dropout, responses do not share a prompt, just as with different images.
+        let stop = CancellationToken::default();
+        let known =
+            reference_log_probs(&fixture.model, &fixture.pair(), None, STIC.rejected_term, true, &stop);
         let known = known.unwrap();
         let preference = |rejected_features, dropout| {
             let pairs = [(Pair { rejected_features, ..fixture.pair() }, known)];
-            let adapted = Adapted { dropout, ..(&adapter).into() };
-            let limits = Limits { stop: &stop, graph_bytes: 0 };
+            let adapted = ActiveAdapter { dropout, ..(&adapter).into() };
+            let limits = PassLimits { cancellation: &stop, graph_bytes: 0 };
             let mut gradients = Gradients::default();
             let losses =
                 preference_step(&fixture.model, &pairs, adapted, &STIC, 1.0, limits, &mut gradients).unwrap();
@@ -48,7 +49,7 @@ fn probability_zero_is_no_dropout_to_the_bit() {
 }
 
 #[test]
-fn the_same_key_falls_the_same_and_every_part_of_it_counts() {
+fn the_mask_is_a_function_of_every_part_of_the_key() {
     for fixture in Fixture::both() {
         let shape = Shape { alpha: 24.0, rslora: false, dropout: 0.2 };
         let adapter = fixture.random(47, shape, 0.05);
@@ -61,11 +62,11 @@ fn the_same_key_falls_the_same_and_every_part_of_it_counts() {
     }
 }
 
-/// The kept elements are scaled by 1/(1-p), so the mean over many masks is what there is without dropout.
+/// The kept elements are scaled by 1/(1-p), so the mean over many masks is the value without dropout.
 #[test]
-fn the_mean_over_many_masks_is_the_pass_without() {
+fn the_mean_over_many_masks_equals_no_dropout() {
     for fixture in Fixture::both() {
-        // So small that log p is linear in what the adapter adds.
+        // Small enough for log p to be linear in the adapter's output.
         let shape = Shape { alpha: 24.0, rslora: false, dropout: 0.5 };
         let adapter = fixture.random(53, shape, 1e-4);
         let masks = 200;

@@ -1,4 +1,4 @@
-//! The models, an example for each, and adapters on them.
+//! The models, an example for each of them, and adapters.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -7,21 +7,21 @@ use candle_core::{DType, Device, Tensor, Var};
 use stic_contract::recipe::{Dpo, DpoLoss, Lora, LoraTarget, Reference, RejectedTerm};
 use stic_trainer::algorithm::draw::Draw;
 use stic_trainer::algorithm::losses::{LogProb, PairLoss};
-use stic_trainer::io::stop::Stop;
+use stic_trainer::cancellation::CancellationToken;
 use stic_trainer::model::Gradients;
-use stic_trainer::model::Llava;
-use stic_trainer::model::language::Limits;
-use stic_trainer::model::lora::{Adapted, LoraAdapter, LoraPair, projection_shape};
+use stic_trainer::model::VisionLanguageModel;
+use stic_trainer::model::language::PassLimits;
+use stic_trainer::model::lora::{ActiveAdapter, LoraAdapter, LoraPair, projection_shape};
 use stic_trainer::training::step::{
     preference_step, reference_log_probs, response_log_probs, supervised_step,
 };
-use stic_trainer::training::{Branches, Pair, Supervised};
+use stic_trainer::training::{Branches, Pair, SupervisedExample};
 
 pub(crate) struct Fixture {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
-    pub(crate) model: Llava,
-    /// Of the image, `[n, hidden]`.
+    pub(crate) model: VisionLanguageModel,
+    /// The features of the image, `[n, hidden]`.
     pub(crate) features: Tensor,
     pub(crate) prompt: Vec<u32>,
     pub(crate) chosen: Vec<u32>,
@@ -33,7 +33,7 @@ impl Fixture {
         ["llava", "next"].map(Self::load)
     }
 
-    /// Both, and the second where each token looks back `window` tokens only. `dir` is for its files.
+    /// Both models, and the second with a sliding window of `window` tokens, whose files are written to `dir`.
     pub(crate) fn with_window(window: usize, dir: &Path) -> [Self; 3] {
         let [llava, next] = Self::both();
         std::fs::copy(next.dir.join("model.safetensors"), dir.join("model.safetensors")).unwrap();
@@ -60,7 +60,7 @@ impl Fixture {
         }
     }
 
-    /// The pair, both responses of it.
+    /// The pair of both responses.
     pub(crate) fn responses(&self) -> [&[u32]; 2] {
         [&self.chosen, &self.rejected]
     }
@@ -78,30 +78,29 @@ impl Fixture {
         }
     }
 
-    /// The prompt and its chosen response as one conversation of which the response is learned.
+    /// The prompt and its chosen response as one conversation, with the response as labels.
     pub(crate) fn conversation(&self) -> (Vec<u32>, Vec<bool>) {
         let ids = [self.prompt.as_slice(), &self.chosen].concat();
         let learned = (0..ids.len()).map(|i| i >= self.prompt.len()).collect();
         (ids, learned)
     }
 
-    pub(crate) fn supervised<'a>(&'a self, conversation: &'a (Vec<u32>, Vec<bool>)) -> Supervised<'a> {
-        Supervised { ids: &conversation.0, features: Some(&self.features), learned: &conversation.1 }
+    pub(crate) fn supervised<'a>(&'a self, conversation: &'a (Vec<u32>, Vec<bool>)) -> SupervisedExample<'a> {
+        SupervisedExample { ids: &conversation.0, features: Some(&self.features), learned: &conversation.1 }
     }
 
     /// log p of every token of both responses.
-    pub(crate) fn log_probs(&self, adapter: Option<Adapted<'_>>) -> Vec<f32> {
+    pub(crate) fn log_probs(&self, adapter: Option<ActiveAdapter<'_>>) -> Vec<f32> {
         log_probs(&self.model, self, adapter)
     }
 
-    /// As a run begins: B is zero.
+    /// A new adapter: B is zero.
     pub(crate) fn fresh(&self, targets: &[LoraTarget]) -> LoraAdapter {
         let lora = Lora { rank: 4, alpha: 24.0, dropout: 0.0, targets: targets.to_vec() };
         LoraAdapter::new(&self.model.config().text, &lora, 7, &Device::Cpu).unwrap()
     }
 
-    /// One of rank 4 of which every tensor has weights drawn by `seed`; what it adds is about as large as `size`
-    /// times the weights of the fixtures.
+    /// An adapter of rank 4 with all weights drawn by `seed`. Its change is about `size` times the fixtures' weights.
     pub(crate) fn random(&self, seed: u64, shape: Shape, size: f64) -> LoraAdapter {
         let config = &self.model.config().text;
         let rank = 4;
@@ -126,7 +125,7 @@ impl Fixture {
     }
 }
 
-/// What is done with B A x.
+/// The scale of B A x.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) alpha: f64,
@@ -139,36 +138,41 @@ impl Shape {
         Self { alpha, rslora: false, dropout: 0.0 }
     }
 
-    /// alpha/r, or alpha/sqrt(r), of rank 4.
+    /// alpha/r or alpha/sqrt(r), with rank 4.
     pub(crate) const fn scale(self) -> f64 {
         self.alpha / if self.rslora { 2.0 } else { 4.0 }
     }
 }
 
-pub(crate) fn load_model(dir: &Path) -> Llava {
-    Llava::load(dir, DType::F32, &Device::Cpu).unwrap()
+pub(crate) fn load_model(dir: &Path) -> VisionLanguageModel {
+    VisionLanguageModel::load(dir, DType::F32, &Device::Cpu).unwrap()
 }
 
-pub(crate) fn log_probs(model: &Llava, fixture: &Fixture, adapter: Option<Adapted<'_>>) -> Vec<f32> {
+pub(crate) fn log_probs(
+    model: &VisionLanguageModel,
+    fixture: &Fixture,
+    adapter: Option<ActiveAdapter<'_>>,
+) -> Vec<f32> {
     let responses = fixture.responses();
     response_log_probs(model, &fixture.branches(&responses), adapter).unwrap().concat()
 }
 
 /// One step over pairs as one sequence: the loss of each, and the gradients of `weight` times their sum. `graph_bytes`
-/// as in [`Limits`].
+/// as in [`PassLimits`].
 pub(crate) fn prefer(
-    model: &Llava,
+    model: &VisionLanguageModel,
     pairs: &[Pair<'_>],
-    (adapted, reference): (Adapted<'_>, Option<&LoraAdapter>),
+    (adapted, reference): (ActiveAdapter<'_>, Option<&LoraAdapter>),
     dpo: &Dpo,
     weight: f64,
     graph_bytes: u64,
 ) -> (Vec<PairLoss>, Gradients) {
-    let stop = Stop::default();
-    let known =
-        |pair: &Pair<'_>| reference_log_probs(model, pair, reference, dpo.rejected_term, &stop).unwrap();
+    let stop = CancellationToken::default();
+    let known = |pair: &Pair<'_>| {
+        reference_log_probs(model, pair, reference, dpo.rejected_term, true, &stop).unwrap()
+    };
     let pairs: Vec<_> = pairs.iter().map(|pair| (pair.clone(), known(pair))).collect();
-    let limits = Limits { stop: &stop, graph_bytes };
+    let limits = PassLimits { cancellation: &stop, graph_bytes };
     let mut gradients = Gradients::default();
     let losses = preference_step(model, &pairs, adapted, dpo, weight, limits, &mut gradients).unwrap();
     (losses.into_iter().map(|(loss, _)| loss).collect(), gradients)
@@ -176,13 +180,13 @@ pub(crate) fn prefer(
 
 /// One step over conversations as one sequence: log p of each, and the gradients of minus `weight` times their sum.
 pub(crate) fn supervise(
-    model: &Llava,
-    examples: &[Supervised<'_>],
-    adapted: Adapted<'_>,
+    model: &VisionLanguageModel,
+    examples: &[SupervisedExample<'_>],
+    adapted: ActiveAdapter<'_>,
     weight: f64,
     graph_bytes: u64,
 ) -> (Vec<LogProb>, Gradients) {
-    let limits = Limits { stop: &Stop::default(), graph_bytes };
+    let limits = PassLimits { cancellation: &CancellationToken::default(), graph_bytes };
     let mut gradients = Gradients::default();
     let sums = supervised_step(model, examples, adapted, weight, limits, &mut gradients).unwrap();
     (sums, gradients)
@@ -193,7 +197,7 @@ fn ids(expected: &HashMap<String, Tensor>, key: &str) -> Vec<u32> {
     ids.into_iter().map(|id| id as u32).collect()
 }
 
-/// The paper's objective.
+/// The objective of the paper.
 pub(crate) const STIC: Dpo = Dpo {
     loss: DpoLoss::Sigmoid,
     beta: 0.1,
@@ -221,12 +225,12 @@ pub(crate) fn norm(values: &[f32]) -> f64 {
     values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
 }
 
-/// The norm of what two tensors differ by, of that of `b`.
+/// The norm of the difference of two tensors, relative to that of `b`.
 pub(crate) fn relative_distance(a: &Tensor, b: &Tensor) -> f64 {
     norm(&values(&(a - b).unwrap())) / norm(&values(b))
 }
 
-/// Bit for bit: 0.0 is not -0.0, and NaN is NaN.
+/// Bitwise equality: 0.0 differs from -0.0, and NaN equals NaN.
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }

@@ -1,4 +1,4 @@
-//! Who receives a gradient.
+//! Which tensors receive a gradient.
 
 use candle_core::Var;
 use stic_contract::recipe::LoraTarget;
@@ -18,7 +18,7 @@ fn target_sets() -> Vec<Vec<LoraTarget>> {
         .collect()
 }
 
-/// A step of either objective.
+/// One step of each objective.
 type Step = fn(&Fixture, &LoraAdapter) -> Gradients;
 
 fn preference(fixture: &Fixture, adapter: &LoraAdapter) -> Gradients {
@@ -30,7 +30,7 @@ fn supervised(fixture: &Fixture, adapter: &LoraAdapter) -> Gradients {
     supervise(&fixture.model, &[fixture.supervised(&conversation)], adapter.into(), 0.1, 0).1
 }
 
-/// The gradients are of the adapter's tensors, all of them and no other, in their shapes and finite.
+/// Checks that exactly the adapter's tensors have gradients, which have their shapes and are finite.
 fn check_presence(what: &str, vars: &[(String, Var)], gradients: &Gradients) {
     let found: Vec<&str> = gradients.iter().map(|(name, _)| name).collect();
     let expected: Vec<&str> = vars.iter().map(|(name, _)| name.as_str()).collect();
@@ -43,7 +43,7 @@ fn check_presence(what: &str, vars: &[(String, Var)], gradients: &Gradients) {
 }
 
 #[test]
-fn every_trainable_tensor_receives_a_gradient_and_nothing_else_does() {
+fn exactly_the_trainable_tensors_receive_gradients() {
     let sets = target_sets();
     assert_eq!(sets.len(), 127);
     for fixture in Fixture::both() {
@@ -56,7 +56,7 @@ fn every_trainable_tensor_receives_a_gradient_and_nothing_else_does() {
                 let layers = fixture.model.config().text.num_hidden_layers;
                 assert_eq!(vars.len(), targets.len() * 2 * layers, "{what}");
 
-                // B is zero: dL/dA = scale Bᵀ G xᵀ is zero to the last bit, and dL/dB is not.
+                // With B = 0, dL/dA = scale Bᵀ G xᵀ is exactly zero, and dL/dB is not.
                 let gradients = step(&fixture, &adapter);
                 check_presence(&what, &vars, &gradients);
                 for (name, gradient) in gradients.iter() {
@@ -64,7 +64,7 @@ fn every_trainable_tensor_receives_a_gradient_and_nothing_else_does() {
                     assert_eq!(name.contains("lora_B"), largest > 0.0, "{what} {name}: {largest}");
                 }
 
-                // Once B has moved, both halves learn.
+                // Once B is not zero, both halves learn.
                 AdamW::new(vars.clone(), 0.0).unwrap().step(&gradients, 1e-2).unwrap();
                 let gradients = step(&fixture, &adapter);
                 check_presence(&what, &vars, &gradients);
@@ -77,7 +77,7 @@ fn every_trainable_tensor_receives_a_gradient_and_nothing_else_does() {
 }
 
 #[test]
-fn a_tensor_without_a_gradient_is_an_error_of_the_optimizer_and_not_a_tensor_that_stays() {
+fn the_optimizer_refuses_a_tensor_without_gradient() {
     let [fixture, _] = Fixture::both();
     let of_two = fixture.fresh(&[LoraTarget::QProj, LoraTarget::VProj]);
     let gradients = preference(&fixture, &fixture.fresh(&[LoraTarget::QProj]));

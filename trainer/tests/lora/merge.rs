@@ -1,21 +1,21 @@
-//! An adapter is its merge, and one that is off is not there.
+//! An adapter equals its merge, and a disabled adapter has no effect.
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use stic_contract::recipe::LoraTarget;
-use stic_trainer::io::stop::Stop;
-use stic_trainer::io::{adapter, export};
-use stic_trainer::model::language::{Layout, Limits};
-use stic_trainer::model::lora::{Adapted, LoraAdapter};
+use stic_trainer::cancellation::CancellationToken;
+use stic_trainer::checkpoint::{adapter, export};
+use stic_trainer::model::language::{Layout, PassLimits};
+use stic_trainer::model::lora::{ActiveAdapter, LoraAdapter};
 use stic_trainer::training::adamw::AdamW;
 
 use crate::fixture::{Fixture, STIC, Shape, bits, distance, load_model, log_probs, prefer, values};
 
-/// In nats: what another order of sums may change, of log-probabilities that the adapter moves by whole nats.
+/// In nats: the effect of another order of summation on log-probabilities that the adapter moves by whole nats.
 const TOLERANCE: f32 = 2e-5;
 
-/// Scales 6, 1 (alpha = r, where a formula that scales the base too would pass), 1/4 and, with rslora, 12.
+/// Scales 6, 1 (alpha = r, where scaling the base too would go unnoticed), 1/4 and, with rslora, 12.
 const SHAPES: [Shape; 4] = [
     Shape::plain(24.0),
     Shape::plain(4.0),
@@ -38,7 +38,7 @@ fn forward_equals_merged_forward_in_memory_and_from_a_merged_checkpoint() {
                 "{what}: the adapter does next to nothing ({effect}), which would prove nothing"
             );
 
-            let merged = fixture.log_probs(Some(Adapted { merged: true, ..(&adapter).into() }));
+            let merged = fixture.log_probs(Some(ActiveAdapter { merged: true, ..(&adapter).into() }));
             let off = distance(&found, &merged);
             assert!(off <= TOLERANCE, "{what}: merged in memory is off by {off}");
 
@@ -98,9 +98,9 @@ fn check_weights(
 }
 
 #[test]
-fn what_an_adapter_adds_is_linear_in_its_scale() {
-    // On the last projection of the last layer nothing but a residual sum follows: the hidden states move by
-    // scale B A x with the same x, whatever the scale.
+fn the_output_of_an_adapter_is_linear_in_its_scale() {
+    // After the last projection of the last layer follows only a residual sum, so the hidden states move by
+    // scale B A x with an x that does not depend on the scale.
     for fixture in Fixture::both() {
         let full = fixture.random(5, Shape::plain(4.0), 0.3);
         let last = fixture.model.config().text.num_hidden_layers - 1;
@@ -115,7 +115,12 @@ fn what_an_adapter_adds_is_linear_in_its_scale() {
             let mut cache = language.new_cache(fixture.prompt.len());
             values(
                 &language
-                    .forward_cached(&embeddings, &mut cache, adapter.map(Into::into), &Stop::default())
+                    .forward_cached(
+                        &embeddings,
+                        &mut cache,
+                        adapter.map(Into::into),
+                        &CancellationToken::default(),
+                    )
                     .unwrap(),
             )
         };
@@ -132,7 +137,7 @@ fn what_an_adapter_adds_is_linear_in_its_scale() {
 }
 
 #[test]
-fn an_adapter_that_is_off_is_not_there_before_and_after_training() {
+fn a_disabled_adapter_has_no_effect_before_and_after_training() {
     for fixture in Fixture::both() {
         let base = bits(&fixture.log_probs(None));
         let adapter = fixture.fresh(&LoraTarget::ALL);
@@ -149,19 +154,26 @@ fn an_adapter_that_is_off_is_not_there_before_and_after_training() {
         assert_eq!(bits(&fixture.log_probs(None)), base, "{}: training moved a frozen weight", fixture.name);
         assert_eq!(bits(&log_probs(&load_model(&fixture.dir), &fixture, None)), base, "{}", fixture.name);
 
-        // Saved and read again, it is the same adapter to the bit, alpha and all.
+        // Saved and loaded, the adapter is the same bit for bit.
         let dir = tempfile::tempdir().unwrap();
-        adapter::save(&adapter, dir.path(), "base").unwrap();
-        let again = adapter::load(dir.path(), &fixture.model.config().text, &Device::Cpu).unwrap().adapter;
+        adapter::save(&adapter, dir.path(), "base", adapter::AdapterNames::Transformers).unwrap();
+        let again = adapter::load(
+            dir.path(),
+            &fixture.model.config().text,
+            &Device::Cpu,
+            adapter::TrainedProjector::Refuse,
+        )
+        .unwrap()
+        .adapter;
         assert_eq!(bits(&fixture.log_probs(Some((&again).into()))), bits(&trained), "{}", fixture.name);
     }
 }
 
 #[test]
-fn the_reference_is_the_base_model_whatever_the_adapter_learned() {
+fn the_reference_equals_the_base_model_after_training() {
     for fixture in Fixture::both() {
         let adapter = fixture.random(3, Shape::plain(24.0), 0.1);
-        let sum = |adapter: Option<Adapted<'_>>| -> Vec<f64> {
+        let sum = |adapter: Option<ActiveAdapter<'_>>| -> Vec<f64> {
             let all = fixture.log_probs(adapter);
             let (chosen, rejected) = all.split_at(fixture.chosen.len());
             [chosen, rejected].map(|part| part.iter().map(|v| f64::from(*v)).sum()).to_vec()
@@ -194,14 +206,14 @@ fn training_and_inference_compute_the_same_layer() {
         let down = layers[last].remove(&LoraTarget::DownProj).unwrap();
         let off = LoraAdapter::from_parts(4, 24.0, 6.0, 0.0, layers);
         let embeddings = fixture.model.embed(&fixture.prompt, Some(&fixture.features)).unwrap();
-        let stop = Stop::default();
+        let stop = CancellationToken::default();
         let forward = |adapter: &LoraAdapter| {
             let layout = Layout::branching(fixture.prompt.len(), &[], None);
-            let limits = Limits { stop: &stop, graph_bytes: 0 };
+            let limits = PassLimits { cancellation: &stop, graph_bytes: 0 };
             language.forward_checkpointed(&embeddings, &layout, adapter.into(), limits).unwrap()
         };
         let (without, _) = forward(&off);
-        // Each row by itself, so that errors of different tokens cannot make up for each other.
+        // Row by row, so that errors of different tokens cannot cancel.
         let width = language.config().hidden_size;
         for row in [0, 1, fixture.prompt.len() / 2, fixture.prompt.len() - 1] {
             let direction: Vec<f32> = (0..width).map(|i| ((i * 7 + row) as f32).sin()).collect();

@@ -1,14 +1,14 @@
-//! What is computed once for several is what each computes by itself: prompts shared by two responses, and examples
-//! packed into one sequence.
+//! Shared computation equals separate computation: prompts shared by two responses, and examples packed into one
+//! sequence.
 //!
-//! The plain side knows nothing of branches: each response is one conversation of its own with its prompt.
+//! The separate side has no branches: each response is a conversation of its own, with its prompt.
 
 use candle_core::Tensor;
 use stic_contract::recipe::{Dpo, DpoLoss, RejectedTerm};
 use stic_trainer::algorithm::losses::{LogProb, PairLogProbs, PairLoss, dpo};
 use stic_trainer::model::Gradients;
 use stic_trainer::model::lora::LoraAdapter;
-use stic_trainer::training::{Pair, Supervised};
+use stic_trainer::training::{Pair, SupervisedExample};
 
 use crate::fixture::{Fixture, STIC, Shape, norm, prefer, relative_distance, supervise, values};
 
@@ -26,7 +26,7 @@ fn plain(
 ) -> (LogProb, Gradients) {
     let ids = [prompt, response].concat();
     let learned: Vec<bool> = (0..ids.len()).map(|i| i >= prompt.len()).collect();
-    let example = Supervised { ids: &ids, features, learned: &learned };
+    let example = SupervisedExample { ids: &ids, features, learned: &learned };
     let (sums, gradients) = supervise(&fixture.model, &[example], adapter.into(), -slope, 0);
     (sums[0], gradients)
 }
@@ -67,7 +67,7 @@ fn assert_sum(what: &str, found: &Gradients, expected: &[&Gradients]) {
 }
 
 #[test]
-fn pairs_that_share_their_prompt_and_are_packed_are_those_of_each_response_alone() {
+fn packed_pairs_with_shared_prompts_equal_separate_responses() {
     let dir = tempfile::tempdir().unwrap();
     for fixture in Fixture::with_window(WINDOW, dir.path()) {
         let image = fixture.model.config().image_token_id;
@@ -111,9 +111,9 @@ fn pairs_that_share_their_prompt_and_are_packed_are_those_of_each_response_alone
     }
 }
 
-/// The stand-in for log p of a rejected token is of that token's response and row, wherever the pair lies.
+/// The stand-in for log p of a rejected token belongs to that token's response and row, at any place in the pack.
 #[test]
-fn top_logits_of_packed_pairs_are_those_of_each_pair() {
+fn top_logits_of_packed_pairs_equal_those_of_each_pair() {
     let objective = Dpo { rejected_term: RejectedTerm::TopLogit, ..STIC };
     for fixture in Fixture::both() {
         let policy = fixture.random(71, Shape::plain(24.0), 0.02);
@@ -132,17 +132,17 @@ fn top_logits_of_packed_pairs_are_those_of_each_pair() {
 }
 
 #[test]
-fn packed_conversations_are_those_of_each() {
+fn packed_conversations_equal_separate_conversations() {
     let dir = tempfile::tempdir().unwrap();
     for fixture in Fixture::with_window(WINDOW, dir.path()) {
         let adapter = fixture.random(73, Shape::plain(24.0), 0.02);
         let conversation = fixture.conversation();
         let (ids, learned) = &conversation;
-        // Not all of the answer, and nothing after it.
+        // Only a part of the answer.
         let fewer: Vec<bool> = (0..ids.len()).map(|i| learned[i] && i + 3 < ids.len()).collect();
         let examples = [
             fixture.supervised(&conversation),
-            Supervised { learned: &fewer, ..fixture.supervised(&conversation) },
+            SupervisedExample { learned: &fewer, ..fixture.supervised(&conversation) },
         ];
         let (sums, gradients) = supervise(&fixture.model, &examples, (&adapter).into(), 0.1, 0);
         let [first, second] = [0, 1].map(|i| {

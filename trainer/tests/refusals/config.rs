@@ -1,8 +1,8 @@
-//! Run configs: those of every step, and ones that the trainer refuses.
+//! Valid run configs of every step, and ones that the trainer refuses.
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Ran};
+use crate::sandbox::{CommandOutput, Sandbox};
 
 fn of(kind: &str, task: Value) -> Value {
     json!({"version": 1, "run": {"kind": kind, "namespace": "default", "name": "r", "uid": "u", "rerun": 0},
@@ -51,16 +51,22 @@ pub(crate) fn prepare(source: Value) -> Value {
     )
 }
 
+fn descriptions() -> Value {
+    json!({"prompts": ["Describe it."], "sampling": sampling(), "chatTemplate": "Auto"})
+}
+
+fn sft() -> Value {
+    json!({"sft": {"infusion": "<image>\nImage description:\n{description}\n\n{question}"}})
+}
+
 pub(crate) fn instructions(on_unreadable: &str) -> Value {
-    let recipe = json!({"prompts": ["Describe it."], "sampling": sampling(), "chatTemplate": "Auto"});
-    let sft = json!({"sft": {"infusion": "<image>\nImage description:\n{description}\n\n{question}"}});
     of(
         "StageTwoRun",
         json!({"prepare": {"model": model(), "adapter": null,
         "source": {"instructions": {"location": {"volume": "instructions", "path": ""}, "file": "rows.json",
             "images": {"volume": "images", "path": ""}, "limit": null, "order": "Seeded",
             "onUnreadable": on_unreadable}},
-        "recipe": {"descriptions": recipe}, "train": train_recipe(sft), "precision": "F32"}}),
+        "recipe": {"descriptions": descriptions()}, "train": train_recipe(sft()), "precision": "F32"}}),
     )
 }
 
@@ -99,16 +105,34 @@ pub(crate) fn train(prepared: &Value, generated: &Value) -> Value {
     )
 }
 
-fn run(text: &[u8]) -> Ran {
-    let bench = Bench::new();
-    bench.put("c.json", text);
-    let ran = bench.run(&["step", "--config", "c.json", "--volumes", "."]);
-    assert!(bench.files("stic").is_empty(), "something was written");
+pub(crate) fn describe(prepared: &Value) -> Value {
+    of(
+        "StageTwoRun",
+        json!({"describe": {"model": digested(prepared), "adapter": null,
+        "items": reference(prepared, "Prepared"), "images": {"volume": "images", "path": ""},
+        "recipe": descriptions(), "precision": "F32", "shards": 1}}),
+    )
+}
+
+pub(crate) fn train_on_descriptions(prepared: &Value, described: &Value) -> Value {
+    of(
+        "StageTwoRun",
+        json!({"train": {"model": digested(prepared), "adapter": null,
+        "items": reference(prepared, "Prepared"), "data": {"shards": described["shards"]},
+        "images": {"volume": "images", "path": ""}, "recipe": train_recipe(sft()), "precision": "F32"}}),
+    )
+}
+
+fn run(text: &[u8]) -> CommandOutput {
+    let sandbox = Sandbox::new();
+    sandbox.put("c.json", text);
+    let ran = sandbox.run(&["step", "--config", "c.json", "--volumes", "."]);
+    assert!(sandbox.files("stic").is_empty(), "something was written");
     ran
 }
 
 #[test]
-fn a_run_config_that_is_not_one_is_refused_with_the_keys_path() {
+fn an_invalid_run_config_is_refused_with_the_path_of_the_key() {
     let good = images(None, "Skip");
     let with = |edit: &dyn Fn(&mut Value)| {
         let mut config = good.clone();
@@ -146,28 +170,28 @@ fn a_run_config_that_is_not_one_is_refused_with_the_keys_path() {
         ),
         ("version", with(&|c| c["version"] = json!(99)), &["c.json: ", "version"]),
     ];
-    for (name, text, says) in cases {
-        run(text).ended(name, 64, says);
+    for (name, text, messages) in cases {
+        run(text).expect_exit(name, 64, messages);
     }
 }
 
 #[test]
-fn what_is_not_mounted_or_leaves_its_volume_is_refused() {
+fn a_path_outside_its_volume_or_in_an_unmounted_one_is_refused() {
     let mut config = images(None, "Skip");
     config["task"]["prepare"]["source"]["images"]["location"]["path"] = json!("../models");
-    run(config.to_string().as_bytes()).ended(
+    run(config.to_string().as_bytes()).expect_exit(
         "leaves",
         64,
         &["images:../models", "leaves its volume", "use a path inside"],
     );
     let mut config = images(None, "Skip");
     config["task"]["prepare"]["source"]["images"]["location"]["volume"] = json!("coco");
-    run(config.to_string().as_bytes()).ended(
+    run(config.to_string().as_bytes()).expect_exit(
         "not mounted",
         64,
         &["volume \"coco\"", "mount the volume there"],
     );
-    let bench = Bench::new();
-    bench.run(&["step", "--config", "gone.json"]).ended("no config", 64, &["gone.json", "--config"]);
-    bench.run(&["step", "--confg", "x"]).ended("bad usage", 64, &["--confg"]);
+    let sandbox = Sandbox::new();
+    sandbox.run(&["step", "--config", "gone.json"]).expect_exit("no config", 64, &["gone.json", "--config"]);
+    sandbox.run(&["step", "--confg", "x"]).expect_exit("bad usage", 64, &["--confg"]);
 }

@@ -1,8 +1,8 @@
-//! A full disk, in every step: 74, what was done is there, nothing is half written, and with room the same command goes
-//! on to the bytes of a run that never lacked any.
+//! A full disk in every step: exit code 74, finished work is kept, no file is incomplete, and with free space the same
+//! command continues to the bytes of an undisturbed run.
 //!
-//! The disk is a small tmpfs in a mount namespace of its own. A machine that allows no such namespace says so, and is
-//! left with the limits on the size of files, which are tried everywhere.
+//! The disk is a small tmpfs in a mount namespace of its own. On a machine without mount namespaces, only the limits on
+//! the size of files are tested, with a note.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -11,13 +11,13 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::adapter::write_adapter;
-use crate::bench::{Bench, Ran, TRAINER, files_in};
 use crate::config::{generate, images, train};
 use crate::evaluation::{self, question, scene};
+use crate::sandbox::{CommandOutput, Sandbox, TRAINER, files_in};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// Runs `$@` on a disk of which `$SPACE` KiB are left, keeps what is there then in `full/`, makes room and runs it again.
+/// Runs `$@` on a disk with `$SPACE` KiB left, copies the disk to `full/`, frees space and runs `$@` again.
 const FULL_DISK: &str = r#"
 cp -a stic before && mount -t tmpfs -o size=32m tmpfs stic && cp -a before/. stic || exit 99
 available=$(df --output=avail -k stic | tail -n 1)
@@ -29,7 +29,7 @@ rm stic/ballast && cp -a stic full || exit 97
 cp -a stic after
 "#;
 
-/// The same with room, but for no more than `$SPACE` further files and folders.
+/// The same with room for only `$SPACE` further files and folders.
 const NO_INODES: &str = r#"
 cp -a stic before || exit 99
 mount -t tmpfs -o size=32m,nr_inodes=$(( $(find before | wc -l) + SPACE )) tmpfs stic || exit 98
@@ -40,8 +40,7 @@ mount -o remount,nr_inodes=10000 stic && cp -a stic full || exit 96
 cp -a stic after
 "#;
 
-/// The same where no file may be longer than `$SPACE` KiB. The signal of that is ignored, as Python does, and a write
-/// fails.
+/// The same with files of at most `$SPACE` KiB. SIGXFSZ is ignored, as Python does, so that the write fails.
 const SMALL_FILES: &str = r#"
 trap '' XFSZ
 (ulimit -f "$SPACE"; exec "$@") 2>&1 > first.out | cat > first.err; echo "${PIPESTATUS[0]}" > first.code
@@ -50,7 +49,7 @@ cp -a stic full || exit 97
 cp -a stic after
 "#;
 
-/// How to get a mount namespace here; `None` where there is no way.
+/// The command that gives a mount namespace on this machine; `None` where there is none.
 fn namespace() -> Option<&'static [&'static str]> {
     static FOUND: OnceLock<Option<&[&str]>> = OnceLock::new();
     *FOUND.get_or_init(|| {
@@ -63,16 +62,16 @@ fn namespace() -> Option<&'static [&'static str]> {
         });
         if found.is_none() {
             eprintln!(
-                "this machine gives no mount namespace (unshare -m): a full disk is tried by file size only"
+                "skipped: no mount namespace on this machine (unshare -m), so a full disk is tested by file size only"
             );
         }
         found
     })
 }
 
-/// What became of a command without room, and then with it.
+/// The results of a command without free space, and then with it.
 struct Twice {
-    first: Ran,
+    first: CommandOutput,
     full: Files,
     after: Files,
 }
@@ -85,13 +84,13 @@ enum Space {
 }
 
 impl Space {
-    /// Those of `disk` where the machine can have one, and those of `files`.
+    /// `disk` where this machine has mount namespaces, and `files`.
     fn all(disk: &[u32], files: &[u32]) -> Vec<Self> {
         let disk = if namespace().is_some() { disk } else { &[] };
         disk.iter().map(|kib| Self::Disk(*kib)).chain(files.iter().map(|kib| Self::File(*kib))).collect()
     }
 
-    const fn says(self) -> &'static [&'static str] {
+    const fn expected(self) -> &'static [&'static str] {
         match self {
             Self::Disk(_) | Self::Inodes(_) => {
                 &["free space or enlarge the volume", "run again: finished items are kept"]
@@ -102,9 +101,9 @@ impl Space {
 }
 
 /// Runs the program with little space, which must not be enough, and again with enough.
-fn twice(bench: &Bench, space: Space, args: &[&str]) -> Twice {
+fn twice(sandbox: &Sandbox, space: Space, args: &[&str]) -> Twice {
     for left in ["before", "full", "after", "first.err", "second.err"] {
-        bench.remove(left);
+        sandbox.remove(left);
     }
     let (way, script, space_left): (&[&str], _, _) = match space {
         Space::Disk(kib) => (namespace().unwrap(), FULL_DISK, kib),
@@ -115,29 +114,30 @@ fn twice(bench: &Bench, space: Space, args: &[&str]) -> Twice {
         .args(&way[1..])
         .args(["bash", "-c", script, "-", "timeout", "120", TRAINER])
         .args(args)
-        .current_dir(bench.path(""))
+        .current_dir(sandbox.path(""))
         .env("SPACE", space_left.to_string())
         .output()
         .unwrap();
     assert!(ended.status.success(), "{space:?}: {}", String::from_utf8_lossy(&ended.stderr));
-    let text = |name: &str| String::from_utf8(bench.read(name)).unwrap();
-    let ran = |which: &str| Ran {
+    let text = |name: &str| String::from_utf8(sandbox.read(name)).unwrap();
+    let ran = |which: &str| CommandOutput {
         code: text(&format!("{which}.code")).trim().parse().ok(),
         out: text(&format!("{which}.out")),
         err: text(&format!("{which}.err")),
     };
     let name = format!("{space:?} {}", args[0]);
-    let first = ran("first").ended(&name, 74, space.says());
+    let first = ran("first").expect_exit(&name, 74, space.expected());
     assert!(!first.err.contains("panicked"), "{name}: {}", first.err);
-    ran("second").ended(&name, 0, &[]);
-    let twice = Twice { first, full: files_in(&bench.path("full")), after: files_in(&bench.path("after")) };
-    whole(&name, &twice.full);
-    whole(&name, &twice.after);
+    ran("second").expect_exit(&name, 0, &[]);
+    let twice =
+        Twice { first, full: files_in(&sandbox.path("full")), after: files_in(&sandbox.path("after")) };
+    check_complete(&name, &twice.full);
+    check_complete(&name, &twice.after);
     twice
 }
 
-/// Nothing is half written: artifacts in place are marked whole, rows are lines, no draft of a file is left.
-fn whole(name: &str, files: &Files) {
+/// Checks that finished artifacts are marked complete, rows are whole lines, and no partial file is left.
+fn check_complete(name: &str, files: &Files) {
     for (path, bytes) in files {
         assert!(!path.ends_with(".partial"), "{name}: {path}");
         if path.ends_with(".jsonl") && !path.ends_with("metrics.jsonl") {
@@ -155,7 +155,7 @@ fn whole(name: &str, files: &Files) {
     }
 }
 
-/// The only file of that name in an artifact in place.
+/// The only file of that name in a finished artifact.
 fn payload<'f>(files: &'f Files, name: &str) -> &'f [u8] {
     let mut found = files.iter().filter(|(path, _)| path.ends_with(name) && !path.contains(".partial"));
     let (_, bytes) = found.next().unwrap();
@@ -163,9 +163,9 @@ fn payload<'f>(files: &'f Files, name: &str) -> &'f [u8] {
     bytes
 }
 
-/// A run's steps and what they make where there is room.
+/// The steps of a run and their outputs with enough space.
 struct Undisturbed {
-    bench: Bench,
+    sandbox: Sandbox,
     prepare: Value,
     generate: Value,
     train: Value,
@@ -174,36 +174,36 @@ struct Undisturbed {
 }
 
 impl Undisturbed {
-    /// Made once, and with it the outputs after each step.
+    /// Runs all steps once. Also returns the files after prepare.
     fn run() -> (Self, Files) {
-        let bench = Bench::new();
+        let sandbox = Sandbox::new();
         let prepare = images(None, "Skip");
-        let prepared = bench.step(&prepare).ended("prepare", 0, &[]).result();
-        let after_prepare = bench.files("stic");
+        let prepared = sandbox.step(&prepare).expect_exit("prepare", 0, &[]).result();
+        let after_prepare = sandbox.files("stic");
         let generate = generate(&prepared);
-        let generated = bench.step(&generate).ended("generate", 0, &[]).result();
-        let after_generate = bench.files("stic");
+        let generated = sandbox.step(&generate).expect_exit("generate", 0, &[]).result();
+        let after_generate = sandbox.files("stic");
         let train = train(&prepared, &generated);
-        bench.step(&train).ended("train", 0, &[]);
-        let trained = bench.files("stic");
-        (Self { bench, prepare, generate, train, generated: after_generate, trained }, after_prepare)
+        sandbox.step(&train).expect_exit("train", 0, &[]);
+        let trained = sandbox.files("stic");
+        (Self { sandbox, prepare, generate, train, generated: after_generate, trained }, after_prepare)
     }
 
-    /// Its bench with the output volume as it was then, and a step's config.
-    fn at(&self, files: &Files, config: &Value) -> &Bench {
-        self.bench.folder("stic");
+    /// The sandbox with `files` on its output volume, and a step's config.
+    fn at(&self, files: &Files, config: &Value) -> &Sandbox {
+        self.sandbox.folder("stic");
         for (path, bytes) in files {
-            self.bench.put(&format!("stic/{path}"), bytes);
+            self.sandbox.put(&format!("stic/{path}"), bytes);
         }
-        self.bench.put("config.json", config.to_string());
-        &self.bench
+        self.sandbox.put("config.json", config.to_string());
+        &self.sandbox
     }
 }
 
 const STEP: [&str; 5] = ["step", "--config", "config.json", "--volumes", "."];
 
 #[test]
-fn every_step_keeps_what_it_did_and_goes_on_to_the_same_bytes() {
+fn every_step_keeps_finished_work_and_continues_to_the_same_bytes() {
     let (run, prepared) = Undisturbed::run();
     for space in Space::all(&[0, 8], &[0]) {
         let ended = twice(run.at(&Files::new(), &run.prepare), space, &STEP);
@@ -223,21 +223,21 @@ fn every_step_keeps_what_it_did_and_goes_on_to_the_same_bytes() {
     for space in Space::all(&[0, 8, 12], &[1]) {
         let ended = twice(run.at(&prepared, &run.generate), space, &STEP);
         let (first, second) = (journal(&ended.full), journal(&ended.after));
-        assert!(second.starts_with(&first), "{space:?}: rows that were written stay as they are");
+        assert!(second.starts_with(&first), "{space:?}: finished rows must not change");
         assert_eq!(sorted(&second), sorted(&journal(&run.generated)), "{space:?}");
         kept += first.len();
     }
     assert!(kept > 0, "no case had room for a row");
 
-    // Less than the estimate is refused before the first step; what no estimate foresees ends a step in its middle.
+    // Less space than the estimate is refused before the first step. What the estimate cannot foresee ends a step later.
     let adapter =
         u32::try_from(payload(&run.trained, "adapter_model.safetensors").len()).unwrap().div_ceil(1024);
-    let mut seldom = run.train.clone();
-    seldom["task"]["train"]["recipe"]["saveSteps"] = Value::from(1000);
+    let mut rare_states = run.train.clone();
+    rare_states["task"]["train"]["recipe"]["saveSteps"] = Value::from(1000);
     let (mut refused, mut resumed) = (0, 0);
     for (config, disk, inodes, files) in [
         (&run.train, &[0, adapter, 8 * adapter][..], &[10, 13, 16][..], &[adapter / 2][..]),
-        (&seldom, &[24], &[10], &[adapter / 2]),
+        (&rare_states, &[24], &[10], &[adapter / 2]),
     ] {
         let inodes = if namespace().is_some() { inodes } else { &[] };
         let inodes = inodes.iter().map(|files| Space::Inodes(*files));
@@ -246,23 +246,23 @@ fn every_step_keeps_what_it_did_and_goes_on_to_the_same_bytes() {
             for file in ["preferences.jsonl", "adapter_model.safetensors", "adapter_config.json"] {
                 assert!(payload(&ended.after, file) == payload(&run.trained, file), "{space:?}: {file}");
             }
-            let begun = ended.full.keys().any(|path| path.contains("metrics.jsonl"));
+            let started = ended.full.keys().any(|path| path.contains("metrics.jsonl"));
             if ended.first.err.contains("train needs up to ") {
-                assert!(!begun && ended.first.err.contains(" for training states"), "{space:?}");
+                assert!(!started && ended.first.err.contains(" for training states"), "{space:?}");
                 refused += 1;
             }
             resumed += usize::from(ended.full.keys().any(|path| path.contains(".state/state-")));
-            assert!(ended.first.out.is_empty(), "{space:?}: a result of nothing");
+            assert!(ended.first.out.is_empty(), "{space:?}: a result without an artifact");
         }
     }
     assert!(namespace().is_none() || (refused > 0 && resumed > 0), "{refused} refused, {resumed} resumed");
 }
 
 #[test]
-fn the_tools_write_the_whole_or_nothing() {
-    let bench = Bench::new();
-    write_adapter(&bench.path("models/m"), &bench.path("adapter"));
-    bench.put("rows.jsonl", r#"{"id": "a", "image": "a.jpg", "prompt": "q", "response": "a cat"}"#);
+fn the_tools_write_complete_output_or_nothing() {
+    let sandbox = Sandbox::new();
+    write_adapter(&sandbox.path("models/m"), &sandbox.path("adapter"));
+    sandbox.put("rows.jsonl", r#"{"id": "a", "image": "a.jpg", "prompt": "q", "response": "a cat"}"#);
     let of_model = ["--model", "models/m", "--adapter", "adapter"];
     let score = [
         &["score"],
@@ -271,36 +271,36 @@ fn the_tools_write_the_whole_or_nothing() {
     ];
     let merged = [&["export", "merged"], &of_model[..], &["--output", "stic/merged"]];
     let adapter = [&["export", "adapter"], &of_model[..], &["--output", "stic/adapter"]];
-    for (args, disk, files, made) in [
+    for (args, disk, files, output) in [
         (score.concat(), &[0][..], &[0][..], "s.jsonl"),
         (merged.concat(), &[0, 4000], &[64], "merged/config.json"),
         (adapter.concat(), &[0, 20], &[4], "adapter/adapter_config.json"),
     ] {
         for space in Space::all(disk, files) {
-            let ended = twice(&bench, space, &args);
+            let ended = twice(&sandbox, space, &args);
             assert!(ended.full.is_empty(), "{space:?}: {:?}", ended.full.keys());
-            assert!(ended.after.contains_key(made), "{space:?}: {made}");
-            bench.folder("stic");
+            assert!(ended.after.contains_key(output), "{space:?}: {output}");
+            sandbox.folder("stic");
         }
     }
 }
 
 #[test]
 fn an_evaluation_keeps_its_answers() {
-    let bench = Bench::new();
+    let sandbox = Sandbox::new();
     let mut questions = String::new();
     let mut scenes = String::new();
-    for image in crate::bench::IMAGES {
+    for image in crate::sandbox::IMAGES {
         questions += &format!("{}\n", question(image, image));
         scenes += &format!("{}\n", scene(image, image));
     }
-    bench.put("q.jsonl", questions);
-    bench.put("s.jsonl", scenes);
+    sandbox.put("q.jsonl", questions);
+    sandbox.put("s.jsonl", scenes);
     let args: Vec<&str> =
         evaluation::ARGS.iter().map(|arg| if *arg == "out/e" { "stic/e" } else { arg }).collect();
-    // With room for the answers only, the table is what is missing.
+    // With space for the answers only, the table is missing.
     for space in Space::all(&[0, 4], &[0]) {
-        let ended = twice(&bench, space, &args);
+        let ended = twice(&sandbox, space, &args);
         let answers = |files: &Files| {
             files
                 .iter()
@@ -315,27 +315,27 @@ fn an_evaluation_keeps_its_answers() {
             assert_eq!(answers(&ended.full), answers(&ended.after));
             assert!(!answers(&ended.full).is_empty());
         }
-        bench.folder("stic");
+        sandbox.folder("stic");
     }
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_a_storage_failure() {
-    let bench = Bench::new();
+fn an_output_that_cannot_be_written_ends_the_step() {
+    let sandbox = Sandbox::new();
     let config = images(None, "Skip");
-    bench.put("stic/out", "a file where the output folder is to be");
-    bench.step(&config).ended("a file", 74, &["stic/out", "check the volume"]);
-    assert_eq!(bench.read("stic/out"), b"a file where the output folder is to be");
-    bench.remove("stic/out");
+    sandbox.put("stic/out", "a file where the output folder is to be");
+    sandbox.step(&config).expect_exit("a file", 64, &["stic/out is a file where a folder is needed"]);
+    assert_eq!(sandbox.read("stic/out"), b"a file where the output folder is to be");
+    sandbox.remove("stic/out");
     if let Some(way) = namespace() {
         let script = "mount -t tmpfs -o ro tmpfs stic && exec \"$@\"";
         let args = [&way[1..], &["bash", "-c", script, "-", TRAINER], &STEP].concat();
-        let output = Command::new(way[0]).args(args).current_dir(bench.path("")).output().unwrap();
-        Ran::from(output).ended(
+        let output = Command::new(way[0]).args(args).current_dir(sandbox.path("")).output().unwrap();
+        CommandOutput::from(output).expect_exit(
             "read-only",
             74,
             &["stic/out", "Read-only file system", "must be mounted read-write"],
         );
     }
-    bench.step(&config).ended("mended", 0, &[]);
+    sandbox.step(&config).expect_exit("fixed", 0, &[]);
 }

@@ -1,8 +1,8 @@
-//! Questions and scenes that `evaluate` refuses, before it answers any.
+//! Questions and scenes that `evaluate` refuses before it generates any answer.
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Ran};
+use crate::sandbox::{CommandOutput, Sandbox};
 
 pub(crate) fn question(id: &str, image: &str) -> Value {
     json!({"id": id, "image": image, "question": "What is it?", "answer": "cat"})
@@ -28,21 +28,21 @@ pub(crate) const ARGS: [&str; 13] = [
     "8",
 ];
 
-fn evaluate(bench: &Bench) -> Ran {
-    bench.run(&ARGS)
+fn evaluate(sandbox: &Sandbox) -> CommandOutput {
+    sandbox.run(&ARGS)
 }
 
 #[test]
-fn a_question_or_a_scene_that_cannot_be_asked_is_named_before_any_is() {
+fn a_bad_question_or_scene_is_named_before_anything_is_generated() {
     let two = |first: &Value, second: &str| format!("{first}\n{second}\n");
     let q = question("a", "a.jpg");
     let s = scene("a", "a.jpg");
     let cases: &[(&str, String, String, &[&str])] = &[
         ("broken", two(&q, "{"), two(&s, ""), &["q.jsonl:2: EOF"]),
         ("missing", two(&q, "{\"id\": \"b\"}"), two(&s, ""), &["q.jsonl:2: missing field `image`"]),
-        ("twice", two(&q, &q.to_string()), two(&s, ""), &["q.jsonl:2: id \"a\" is there twice"]),
-        ("no question", "\n".into(), two(&s, ""), &["q.jsonl: holds no row"]),
-        ("no scene", two(&q, ""), "\n".into(), &["s.jsonl: holds no row"]),
+        ("twice", two(&q, &q.to_string()), two(&s, ""), &["q.jsonl:2: id \"a\" is already used on line 1"]),
+        ("no question", "\n".into(), two(&s, ""), &["q.jsonl: no rows"]),
+        ("no scene", two(&q, ""), "\n".into(), &["s.jsonl: no rows"]),
         (
             "a phrase",
             two(&q, ""),
@@ -53,27 +53,70 @@ fn a_question_or_a_scene_that_cannot_be_asked_is_named_before_any_is() {
             "no image",
             two(&q, &question("b", "gone.jpg").to_string()),
             two(&s, ""),
-            &["q.jsonl:2: image \"gone.jpg\" in ", "does not exist"],
+            &["q.jsonl:2: item \"b\": image \"gone.jpg\" in ", "does not exist"],
+        ),
+        (
+            "a broken image",
+            two(&q, &question("b", "broken.jpg").to_string()),
+            two(&s, ""),
+            &["q.jsonl:2: item \"b\": ", "broken.jpg: the file is empty"],
+        ),
+        (
+            "no answer",
+            two(&q, &json!({"id": "b", "image": "b.jpg", "question": "q", "answer": " "}).to_string()),
+            two(&s, ""),
+            &["q.jsonl:2: item \"b\": answer is empty"],
+        ),
+        (
+            "two images",
+            two(
+                &q,
+                &json!({"id": "b", "image": "b.jpg", "question": "<image> <image>", "answer": "x"})
+                    .to_string(),
+            ),
+            two(&s, ""),
+            &["q.jsonl:2: item \"b\": question holds <image> more than once"],
+        ),
+        (
+            "a long question",
+            two(
+                &q,
+                &json!({"id": "b", "image": "b.jpg", "question": "red ".repeat(2000), "answer": "x"})
+                    .to_string(),
+            ),
+            two(&s, ""),
+            &["q.jsonl:2: item \"b\": its question needs ", "but the model is limited to "],
         ),
         (
             "out of the folder",
             two(&q, ""),
             two(&s, &scene("b", "../q.jsonl").to_string()),
-            &["s.jsonl:2: image \"../q.jsonl\"", "must be relative"],
+            &["s.jsonl:2: item \"b\": image \"../q.jsonl\"", "must be relative"],
         ),
     ];
-    let bench = Bench::new();
-    for (name, questions, scenes, says) in cases {
-        bench.put("q.jsonl", questions);
-        bench.put("s.jsonl", scenes);
-        evaluate(&bench).ended(name, 65, says);
-        assert!(!bench.path("out").exists(), "{name}");
+    let sandbox = Sandbox::new();
+    sandbox.put("images/broken.jpg", "");
+    for (name, questions, scenes, messages) in cases {
+        sandbox.put("q.jsonl", questions);
+        sandbox.put("s.jsonl", scenes);
+        evaluate(&sandbox).expect_exit(name, 65, messages);
+        assert!(!sandbox.path("out").exists(), "{name}");
     }
-    bench.remove("q.jsonl");
-    evaluate(&bench).ended("gone", 65, &["q.jsonl: not found"]);
+    sandbox.remove("q.jsonl");
+    evaluate(&sandbox).expect_exit("gone", 65, &["q.jsonl: not found"]);
+    let mut without_scenes = ARGS.to_vec();
+    without_scenes.drain(5..7);
     let twice = [&ARGS[..], &["--adapter", "base=x"]].concat();
-    bench.put("q.jsonl", q.to_string());
-    bench.put("s.jsonl", s.to_string());
-    bench.run(&twice).ended("a taken name", 64, &["--adapter \"base=x\"", "other than base"]);
-    assert!(evaluate(&bench).ended("mended", 0, &[]).out.contains("1 questions and 1 scenes"));
+    sandbox.put("q.jsonl", q.to_string());
+    sandbox.put("s.jsonl", s.to_string());
+    sandbox.run(&twice).expect_exit("a taken name", 64, &["--adapter \"base=x\"", "other than base"]);
+    let tagged = json!({"id": 7, "image": "b.jpg", "question": "<image>\nWhat is it?", "answer": "cat"});
+    sandbox.put("q.jsonl", json!([q, tagged]).to_string());
+    let report = sandbox.run(&without_scenes).expect_exit("no scenes, and questions in an array", 0, &[]).out;
+    assert!(report.contains("2 questions and 0 scenes") && !report.contains("description F1"), "{report}");
+    sandbox.remove("out");
+    sandbox.put("q.jsonl", q.to_string());
+    let unknown = [&ARGS[..], &["--benchmark", "dreams"]].concat();
+    sandbox.run(&unknown).expect_exit("unknown benchmark", 64, &["'dreams'", "possible values: scenes"]);
+    assert!(evaluate(&sandbox).expect_exit("corrected", 0, &[]).out.contains("1 questions and 1 scenes"));
 }

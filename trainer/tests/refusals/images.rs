@@ -1,15 +1,15 @@
-//! Images that cannot be read are left out or end the step, as `onUnreadable` says; a path that leaves its folder ends
-//! it always.
+//! Unreadable images are skipped or end the step, depending on `onUnreadable`. A path that leaves its folder always ends
+//! the step.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::bench::{Bench, Case, IMAGES, Spoil, TRAINER, check, picture};
 use crate::config::images;
+use crate::sandbox::{Case, IMAGES, Sandbox, Spoil, TRAINER, check, picture};
 
-/// A PNG that says it has `width` times `height` pixels and holds none.
+/// A PNG whose header claims `width` times `height` pixels, without any pixel data.
 fn hollow_png(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = picture(1, 1, "x.png");
     bytes[16..20].copy_from_slice(&width.to_be_bytes());
@@ -55,7 +55,7 @@ const UNREADABLE: &[Spoil<'static>] = &[
         ],
     ),
     (
-        "a PNG as large as can be said",
+        "the largest PNG that a header can claim",
         &|b| b.put("images/bad.png", hollow_png(i32::MAX as u32, i32::MAX as u32)),
         &["images/bad.png: ", "scale it down"],
     ),
@@ -75,23 +75,23 @@ const UNREADABLE: &[Spoil<'static>] = &[
 ];
 
 #[test]
-fn one_bad_image_ends_the_step_where_that_is_asked_for() {
-    for (name, spoil, says) in UNREADABLE {
-        let says = [*says, &["set onUnreadable: Skip"]].concat();
-        check(&images(None, "Fail"), &[Case { name, spoil: *spoil, code: 65, says: &says }]);
+fn under_fail_one_unreadable_image_ends_the_step() {
+    for (name, spoil, messages) in UNREADABLE {
+        let messages = [*messages, &["set onUnreadable: Skip"]].concat();
+        check(&images(None, "Fail"), &[Case { name, spoil: *spoil, code: 65, messages: &messages }]);
     }
 }
 
 #[test]
-fn one_bad_image_is_left_out_and_recorded_where_that_is_asked_for() {
-    for (name, spoil, says) in UNREADABLE {
-        let bench = Bench::new();
-        spoil(&bench);
-        let ran = bench.step(&images(None, "Skip")).ended(name, 0, says);
+fn under_skip_one_unreadable_image_is_skipped_and_recorded() {
+    for (name, spoil, messages) in UNREADABLE {
+        let sandbox = Sandbox::new();
+        spoil(&sandbox);
+        let ran = sandbox.step(&images(None, "Skip")).expect_exit(name, 0, messages);
         let result = ran.result();
         assert_eq!(result["items"]["done"], 4, "{name}");
         assert_eq!(result["items"]["skipped"], 1, "{name}");
-        let files = bench.files("stic");
+        let files = sandbox.files("stic");
         let of = |end: &str| -> Vec<Value> {
             let (_, text) = files.iter().find(|(path, _)| path.ends_with(end)).unwrap();
             text.split(|b| *b == b'\n')
@@ -104,20 +104,20 @@ fn one_bad_image_is_left_out_and_recorded_where_that_is_asked_for() {
         let skipped = of("skipped.jsonl");
         assert_eq!(skipped.len(), 1, "{name}");
         assert!(
-            says.iter().all(|text| skipped[0]["reason"].as_str().unwrap().contains(text)),
+            messages.iter().all(|text| skipped[0]["reason"].as_str().unwrap().contains(text)),
             "{name}: {skipped:?}"
         );
     }
 }
 
-/// Where the header is believed, 2.7 GB are allocated.
+/// A decoder that trusts the header allocates 2.7 GB.
 #[test]
 fn a_large_image_is_refused_by_its_header() {
-    let bench = Bench::new();
-    bench.put("images/bad.png", hollow_png(30_000, 30_000));
-    bench.put("config.json", images(None, "Fail").to_string());
+    let sandbox = Sandbox::new();
+    sandbox.put("images/bad.png", hollow_png(30_000, 30_000));
+    sandbox.put("config.json", images(None, "Fail").to_string());
     let ended = Command::new("bash")
-        .current_dir(bench.path(""))
+        .current_dir(sandbox.path(""))
         .env("MALLOC_ARENA_MAX", "1")
         .args(["-c", "ulimit -v 1500000; exec \"$@\"", "-", TRAINER])
         .args(["step", "--config", "config.json", "--volumes", "."])
@@ -132,29 +132,29 @@ fn a_large_image_is_refused_by_its_header() {
 fn a_path_that_leaves_its_folder_ends_the_step_under_either_policy() {
     for policy in ["Skip", "Fail"] {
         let listed = |line: &'static str| {
-            move |b: &Bench| b.put("images/list.txt", format!("{}\n{line}\n", IMAGES[0]))
+            move |b: &Sandbox| b.put("images/list.txt", format!("{}\n{line}\n", IMAGES[0]))
         };
-        for (line, says) in [
+        for (line, messages) in [
             ("../models/x.jpg", "must be relative and without \"..\""),
             ("d/../../images/a.jpg", "must be relative and without \"..\""),
             ("/etc/hostname", "must be relative and without \"..\""),
             ("out.jpg", "a symbolic link leads out of the folder; copy the file into it"),
             ("away/x.jpg", "a symbolic link leads out of the folder; copy the file into it"),
         ] {
-            let spoil = |b: &Bench| {
+            let spoil = |b: &Sandbox| {
                 listed(line)(b);
                 b.put("elsewhere/x.jpg", picture(9, 9, "x.jpg"));
                 b.link(b.path("elsewhere/x.jpg"), "images/out.jpg");
                 b.link(b.path("elsewhere"), "images/away");
             };
-            let bench = Bench::new();
-            spoil(&bench);
-            let ran = bench.step(&images(Some("list.txt"), policy));
-            ran.ended(line, 65, &["images/list.txt:2: ", line, says]);
-            assert!(bench.files("stic").is_empty(), "{line}");
+            let sandbox = Sandbox::new();
+            spoil(&sandbox);
+            let ran = sandbox.step(&images(Some("list.txt"), policy));
+            ran.expect_exit(line, 65, &["images/list.txt:2: ", line, messages]);
+            assert!(sandbox.files("stic").is_empty(), "{line}");
         }
-        // Without a list, a link out of the folder is met in walking it.
-        let spoil = |b: &Bench| {
+        // Without a list, the link is found while walking the folder.
+        let spoil = |b: &Sandbox| {
             b.put("elsewhere/x.jpg", picture(9, 9, "x.jpg"));
             b.link(b.path("elsewhere/x.jpg"), "images/out.jpg");
         };
@@ -164,7 +164,7 @@ fn a_path_that_leaves_its_folder_ends_the_step_under_either_policy() {
                 name: "walked",
                 spoil: &spoil,
                 code: 65,
-                says: &["\"out.jpg\" in ", "leads out of the folder"],
+                messages: &["\"out.jpg\" in ", "leads out of the folder"],
             }],
         );
     }
@@ -172,11 +172,11 @@ fn a_path_that_leaves_its_folder_ends_the_step_under_either_policy() {
 
 #[test]
 fn a_linked_folder_is_not_entered_and_an_image_by_another_name_is_read() {
-    let bench = Bench::new();
-    bench.put("elsewhere/x.jpg", picture(9, 9, "x.jpg"));
-    bench.link(bench.path("elsewhere"), "images/away");
-    bench.put("images/png-by-content.jpg", picture(9, 9, "x.png"));
-    let ran = bench.step(&images(None, "Fail")).ended(
+    let sandbox = Sandbox::new();
+    sandbox.put("elsewhere/x.jpg", picture(9, 9, "x.jpg"));
+    sandbox.link(sandbox.path("elsewhere"), "images/away");
+    sandbox.put("images/png-by-content.jpg", picture(9, 9, "x.png"));
+    let ran = sandbox.step(&images(None, "Fail")).expect_exit(
         "",
         0,
         &["a symbolic link to a folder is not followed", "images/away"],
@@ -185,8 +185,8 @@ fn a_linked_folder_is_not_entered_and_an_image_by_another_name_is_read() {
 }
 
 #[test]
-fn a_folder_or_a_list_of_nothing_that_can_be_read() {
-    let empty: &dyn Fn(&Bench) = &|b| {
+fn a_folder_or_a_list_without_readable_images_is_refused() {
+    let empty: &dyn Fn(&Sandbox) = &|b| {
         b.folder("images");
     };
     check(
@@ -196,7 +196,7 @@ fn a_folder_or_a_list_of_nothing_that_can_be_read() {
                 name: "empty",
                 spoil: empty,
                 code: 65,
-                says: &["images: holds no image (jpg", "put images there"],
+                messages: &["images: holds no image (jpg", "put images there"],
             },
             Case {
                 name: "all bad",
@@ -206,8 +206,8 @@ fn a_folder_or_a_list_of_nothing_that_can_be_read() {
                     }
                 },
                 code: 65,
-                says: &[
-                    "images: none of its 4 images can be read (the first: ",
+                messages: &[
+                    "images: none of the 4 items can be used (the first: ",
                     "a.jpg: the content is not",
                     "check the path",
                 ],
@@ -220,57 +220,59 @@ fn a_folder_or_a_list_of_nothing_that_can_be_read() {
                     std::fs::write(b.path("images").join(name), picture(9, 9, "x.jpg")).unwrap();
                 },
                 code: 65,
-                says: &["the name is not UTF-8; rename it"],
+                messages: &["the name is not UTF-8; rename it"],
             },
         ],
     );
-    let listed = |name: &'static str, text: &'static [u8], says: &'static [&'static str]| {
-        let bench = Bench::new();
-        bench.put("images/list.txt", text);
-        bench.step(&images(Some("list.txt"), "Skip")).ended(name, 65, says);
-        assert!(bench.files("stic").is_empty(), "{name}");
+    let listed = |name: &'static str, text: &'static [u8], messages: &'static [&'static str]| {
+        let sandbox = Sandbox::new();
+        sandbox.put("images/list.txt", text);
+        sandbox.step(&images(Some("list.txt"), "Fail")).expect_exit(name, 65, messages);
+        assert!(sandbox.files("stic").is_empty(), "{name}");
     };
     listed(
         "a list of nothing",
         b"\n# none\n\n",
         &["list.txt: lists no image", "give one relative path a line"],
     );
-    listed(
-        "a path twice",
-        b"a.jpg\n\nb.jpg\n./a.jpg\n",
-        &["list.txt:4: \"./a.jpg\" stands on line 1 already"],
-    );
     listed("not UTF-8", b"a.jpg\n\xff.jpg\n", &["list.txt:2: is not UTF-8"]);
-    let bench = Bench::new();
-    bench.step(&images(Some("list.txt"), "Skip")).ended(
+    let sandbox = Sandbox::new();
+    sandbox.step(&images(Some("list.txt"), "Skip")).expect_exit(
         "no list",
         65,
-        &["images/list.txt: not found; correct the path"],
+        &["spec.images.listFile: ./images/list.txt does not exist; ./images contains a.jpg, b.jpg, c.png, d/; correct the path"],
     );
 }
 
 #[test]
-fn what_editors_leave_in_a_list_is_no_mistake() {
-    let bench = Bench::new();
-    bench.put("images/list.txt", "\u{feff}a.jpg\r\n\r\n   \r\n# a comment\r\nd/e.png\r\n");
-    let ran = bench.step(&images(Some("list.txt"), "Fail")).ended("", 0, &[]);
+fn a_list_may_have_a_byte_order_mark_crlf_blank_lines_and_comments() {
+    let sandbox = Sandbox::new();
+    sandbox.put("images/list.txt", "\u{feff}a.jpg\r\n\r\n   \r\n# a comment\r\nd/e.png\r\n");
+    let ran = sandbox.step(&images(Some("list.txt"), "Fail")).expect_exit("", 0, &[]);
     assert_eq!(ran.result()["items"]["done"], 2);
 }
 
 #[test]
-fn an_image_of_a_list_that_cannot_be_read_is_named_by_its_line() {
-    for (line, says) in [
+fn an_unreadable_image_of_a_list_is_named_by_its_line() {
+    for (line, messages) in [
         ("gone.jpg", "the file does not exist"),
         ("d", "is not a regular file"),
         ("a.jpg/b.jpg", "Not a directory"),
         ("pipe.jpg", "is not a regular file"),
     ] {
-        let bench = Bench::new();
-        bench.pipe("images/pipe.jpg");
-        bench.put("images/list.txt", format!("a.jpg\n{line}\n"));
-        bench.step(&images(Some("list.txt"), "Fail")).ended(line, 65, &["images/list.txt:2: ", line, says]);
-        let ran =
-            bench.step(&images(Some("list.txt"), "Skip")).ended(line, 0, &["images/list.txt:2: ", says]);
+        let sandbox = Sandbox::new();
+        sandbox.pipe("images/pipe.jpg");
+        sandbox.put("images/list.txt", format!("a.jpg\n{line}\n"));
+        sandbox.step(&images(Some("list.txt"), "Fail")).expect_exit(
+            line,
+            65,
+            &["images/list.txt:2: ", line, messages],
+        );
+        let ran = sandbox.step(&images(Some("list.txt"), "Skip")).expect_exit(
+            line,
+            0,
+            &["images/list.txt:2: ", messages],
+        );
         assert_eq!(ran.result()["items"]["skipped"], 1);
     }
 }

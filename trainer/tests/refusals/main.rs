@@ -1,21 +1,19 @@
-//! Bad input, as a user meets it: the exit code, the words, and that nothing is lost or half written. Every case drives
-//! the program itself, and goes on to success once the input is mended.
+//! Bad input as a user meets it: the exit code, the message, and that nothing is lost or half written. Every case runs
+//! the program itself, and succeeds once the input is corrected.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test ends where its inputs are not what they should be"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod adapter;
-mod at_once;
-mod bench;
+mod batch_size;
 mod config;
 mod data;
 mod disk;
 mod evaluation;
 mod images;
 mod model;
+mod paths;
 mod references;
+mod rows;
+mod sandbox;
 mod scoring;
 mod tensors;

@@ -1,106 +1,106 @@
-//! The reference's log-probabilities that an interrupted training left: found, gone, damaged or of something else, the
-//! adapter has the same bytes.
+//! The cached log-probabilities of the reference that an interrupted training left. Whether the file is found, gone,
+//! damaged or of another training, the adapter has the same bytes.
 
 use serde_json::{Value, json};
 use stic_contract::Digest;
 
-use crate::bench::{Bench, IMAGES, Ran, picture};
 use crate::config::{generate, images, train};
+use crate::sandbox::{CommandOutput, IMAGES, Sandbox, picture};
 
 /// A training of two epochs that was interrupted in the first.
 struct Interrupted {
-    bench: Bench,
+    sandbox: Sandbox,
     config: Value,
-    /// Relative to the bench.
+    /// The path of the file of log-probabilities, relative to the sandbox.
     references: String,
 }
 
 impl Interrupted {
-    /// An image that cannot be read any more ends the training at the step that needs it: not the first one, since
-    /// something has to be done before.
-    fn new(undisturbed: &Bench, config: &Value) -> Self {
+    /// An image that becomes unreadable ends the training at the step that needs it. That must not be the first step,
+    /// so that there is a state to resume from.
+    fn new(undisturbed: &Sandbox, config: &Value) -> Self {
         for image in IMAGES {
-            let bench = Bench::new();
+            let sandbox = Sandbox::new();
             for (path, bytes) in undisturbed.files("stic") {
-                bench.put(&format!("stic/{path}"), bytes);
+                sandbox.put(&format!("stic/{path}"), bytes);
             }
-            bench.put(&format!("images/{image}"), picture(10, 10, "x.png"));
-            bench.step(config).ended(image, 65, &[image, "changed after it was prepared"]);
-            let found = bench.files("stic").into_keys().find(|path| path.ends_with("/references.json"));
+            sandbox.put(&format!("images/{image}"), picture(10, 10, "x.png"));
+            sandbox.step(config).expect_exit(image, 65, &[image, "changed after it was prepared"]);
+            let found = sandbox.files("stic").into_keys().find(|path| path.ends_with("/references.json"));
             if let Some(references) = found {
-                bench.restore();
-                return Self { bench, config: config.clone(), references: format!("stic/{references}") };
+                sandbox.restore();
+                return Self { sandbox, config: config.clone(), references: format!("stic/{references}") };
             }
         }
         panic!("every image is that of the first step");
     }
 
-    fn go_on(self) -> (Ran, Vec<u8>) {
-        let ran = self.bench.step(&self.config).ended("goes on", 0, &["goes on from saved state"]);
-        let files = self.bench.files("stic");
+    fn resume(self) -> (CommandOutput, Vec<u8>) {
+        let ran = self.sandbox.step(&self.config).expect_exit("resumed", 0, &["resuming from a saved state"]);
+        let files = self.sandbox.files("stic");
         assert!(!files.keys().any(|path| path.ends_with("/references.json")), "it is left behind");
-        (ran, adapter(&self.bench))
+        (ran, adapter(&self.sandbox))
     }
 }
 
-fn adapter(bench: &Bench) -> Vec<u8> {
-    let mut files = bench.files("stic").into_iter();
+fn adapter(sandbox: &Sandbox) -> Vec<u8> {
+    let mut files = sandbox.files("stic").into_iter();
     files.find(|(path, _)| path.ends_with("/adapter_model.safetensors")).unwrap().1
 }
 
 #[test]
-fn are_used_if_they_are_whole_and_of_this_training_and_change_nothing() {
-    let bench = Bench::new();
-    let prepared = bench.step(&images(None, "Skip")).ended("prepare", 0, &[]).result();
-    let generated = bench.step(&generate(&prepared)).ended("generate", 0, &[]).result();
+fn cached_log_probabilities_never_change_the_adapter() {
+    let sandbox = Sandbox::new();
+    let prepared = sandbox.step(&images(None, "Skip")).expect_exit("prepare", 0, &[]).result();
+    let generated = sandbox.step(&generate(&prepared)).expect_exit("generate", 0, &[]).result();
     let mut config = train(&prepared, &generated);
     config["task"]["train"]["recipe"]["epochs"] = json!(2);
-    let interrupted = || Interrupted::new(&bench, &config);
-    // Made before the training that is not disturbed, whose adapter would be found.
+    let interrupted = || Interrupted::new(&sandbox, &config);
+    // Before the undisturbed training, whose finished adapter would be reused.
     let [found, gone, damaged, foreign, forged] = std::array::from_fn(|_| interrupted());
-    bench.step(&config).ended("train", 0, &[]);
-    let expected = adapter(&bench);
-    let again = "log-probabilities are computed again";
+    sandbox.step(&config).expect_exit("train", 0, &[]);
+    let expected = adapter(&sandbox);
+    let again = "computing the reference log-probabilities again";
 
-    let (ran, bytes) = found.go_on();
+    let (ran, bytes) = found.resume();
     assert!(bytes == expected && !ran.err.contains(again), "found: {}", ran.err);
 
-    gone.bench.remove(&gone.references);
-    let (ran, bytes) = gone.go_on();
+    gone.sandbox.remove(&gone.references);
+    let (ran, bytes) = gone.resume();
     assert!(bytes == expected && !ran.err.contains(again), "gone: {}", ran.err);
 
-    let mut text = damaged.bench.read(&damaged.references);
+    let mut text = damaged.sandbox.read(&damaged.references);
     let last = text.len() - 5;
     text[last] ^= 1;
-    damaged.bench.put(&damaged.references, text);
-    let (ran, bytes) = damaged.go_on();
-    assert!(bytes == expected && ran.err.contains("was damaged") && ran.err.contains(again), "{}", ran.err);
+    damaged.sandbox.put(&damaged.references, text);
+    let (ran, bytes) = damaged.resume();
+    assert!(bytes == expected && ran.err.contains("is damaged") && ran.err.contains(again), "{}", ran.err);
 
     edit(&foreign, |saved| saved["key"] = json!(Digest::of(b"another").to_string()));
-    let (ran, bytes) = foreign.go_on();
+    let (ran, bytes) = foreign.resume();
     assert!(
-        bytes == expected && ran.err.contains("of another model") && ran.err.contains(again),
+        bytes == expected && ran.err.contains("belongs to another model") && ran.err.contains(again),
         "{}",
         ran.err
     );
 
-    // Other numbers under the right key: that they make another adapter shows that the file is read.
+    // Other values under the right key give another adapter, which shows that the file is read.
     edit(&forged, |saved| {
         for pair in saved["pairs"].as_object_mut().unwrap().values_mut() {
             let sum = f64::from_bits(pair[0][0].as_u64().unwrap());
             pair[0][0] = json!((sum + 1.0).to_bits());
         }
     });
-    let (ran, bytes) = forged.go_on();
+    let (ran, bytes) = forged.resume();
     assert!(bytes != expected && !ran.err.contains(again), "forged: {}", ran.err);
 }
 
-/// Changes what the file holds, and its digest with it.
+/// Changes the content of the file and its digest.
 fn edit(of: &Interrupted, edit: impl FnOnce(&mut Value)) {
-    let text = String::from_utf8(of.bench.read(&of.references)).unwrap();
+    let text = String::from_utf8(of.sandbox.read(&of.references)).unwrap();
     let (_, body) = text.split_once('\n').unwrap();
     let mut saved: Value = serde_json::from_str(body).unwrap();
     edit(&mut saved);
     let body = saved.to_string();
-    of.bench.put(&of.references, format!("{}\n{body}", Digest::of(body.as_bytes())));
+    of.sandbox.put(&of.references, format!("{}\n{body}", Digest::of(body.as_bytes())));
 }

@@ -1,17 +1,17 @@
-//! Rows that `score` refuses: 65 with file and line, and no output.
+//! Input lines that `score` refuses: exit code 65 with file and line, and no output.
 
 use std::fs::{File, OpenOptions};
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Ran, picture};
+use crate::sandbox::{CommandOutput, Sandbox, picture};
 
 fn good(id: &str) -> Value {
     json!({"id": id, "image": "a.jpg", "prompt": "q", "response": "a cat"})
 }
 
-fn score(bench: &Bench) -> Ran {
-    bench.run(&[
+fn score(sandbox: &Sandbox) -> CommandOutput {
+    sandbox.run(&[
         "score",
         "--model",
         "models/m",
@@ -25,7 +25,7 @@ fn score(bench: &Bench) -> Ran {
 }
 
 #[test]
-fn a_row_that_cannot_be_scored_is_named_by_its_line() {
+fn a_line_that_cannot_be_scored_is_named() {
     let with = |key: &str, value: Value| {
         let mut row = good("b");
         row[key] = value;
@@ -37,27 +37,27 @@ fn a_row_that_cannot_be_scored_is_named_by_its_line() {
         row.to_string()
     };
     let cases: &[(&str, String, &[&str])] = &[
-        ("broken", "{\"id\": ".into(), &["EOF while parsing", "mend or remove this record"]),
+        ("broken", "{\"id\": ".into(), &["EOF while parsing", "fix or remove this record"]),
         ("unknown field", with("answer", json!("x")), &["unknown field `answer`"]),
         ("a number for a text", with("prompt", json!(3)), &["prompt: invalid type"]),
         (
-            "an id of another",
+            "an id that is used already",
             good("a").to_string(),
-            &["id \"a\" is that of the row on line 1", "an id of its own"],
+            &["id \"a\" is already used on line 1", "a unique id"],
         ),
         (
             "no prompt",
             json!({"id": "b", "response": "x"}).to_string(),
-            &["row \"b\": give prompt with response"],
+            &["row \"b\": set prompt with response"],
         ),
         ("no response", with("response", json!("")), &["row \"b\": "]),
         (
-            "an image not there",
+            "a missing image",
             with("image", json!("gone.jpg")),
             &["row \"b\": image \"gone.jpg\" in ", "does not exist"],
         ),
         (
-            "an image out of the folder",
+            "an image outside the folder",
             with("image", json!("../rows.jsonl")),
             &["row \"b\": image \"../rows.jsonl\"", "must be relative"],
         ),
@@ -67,58 +67,58 @@ fn a_row_that_cannot_be_scored_is_named_by_its_line() {
             &["row \"b\": ", "cut.jpg: the image file is truncated"],
         ),
         (
-            "an id beyond the vocabulary",
+            "an id outside the vocabulary",
             ids("response_ids", &[4_000_000]),
-            &["row \"b\": token id 4000000 is beyond the vocabulary of"],
+            &["row \"b\": token id 4000000 is outside the vocabulary of"],
         ),
         (
-            "pixels that are none",
+            "pixels that are an image",
             json!({"id": "b", "pixels": "a.jpg", "prompt": "q", "response": "x"}).to_string(),
             &["row \"b\": ", "a.jpg: "],
         ),
         (
-            "more than the model takes",
+            "too long for the model",
             ids("response_ids", &[5; 10_000]),
-            &["row \"b\": prompt and response have 10002 tokens, the model takes"],
+            &["row \"b\": prompt and response have 10002 tokens, but the model is limited to"],
         ),
     ];
-    let bench = Bench::new();
-    bench.put("images/cut.jpg", &picture(99, 99, "x.jpg")[..900]);
-    for (name, line, says) in cases {
-        bench.put("rows.jsonl", format!("{}\n{line}\n", good("a")));
-        let says = [*says, &["rows.jsonl:2: "]].concat();
-        assert!(score(&bench).ended(name, 65, &says).out.is_empty());
-        assert!(!bench.path("scores.jsonl").exists(), "{name}");
+    let sandbox = Sandbox::new();
+    sandbox.put("images/cut.jpg", &picture(99, 99, "x.jpg")[..900]);
+    for (name, line, messages) in cases {
+        sandbox.put("rows.jsonl", format!("{}\n{line}\n", good("a")));
+        let messages = [*messages, &["rows.jsonl:2: "]].concat();
+        assert!(score(&sandbox).expect_exit(name, 65, &messages).out.is_empty());
+        assert!(!sandbox.path("scores.jsonl").exists(), "{name}");
     }
-    bench.remove("rows.jsonl");
-    score(&bench).ended("gone", 65, &["rows.jsonl: not found"]);
-    bench.put("rows.jsonl", "\n\n");
-    score(&bench).ended("empty", 65, &["rows.jsonl: holds no row"]);
-    bench.put("rows.jsonl", format!("{}\r\n", good("a")));
-    score(&bench).ended("good", 0, &[]);
-    assert_eq!(bench.read("scores.jsonl").iter().filter(|b| **b == b'\n').count(), 1);
+    sandbox.remove("rows.jsonl");
+    score(&sandbox).expect_exit("gone", 65, &["rows.jsonl: not found"]);
+    sandbox.put("rows.jsonl", "\n\n");
+    score(&sandbox).expect_exit("empty", 65, &["rows.jsonl: no rows"]);
+    sandbox.put("rows.jsonl", format!("{}\r\n", good("a")));
+    score(&sandbox).expect_exit("good", 0, &[]);
+    assert_eq!(sandbox.read("scores.jsonl").iter().filter(|b| **b == b'\n').count(), 1);
 }
 
 #[test]
-fn a_standard_output_that_is_full_is_a_storage_failure() {
-    let bench = Bench::new();
-    bench.put("rows.jsonl", good("a").to_string());
+fn full_standard_output_is_a_storage_failure() {
+    let sandbox = Sandbox::new();
+    sandbox.put("rows.jsonl", good("a").to_string());
     let full = || -> File { OpenOptions::new().write(true).open("/dev/full").unwrap() };
     let args = ["score", "--model", "models/m", "--input", "rows.jsonl", "--images", "images"];
-    let ran = Ran::from(bench.command(&args).stdout(full()).output().unwrap());
-    ran.ended("score", 74, &["standard output: No space left on device", "free space"]);
+    let ran = CommandOutput::from(sandbox.command(&args).stdout(full()).output().unwrap());
+    ran.expect_exit("score", 74, &["standard output: No space left on device", "free space"]);
 
     let config = crate::config::images(None, "Skip");
-    bench.put("config.json", config.to_string());
+    sandbox.put("config.json", config.to_string());
     let args = ["step", "--config", "config.json", "--volumes", "."];
-    let ran = Ran::from(bench.command(&args).stdout(full()).output().unwrap());
-    ran.ended("step", 74, &["standard output: No space left on device"]);
-    // What was made is made.
-    let made = bench.files("stic");
-    bench.step(&config).ended("again", 0, &[]);
-    assert_eq!(bench.files("stic"), made);
+    let ran = CommandOutput::from(sandbox.command(&args).stdout(full()).output().unwrap());
+    ran.expect_exit("step", 74, &["standard output: No space left on device"]);
+    // The artifact is complete all the same.
+    let artifacts = sandbox.files("stic");
+    sandbox.step(&config).expect_exit("again", 0, &[]);
+    assert_eq!(sandbox.files("stic"), artifacts);
 
-    // A log that cannot be written ends nothing.
-    let ran = Ran::from(bench.command(&args).stderr(full()).output().unwrap());
-    assert_eq!(ran.ended("log", 0, &[]).result()["items"]["done"], 4);
+    // A log that cannot be written does not end the step.
+    let ran = CommandOutput::from(sandbox.command(&args).stderr(full()).output().unwrap());
+    assert_eq!(ran.expect_exit("log", 0, &[]).result()["items"]["done"], 4);
 }

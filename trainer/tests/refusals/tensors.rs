@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use crate::bench::Bench;
+use crate::sandbox::Sandbox;
 
 /// Edits the header of a file and leaves its data.
-pub(crate) fn edit_header(bench: &Bench, file: &str, edit: impl FnOnce(&mut Value)) {
-    let bytes = bench.read(file);
+pub(crate) fn edit_header(sandbox: &Sandbox, file: &str, edit: impl FnOnce(&mut Value)) {
+    let bytes = sandbox.read(file);
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     edit(&mut header);
-    bench.put(file, with_header(header.to_string().as_bytes(), &bytes[8 + length..]));
+    sandbox.put(file, with_header(header.to_string().as_bytes(), &bytes[8 + length..]));
 }
 
 pub(crate) fn with_header(header: &[u8], data: &[u8]) -> Vec<u8> {

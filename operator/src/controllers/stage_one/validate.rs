@@ -1,4 +1,4 @@
-//! A `StageOneRun` becomes a [`Validated`], or a reason why not.
+//! Resolves the spec of a `StageOneRun`.
 
 use stic_contract::config::{AdapterLocation, DataRecipe, Instructions, ItemSource};
 use stic_contract::recipe::{
@@ -8,21 +8,24 @@ use stic_contract::recipe::{
 use stic_contract::{RunKind, pipeline};
 use stic_crds::lifecycle::Profile;
 use stic_crds::preferences::{self, CorruptionKind, CorruptionTime, Preferences};
+use stic_crds::stage_one::StageOneImages;
 use stic_crds::training::{Method, StageOneTraining};
 use stic_crds::volumes::VolumeFile;
 use stic_crds::{Decimal, StageOneRun, StageOneRunSpec};
 
-use super::super::train;
+use super::super::{recipes, validation};
+use super::ineffective::ineffective;
+use crate::controllers::validation::{folder, max_skipped_share, number};
 use crate::refusal::Refusal;
-use crate::validated::{self, Hardware, Operation, Validated, folder, number};
+use crate::validated::{Hardware, Operation, Validated};
 
-/// Where the released code cuts sequences in stage 1.
+/// The length at which the released code truncates sequences in stage 1.
 const RELEASED_MAX_LENGTH: u32 = 1048;
 
-/// Settles everything about a run.
+/// Resolves everything about a run.
 ///
 /// # Errors
-/// What keeps it from ever running.
+/// The run can never start.
 pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, Refusal> {
     let StageOneRunSpec {
         profile,
@@ -39,52 +42,17 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
         suspend,
         retention,
         rerun,
+        retry: _,
     } = &object.spec;
-    let run = validated::identity(RunKind::StageOneRun, &object.metadata, *rerun)?;
-    let model = validated::model(model, "spec.model")?;
-    let templates = train::templates(*profile, model.chat_template);
-    let pods = validated::pods(pod, pipeline::steps(RunKind::StageOneRun).iter().map(|step| step.name));
-    let output = validated::output(output, &run)?;
-    validated::check_sharing(&output, preferences.shards, "spec.preferences.shards")?;
+    let run = validation::identity(RunKind::StageOneRun, &object.metadata, *rerun)?;
+    let model = validation::model(model, "spec.model")?;
+    let templates = recipes::templates(*profile, model.chat_template);
+    let pods = validation::pods(pod, pipeline::steps(RunKind::StageOneRun).iter().map(|step| step.name));
+    let output = validation::output(output, &run)?;
+    validation::check_sharing(&output, preferences.shards, "spec.preferences.shards")?;
     let location = folder(&images.volume);
-    let file = |file: &Option<VolumeFile>, name: &str| {
-        file.clone().ok_or_else(|| {
-            Refusal::invalid(
-                format!("spec.preferences.{name}"),
-                "is missing",
-                "name the file, or set source to Generate",
-            )
-        })
-    };
-    let items = match preferences.source {
-        PreferenceSource::Generate => ItemSource::Images {
-            location: location.clone(),
-            list_file: images.list_file.clone(),
-            limit: images.limit,
-            on_unreadable: images.on_unreadable,
-        },
-        PreferenceSource::File => {
-            let pairs = file(&preferences.pairs, "pairs")?;
-            ItemSource::Pairs {
-                location: folder(&pairs.volume),
-                file: pairs.file,
-                images: location.clone(),
-                limit: images.limit,
-                on_unreadable: images.on_unreadable,
-            }
-        }
-        PreferenceSource::Instructions => {
-            let instructions = file(&preferences.instructions, "instructions")?;
-            ItemSource::Instructions(Instructions {
-                location: folder(&instructions.volume),
-                file: instructions.file,
-                images: location.clone(),
-                limit: images.limit,
-                order: Order::Seeded,
-                on_unreadable: images.on_unreadable,
-            })
-        }
-    };
+    let items = items(images, preferences)?;
+    let (precision, precision_reason) = validation::precision(training.precision, &pods, hardware);
     let run = Validated {
         run,
         profile: *profile,
@@ -97,25 +65,74 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
         data: DataRecipe::Preferences(recipe(*profile, preferences, templates.generation)?),
         shards: preferences.shards,
         train: training_recipe(*profile, preferences, training, init_from.is_some(), templates.training)?,
-        layouts: train::layouts(*profile),
-        precision: validated::precision(training.precision, &pods, hardware),
+        layouts: recipes::layouts(*profile),
+        precision,
+        precision_reason,
         model,
         output,
         operation: Operation {
+            memory_limits: validation::memory_limits(pod, pods.keys().copied()),
             pods,
             backoff_limit: backoff.limit,
             active_deadline_seconds: *active_deadline_seconds,
             suspend: *suspend,
             retention: retention.clone(),
-            queue_labels: validated::for_queue(&object.metadata.labels),
-            queue_annotations: validated::for_queue(&object.metadata.annotations),
+            queue_labels: validation::for_queue(&object.metadata.labels),
+            queue_annotations: validation::for_queue(&object.metadata.annotations),
         },
+        ineffective: ineffective(*profile, preferences),
     };
-    validated::check_mounts(&run)?;
+    validation::check_mounts(&run)?;
     Ok(run)
 }
 
-/// The steps that a spec's corruptions can act in.
+/// Where the items of the run come from.
+fn items(images: &StageOneImages, preferences: &Preferences) -> Result<ItemSource, Refusal> {
+    let location = folder(&images.volume);
+    let max_skipped_share = max_skipped_share(images.max_skipped_share.as_ref())?;
+    let file = |file: &Option<VolumeFile>, name: &str| {
+        file.clone().ok_or_else(|| {
+            Refusal::invalid(
+                format!("spec.preferences.{name}"),
+                "is missing",
+                "name the file, or set source to Generate",
+            )
+        })
+    };
+    Ok(match preferences.source {
+        PreferenceSource::Generate => ItemSource::Images {
+            location,
+            list_file: images.list_file.clone(),
+            limit: images.limit,
+            on_unreadable: images.on_unreadable,
+            max_skipped_share,
+        },
+        PreferenceSource::File => {
+            let pairs = file(&preferences.pairs, "pairs")?;
+            ItemSource::Pairs {
+                location: folder(&pairs.volume),
+                file: pairs.file,
+                images: location,
+                limit: images.limit,
+                on_unreadable: images.on_unreadable,
+                max_skipped_share,
+            }
+        }
+        PreferenceSource::Instructions => {
+            let instructions = file(&preferences.instructions, "instructions")?;
+            ItemSource::Instructions(Instructions {
+                location: folder(&instructions.volume),
+                file: instructions.file,
+                images: location,
+                limit: images.limit,
+                order: Order::Seeded,
+                on_unreadable: images.on_unreadable,
+                max_skipped_share,
+            })
+        }
+    })
+}
+
 fn acts_in_training(corruption: &preferences::Corruption) -> bool {
     corruption.at == Some(CorruptionTime::Training)
 }
@@ -133,8 +150,8 @@ fn recipe(
         Negatives::ImagesOnly => 1.0,
         Negatives::PromptsOnly | Negatives::None => 0.0,
     };
-    // The released code never passes its corruption flag: what should come from a corrupted image comes from the
-    // caption prompt on the clean one. That is what an empty list means.
+    // The released code never passes its corruption flag, so that responses to a "corrupted" image come from the caption
+    // prompt on the clean one. An empty list means that.
     let corruptions = match profile {
         Profile::OfficialCompat => Vec::new(),
         Profile::Paper => spec
@@ -153,14 +170,14 @@ fn recipe(
         well_curated_prompt: spec.well_curated_prompt.clone(),
         hallucination_prompts: spec.hallucination_prompts.clone(),
         corruptions,
-        sampling: train::sampling(&spec.sampling, "spec.preferences.sampling")?,
+        sampling: recipes::sampling(&spec.sampling, "spec.preferences.sampling")?,
         chat_template,
     })
 }
 
 fn weighted(i: usize, spec: &preferences::Corruption) -> Result<WeightedCorruption, Refusal> {
     let at = |name: &str| format!("spec.preferences.corruptions[{i}].{name}");
-    let missing = |name: &str| Refusal::invalid(at(name), "is missing", "give it, or change kind");
+    let missing = |name: &str| Refusal::invalid(at(name), "is missing", "set it, or change kind");
     let decimal =
         |name: &str, value: &Option<Decimal>| number(&at(name), value.as_ref().ok_or_else(|| missing(name))?);
     let corruption = match spec.kind {
@@ -194,11 +211,12 @@ fn training_recipe(
         optimizer,
         epochs,
         global_batch_size,
+        max_length,
         precision: _,
         save_steps,
     } = spec;
     let released = profile == Profile::OfficialCompat;
-    let mut optimizer = train::optimizer(optimizer)?;
+    let mut optimizer = recipes::optimizer(optimizer)?;
     let objective = match method {
         Method::Sft => {
             optimizer.learning_rate = number("spec.training.sft.learningRate", &sft.learning_rate)?;
@@ -223,11 +241,11 @@ fn training_recipe(
     };
     Ok(TrainRecipe {
         objective,
-        lora: if continues { None } else { Some(train::lora(&lora.clone().unwrap_or_default())?) },
+        lora: if continues { None } else { Some(recipes::lora(&lora.clone().unwrap_or_default())?) },
         optimizer,
         epochs: *epochs,
         global_batch_size: *global_batch_size,
-        max_length: released.then_some(RELEASED_MAX_LENGTH),
+        max_length: max_length.or(released.then_some(RELEASED_MAX_LENGTH)),
         with_image: !released,
         chat_template,
         save_steps: *save_steps,

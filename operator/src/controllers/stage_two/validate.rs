@@ -1,4 +1,4 @@
-//! A `StageTwoRun` becomes a [`Validated`], or a reason why not, or why not yet.
+//! Resolves the spec of a `StageTwoRun`.
 
 use stic_contract::config::{AdapterLocation, DataRecipe, Instructions, ItemSource};
 use stic_contract::recipe::{ChatTemplate, DescriptionRecipe, Objective, TrainRecipe};
@@ -8,19 +8,20 @@ use stic_crds::stage_two::{Infusion, StageTwoInit};
 use stic_crds::training::{StageTwoMethod, StageTwoTraining};
 use stic_crds::{StageTwoRun, StageTwoRunSpec};
 
-use super::super::train;
+use super::super::{recipes, validation};
 use super::upstream::{Inherited, Upstream, inherit};
+use crate::controllers::validation::{folder, max_skipped_share};
 use crate::refusal::Refusal;
-use crate::validated::{self, Hardware, Model, Operation, Validated, folder};
+use crate::validated::{Hardware, Model, Operation, Validated};
 
-/// Where the released code cuts sequences in stage 2.
+/// The length at which the released code truncates sequences in stage 2.
 const RELEASED_MAX_LENGTH: u32 = 2048;
 
-/// Settles everything about a run. `upstream` is what was observed of the run that `initFrom.stageOneRunRef` names;
-/// without such a reference it is not looked at.
+/// Resolves everything about a run. `upstream` is the run that `initFrom.stageOneRunRef` names; without such a reference it
+/// is ignored.
 ///
 /// # Errors
-/// What keeps it from running, now or ever.
+/// The run cannot start, now or ever.
 pub fn validate(
     object: &StageTwoRun,
     upstream: Upstream<'_>,
@@ -42,14 +43,16 @@ pub fn validate(
         suspend,
         retention,
         rerun,
+        retry: _,
     } = &object.spec;
-    let run = validated::identity(RunKind::StageTwoRun, &object.metadata, *rerun)?;
+    let run = validation::identity(RunKind::StageTwoRun, &object.metadata, *rerun)?;
     let (model, adapter) = start(init_from, upstream)?;
-    let templates = train::templates(*profile, model.chat_template);
-    let pods = validated::pods(pod, pipeline::steps(RunKind::StageTwoRun).iter().map(|step| step.name));
-    let output = validated::output(output, &run)?;
-    validated::check_sharing(&output, description.shards, "spec.description.shards")?;
+    let templates = recipes::templates(*profile, model.chat_template);
+    let pods = validation::pods(pod, pipeline::steps(RunKind::StageTwoRun).iter().map(|step| step.name));
+    let output = validation::output(output, &run)?;
+    validation::check_sharing(&output, description.shards, "spec.description.shards")?;
     let location = folder(&images.volume);
+    let (precision, precision_reason) = validation::precision(training.precision, &pods, hardware);
     let run = Validated {
         run,
         profile: *profile,
@@ -61,31 +64,35 @@ pub fn validate(
             limit: instructions.limit,
             order: instructions.order,
             on_unreadable: images.on_unreadable,
+            max_skipped_share: max_skipped_share(images.max_skipped_share.as_ref())?,
         }),
         images: location,
         data: DataRecipe::Descriptions(DescriptionRecipe {
             prompts: description.prompts.clone(),
-            sampling: train::sampling(&description.sampling, "spec.description.sampling")?,
+            sampling: recipes::sampling(&description.sampling, "spec.description.sampling")?,
             chat_template: templates.generation,
         }),
         shards: description.shards,
         train: training_recipe(*profile, infusion, training, adapter.is_some(), templates.training)?,
-        layouts: train::layouts(*profile),
-        precision: validated::precision(training.precision, &pods, hardware),
+        layouts: recipes::layouts(*profile),
+        precision,
+        precision_reason,
         model,
         adapter,
         output,
         operation: Operation {
+            memory_limits: validation::memory_limits(pod, pods.keys().copied()),
             pods,
             backoff_limit: backoff.limit,
             active_deadline_seconds: *active_deadline_seconds,
             suspend: *suspend,
             retention: retention.clone(),
-            queue_labels: validated::for_queue(&object.metadata.labels),
-            queue_annotations: validated::for_queue(&object.metadata.annotations),
+            queue_labels: validation::for_queue(&object.metadata.labels),
+            queue_annotations: validation::for_queue(&object.metadata.annotations),
         },
+        ineffective: Vec::new(),
     };
-    validated::check_mounts(&run)?;
+    validation::check_mounts(&run)?;
     Ok(run)
 }
 
@@ -97,9 +104,9 @@ fn start(init: &StageTwoInit, upstream: Upstream<'_>) -> Result<(Model, Option<A
         }
         (None, Some(adapter), None) => {
             let location = AdapterLocation { location: folder(&adapter.volume), digest: None };
-            Ok((validated::model(&adapter.model, "spec.initFrom.adapter.model")?, Some(location)))
+            Ok((validation::model(&adapter.model, "spec.initFrom.adapter.model")?, Some(location)))
         }
-        (None, None, Some(model)) => Ok((validated::model(model, "spec.initFrom.baseModel")?, None)),
+        (None, None, Some(model)) => Ok((validation::model(model, "spec.initFrom.baseModel")?, None)),
         _ => Err(Refusal::invalid(
             "spec.initFrom",
             "exactly one of stageOneRunRef, adapter, baseModel must be set",
@@ -121,16 +128,17 @@ fn training_recipe(
         optimizer,
         epochs,
         global_batch_size,
+        max_length,
         precision: _,
         save_steps,
     } = spec;
     Ok(TrainRecipe {
         objective: Objective::Sft { infusion: Some(infusion.template.clone()) },
-        lora: if continues { None } else { Some(train::lora(&lora.clone().unwrap_or_default())?) },
-        optimizer: train::optimizer(optimizer)?,
+        lora: if continues { None } else { Some(recipes::lora(&lora.clone().unwrap_or_default())?) },
+        optimizer: recipes::optimizer(optimizer)?,
         epochs: *epochs,
         global_batch_size: *global_batch_size,
-        max_length: (profile == Profile::OfficialCompat).then_some(RELEASED_MAX_LENGTH),
+        max_length: max_length.or((profile == Profile::OfficialCompat).then_some(RELEASED_MAX_LENGTH)),
         with_image: true,
         chat_template,
         save_steps: *save_steps,

@@ -1,78 +1,79 @@
-//! The API server goes away while runs are in flight.
+//! An outage of the API server while runs are under way.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use futures::future::join_all;
-use serde_json::json;
 use stic_contract::StepName;
 
-use crate::kubelet::Act;
+use crate::invariants::StatusRecorder;
+use crate::kubelet::PodAction;
 use crate::operator::Operator;
-use crate::record::Recorder;
 use crate::runs::phase;
-use crate::world::World;
+use crate::test_env::TestEnv;
 
-struct Flight {
-    world: World,
+struct RunInOutage {
+    env: TestEnv,
     operator: Operator,
-    recorder: Recorder,
-    /// Where it is when the API server goes, and whether it is held there.
+    recorder: StatusRecorder,
+    /// The step that is running when the outage begins.
     step: StepName,
+    /// Whether the run is suspended during the outage.
     suspended: bool,
 }
 
-impl Flight {
+impl RunInOutage {
     async fn start((step, suspended): (StepName, bool)) -> Self {
-        let held = step;
-        let world =
-            World::new(move |step, count| if step == held && count == 1 { Act::Run } else { Act::Succeed })
-                .await;
-        let operator = Operator::start(&world.setup);
-        let recorder = Recorder::start(&world).await;
-        world.one("one", "").await;
-        world.pod("one", step, 0).await;
+        let kept = step;
+        let env = TestEnv::new(
+            move |step, count| if step == kept && count == 1 { PodAction::Run } else { PodAction::Succeed },
+        )
+        .await;
+        let operator = Operator::start(&env.setup);
+        let recorder = StatusRecorder::start(&env).await;
+        env.one("one", "").await;
+        env.pod("one", step, 0).await;
         if suspended {
-            world.hold("one").await;
+            env.suspend("one").await;
         }
-        Self { world, operator, recorder, step, suspended }
+        Self { env, operator, recorder, step, suspended }
     }
 
-    async fn ends_right(mut self) {
-        let Self { world, step, suspended, .. } = &self;
+    async fn expect_success(mut self) {
+        let Self { env, step, suspended, .. } = &self;
         if *suspended {
-            world.edit("one", json!({"spec": {"suspend": false}})).await;
+            env.resume("one").await;
         } else {
-            world.finish("one", *step, 0, 0, "").await;
+            env.finish("one", *step, 0, 0, "").await;
         }
-        let status = world.until_one("one", "done", |status| phase(status) == "Succeeded").await;
+        let status = env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
         assert!(status.steps.iter().all(|step| step.attempts == 1), "{:?}", status.steps);
         let mut started =
             BTreeMap::from([StepName::Prepare, StepName::Generate, StepName::Train].map(|step| (step, 1)));
         if *suspended {
             started.insert(*step, 2);
         }
-        assert_eq!(world.pods_started(), started);
-        assert_eq!(world.jobs().await.len(), 3);
+        assert_eq!(env.pods_started(), started);
+        assert_eq!(env.jobs().await.len(), 3);
         self.recorder.check().await;
-        assert!(self.operator.ended().is_none(), "the operator ended over it");
+        assert!(self.operator.ended().is_none(), "the operator exited");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster"]
-async fn runs_go_on_when_the_api_server_comes_back() {
+#[ignore = "needs a control plane: make controller-test"]
+async fn runs_continue_after_an_outage_of_the_api_server() {
     let steps = [StepName::Prepare, StepName::Generate, StepName::Train];
     let flights = steps.map(|step| (step, false)).into_iter().chain([(StepName::Generate, true)]);
-    let flights = join_all(flights.map(Flight::start)).await;
+    let flights = join_all(flights.map(RunInOutage::start)).await;
     component("kill");
-    // They ask in vain for a while.
-    let world = &flights[0].world;
-    let answers = async || world.client.apiserver_version().await.is_ok();
-    world.until_true("away", async || !answers().await).await;
+    // Their requests fail for a while.
+    let env = &flights[0].env;
+    let answers = async || env.client.apiserver_version().await.is_ok();
+    env.until_true("away", async || !answers().await).await;
     component("start");
-    world.until_true("back", answers).await;
-    join_all(flights.into_iter().map(Flight::ends_right)).await;
+    env.until_true("back", answers).await;
+    join_all(flights.into_iter().map(RunInOutage::expect_success)).await;
 }
 
 fn component(what: &str) {

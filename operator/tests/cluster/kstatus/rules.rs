@@ -1,4 +1,4 @@
-//! kstatus' rules for kinds it does not know, as sigs.k8s.io/cli-utils has them in `pkg/kstatus/status`.
+//! The rules of kstatus for kinds that it does not know, from `pkg/kstatus/status` in sigs.k8s.io/cli-utils.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ pub(crate) enum Kstatus {
     Terminating,
 }
 
-/// What kstatus makes of an object.
+/// The result of kstatus for an object.
 pub(crate) fn compute(object: &Value) -> Kstatus {
     let (metadata, status) = (&object["metadata"], &object["status"]);
     if metadata["deletionTimestamp"].as_str().is_some_and(|time| !time.is_empty()) {
@@ -24,7 +24,7 @@ pub(crate) fn compute(object: &Value) -> Kstatus {
     }
     let conditions = || status["conditions"].as_array().into_iter().flatten();
     for condition in conditions().filter(|condition| condition["status"] == "True") {
-        // The first of the two decides.
+        // The first of the two wins.
         match condition["type"].as_str() {
             Some("Reconciling") => return Kstatus::InProgress,
             Some("Stalled") => return Kstatus::Failed,

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# The API server killed and started again while a run is in each step.
+# The API server is killed and restarted during each step of a run.
 set -euo pipefail
 source "$(dirname "$0")/../../lib.sh"
 source "$(dirname "$0")/../../node.sh"
 claims
 ready() { kubectl get --raw /readyz >/dev/null 2>&1; }
-stage_one surprised
+stage_one unwatched
 for step in prepare generate train; do
-  process=$(caught surprised $step)
+  process=$(paused unwatched $step)
   component.sh kill kube-apiserver
-  # The step is over before anybody can be told.
-  let_go "$process"
-  until_true "$step ends without an API server" 60 over "$process"
+  # The step ends while nobody can be notified.
+  continue_process "$process"
+  until_true "$step ends without an API server" 60 has_ended "$process"
   component.sh start kube-apiserver
   until_true "the API server is back" 120 ready
 done
-same surprised
+same_adapter unwatched
 for step in prepare generate train; do
-  [ "$(exits surprised $step)" = 0 ] || die "$step ended with $(exits surprised $step): something was done twice"
+  [ "$(exits unwatched $step)" = 0 ] || die "$step exited with $(exits unwatched $step): it ran twice"
 done

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# A node that no longer answers: the run names it and the taint that frees its pod, and with the taint it goes on.
+# A node stops responding: the run names it and the taint that releases its pod, and continues once the taint is set.
 set -euo pipefail
 source "$(dirname "$0")/../../lib.sh"
 source "$(dirname "$0")/../../node.sh"
 claims
-# The operator stands for one on another node: it stays when this one is given up.
-operator --set "tolerations[0].operator=Exists"
+# The operator stays on this node despite the taint, as if it ran on another node.
+upgrade_operator --set "tolerations[0].operator=Exists"
 taint=node.kubernetes.io/out-of-service=nodeshutdown:NoExecute
 stage_one stranded
-process=$(caught stranded train)
+process=$(paused stranded train)
 pod=$(running stranded train)
 component.sh kill kubelet
-# A node that is off computes nothing.
+# A node that is down computes nothing.
 kill -KILL "$process"
 
 lost() { [ "$(condition stageonerun/stranded Reconciling reason)" = NodeLost ]; }
-until_true "the lost node is noticed" 90 lost
+until_true "the run reports NodeLost" 90 lost
 [ "$(condition stageonerun/stranded Reconciling status)" = True ] || die "a run on a lost node is not Reconciling"
-says stageonerun/stranded "node node does not answer" Reconciling
-says stageonerun/stranded "kubectl taint nodes node $taint" Reconciling
-[ "$(jobs_of stranded train)" = 1 ] || die "another Job was made beside a pod that might still write"
+message_contains stageonerun/stranded "node node does not respond" Reconciling
+message_contains stageonerun/stranded "kubectl taint nodes node $taint" Reconciling
+[ "$(jobs_of stranded train)" = 1 ] || die "another Job was created while the old pod might still write"
 
-# As the message says.
+# What the message advises.
 kubectl taint nodes node "$taint"
-until_true "the pod of the lost node is removed" 90 is_gone pod "$pod"
+until_true "the pod of the lost node is deleted" 90 is_gone pod "$pod"
 component.sh start kubelet
 kubectl wait node node --for=condition=Ready --timeout=90s
 kubectl taint nodes node "$taint-"
-same stranded
-operator --set tolerations=null
+same_adapter stranded
+upgrade_operator --set tolerations=null

@@ -1,4 +1,4 @@
-//! Pillow's colour arithmetic (`libImaging/Blend.c`, `libImaging/Convert.c`), bit for bit.
+//! Pillow's color arithmetic (`libImaging/Blend.c`, `libImaging/Convert.c`), bit for bit.
 
 use image::RgbImage;
 

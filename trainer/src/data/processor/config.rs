@@ -5,9 +5,10 @@ use std::path::Path;
 use ::image::Rgb;
 use serde_json::{Map, Value};
 
-use super::{CHANNELS, Family, ImageProcessor, Layout, Normalize, Size};
-use crate::data::anyres::{DEFAULT_PINPOINTS, Geometry, parse_pinpoints};
-use crate::data::files::read_json;
+use super::{CHANNELS, CropLayout, ImageProcessor, Normalize, ProcessorDefaults, Size};
+use crate::data::anyres::Geometry;
+use crate::data::fields::Fields;
+use crate::data::files::{CONFIG_FILE, read_json};
 use crate::data::resample::Filter;
 use crate::{Error, Result};
 
@@ -15,28 +16,32 @@ const CLIP_MEAN: [f64; CHANNELS] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; CHANNELS] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// The grids of anyres.
 const PINPOINTS: &str = "image_grid_pinpoints";
-/// The longest side of a crop: no vision tower takes more, and memory is allocated for it.
+/// Present in the `config.json` of original LLaVA repositories only.
+const ORIGINAL_TOWER: &str = "mm_vision_tower";
+/// The longest side of a crop, in pixels. Memory is allocated for a crop, and no vision tower takes a larger one.
 const SIDE_MAX: u32 = 16384;
-/// The class default of `patch_size`, also where old revisions say `null`.
+/// The class default of `patch_size`, which also replaces the `null` of old revisions.
 const DEFAULT_PATCH_SIZE: u32 = 14;
 
 impl ImageProcessor {
-    /// Reads `processor_config.json` (`image_processor` nested, transformers 5), else `preprocessor_config.json`; an
-    /// original LLaVA folder has neither and is derived from its `config.json`. What a file leaves out takes the
-    /// default of the class in transformers.
+    /// Reads `processor_config.json` (nested in `image_processor`, as transformers 5 writes it), else
+    /// `preprocessor_config.json`. An original LLaVA folder has neither; its processor follows from `config.json`.
+    /// Absent fields take the defaults of the class in transformers, then those of the model family.
     ///
     /// # Errors
     /// [`Error::Config`] naming the file and the field, [`Error::Storage`] where a file cannot be read.
-    pub fn from_dir(dir: &Path, family: Family) -> Result<Self> {
+    pub fn from_dir(dir: &Path, defaults: &ProcessorDefaults) -> Result<Self> {
         let outer = read_json(&dir.join("processor_config.json"))?;
         let inner = read_json(&dir.join("preprocessor_config.json"))?;
-        let model = read_json(&dir.join("config.json"))?.unwrap_or_default();
+        let model = read_json(&dir.join(CONFIG_FILE))?.unwrap_or_default();
+        let config_path = dir.join(CONFIG_FILE);
+        let config = Fields::new(&config_path, &model);
         let nested = outer.as_ref().and_then(|outer| outer.get("image_processor")).and_then(Value::as_object);
-        let (name, fields) = match (nested, &inner) {
+        let (name, object) = match (nested, &inner) {
             (Some(nested), _) => ("processor_config.json", nested),
             (None, Some(inner)) => ("preprocessor_config.json", inner),
-            (None, None) if model.contains_key("mm_vision_tower") => {
-                return bare_original(dir, &model, family);
+            (None, None) if config.raw(ORIGINAL_TOWER).is_some() => {
+                return without_file(config, defaults);
             }
             (None, None) => {
                 return Err(Error::Config(format!(
@@ -47,110 +52,112 @@ impl ImageProcessor {
                 )));
             }
         };
-        let fields = Fields { path: dir.join(name).display().to_string(), map: fields };
-        let patch_size = patch_size(dir, outer.as_ref(), &model)?;
-        hub(dir, &fields, &model, family, patch_size)
+        let path = dir.join(name);
+        let patch_size = patch_size(config, outer.as_ref())?;
+        from_file(Fields::new(&path, object), config, defaults, patch_size)
     }
 }
 
-/// The patch size of the vision tower: `config.json` decides what the tower does, the processor's copy may be null.
-fn patch_size(dir: &Path, outer: Option<&Map<String, Value>>, model: &Map<String, Value>) -> Result<u32> {
-    let of_model = model.get("vision_config").and_then(|vision| vision.get("patch_size"));
+/// The patch size of the vision tower. `config.json` takes precedence: it configures the tower, while the processor's
+/// copy may be null.
+fn patch_size(config: Fields<'_>, outer: Option<&Map<String, Value>>) -> Result<u32> {
+    let of_model = config.raw("vision_config").and_then(|vision| vision.get("patch_size"));
     let of_processor = outer.and_then(|outer| outer.get("patch_size"));
     match of_model.or(of_processor) {
         None | Some(Value::Null) => Ok(DEFAULT_PATCH_SIZE),
         Some(value) => to_u32(value).ok_or_else(|| {
-            Error::Config(format!(
-                "{}: patch_size is {value}; it must be a whole number of pixels above 0",
-                dir.join("config.json").display()
-            ))
+            config.error(
+                "vision_config.patch_size",
+                &format!("{value} is not a whole number of pixels above 0; copy the file from the model's repository again"),
+            )
         }),
     }
 }
 
-fn hub(
-    dir: &Path,
-    fields: &Fields<'_>,
-    model: &Map<String, Value>,
-    family: Family,
+fn from_file(
+    fields: Fields<'_>,
+    config: Fields<'_>,
+    defaults: &ProcessorDefaults,
     patch_size: u32,
 ) -> Result<ImageProcessor> {
-    let size = fields.size("size", Size::ShortestEdge(224))?;
-    let crop_size = match fields.size("crop_size", Size::Exact(224, 224))? {
+    let size = size(fields, "size", Size::ShortestEdge(224))?;
+    let crop_size = match self::size(fields, "crop_size", Size::Exact(224, 224))? {
         Size::Exact(height, width) => (height, width),
         Size::ShortestEdge(_) => return Err(fields.wrong("crop_size", "an object with height and width")),
     };
-    let mean = fields.triple("image_mean", CLIP_MEAN)?;
-    let std = fields.triple("image_std", CLIP_STD)?;
+    let mean = triple(fields, "image_mean", CLIP_MEAN)?;
+    let std = triple(fields, "image_std", CLIP_STD)?;
     if std.contains(&0.0) {
         return Err(fields.wrong("image_std", "three numbers other than 0"));
     }
     let mean_color = mean_color(mean);
-    let class = fields.map.get("image_processor_type").and_then(Value::as_str).unwrap_or_default();
-    let of_llava = class.starts_with("LlavaImageProcessor") || class.starts_with("LlavaNextImageProcessor");
-    let layout = if model.contains_key("mm_vision_tower") && !of_llava {
-        // CLIP's own file, beside an original LLaVA, says nothing of the layout.
-        let config = Fields { path: dir.join("config.json").display().to_string(), map: model };
-        original_layout(&config, family, crop_size.0, patch_size, mean_color)?
-    } else {
-        match family {
-            Family::LlavaNext => anyres(fields, crop_size.0, patch_size)?,
-            // CLIP's own `do_pad` fills a batch of unlike images and does nothing to one.
-            Family::Llava if class.starts_with("LlavaImageProcessor") && fields.flag("do_pad", false)? => {
-                Layout::Square(mean_color)
-            }
-            Family::Llava => Layout::Single,
-        }
-    };
-    if let (Layout::Anyres(geometry), Some(of_model)) =
-        (&layout, model.get(PINPOINTS).and_then(parse_pinpoints))
-        && geometry.pinpoints != of_model
-    {
-        return Err(fields.wrong(PINPOINTS, "the same list as config.json's"));
-    }
+    let layout = layout(fields, config, defaults, crop_size.0, patch_size, mean_color)?;
+    let flag = |key: &str| Ok::<_, Error>(fields.boolean(key)?.unwrap_or(true));
     Ok(ImageProcessor {
         layout,
-        filter: match fields.map.get("resample") {
-            None | Some(Value::Null) => Filter::Bicubic,
-            Some(value) => Filter::from_pillow(
-                value.as_u64().ok_or_else(|| fields.wrong("resample", "a whole number from 0 to 5"))?,
-            )
-            .map_err(|error| fields.beside(&error))?,
-        },
-        resize: fields.flag("do_resize", true)?.then_some(size),
+        filter: filter(fields)?,
+        resize: flag("do_resize")?.then_some(size),
         base: size,
-        center_crop: fields.flag("do_center_crop", true)?.then_some(crop_size),
-        rescale: match fields.flag("do_rescale", true)? {
-            true => Some(fields.number("rescale_factor", 1.0 / 255.0)?),
+        center_crop: flag("do_center_crop")?.then_some(crop_size),
+        rescale: match flag("do_rescale")? {
+            true => Some(fields.number("rescale_factor")?.unwrap_or(1.0 / 255.0)),
             false => None,
         },
-        normalize: fields.flag("do_normalize", true)?.then_some(Normalize { mean, std }),
+        normalize: flag("do_normalize")?.then_some(Normalize { mean, std }),
         mean_color,
         patch_size,
         class_token: false,
+        image_tokens: defaults.image_tokens,
     })
 }
 
-/// The original LLaVA has no processor file: the tower's name gives the crop, `image_aspect_ratio` the layout.
-fn bare_original(dir: &Path, model: &Map<String, Value>, family: Family) -> Result<ImageProcessor> {
-    let path = dir.join("config.json").display().to_string();
-    let fields = Fields { path, map: model };
-    let tower = model.get("mm_vision_tower").and_then(Value::as_str).unwrap_or_default();
+fn layout(
+    fields: Fields<'_>,
+    config: Fields<'_>,
+    defaults: &ProcessorDefaults,
+    crop: u32,
+    patch_size: u32,
+    mean_color: Rgb<u8>,
+) -> Result<CropLayout> {
+    let class = fields.get("image_processor_type").and_then(Value::as_str).unwrap_or_default();
+    let llava = class.starts_with("LlavaImageProcessor");
+    let layout =
+        if config.raw(ORIGINAL_TOWER).is_some() && !llava && !class.starts_with("LlavaNextImageProcessor") {
+            // The file of CLIP beside an original LLaVA does not decide the layout.
+            original_layout(config, defaults, crop, patch_size, mean_color)?
+        } else if !defaults.pinpoints.is_empty() {
+            anyres(fields, defaults, crop, patch_size)?
+        } else if llava && fields.boolean("do_pad")?.unwrap_or(false) {
+            // `do_pad` in CLIP's own file fills a batch of images of different sizes and does nothing to one image.
+            CropLayout::Square(mean_color)
+        } else {
+            CropLayout::Single
+        };
+    if let (CropLayout::Anyres(geometry), Ok(Some(of_model))) = (&layout, config.pinpoints(PINPOINTS))
+        && geometry.pinpoints != of_model
+    {
+        return Err(fields.wrong(PINPOINTS, "the same list as in config.json"));
+    }
+    Ok(layout)
+}
+
+/// The processor of an original LLaVA without a processor's file: the tower's name gives the crop.
+fn without_file(config: Fields<'_>, defaults: &ProcessorDefaults) -> Result<ImageProcessor> {
+    let tower = config.get(ORIGINAL_TOWER).and_then(Value::as_str).unwrap_or_default();
     let side = match tower.rsplit('/').next().unwrap_or_default() {
         name if name.ends_with("clip-vit-large-patch14-336") => 336,
         name if name.ends_with("clip-vit-large-patch14") => 224,
         _ => {
-            return Err(fields.wrong(
-                "mm_vision_tower",
+            return Err(config.wrong(
+                ORIGINAL_TOWER,
                 "openai/clip-vit-large-patch14-336 or openai/clip-vit-large-patch14; for another tower, add the \
                  preprocessor_config.json of its repository to this folder",
             ));
         }
     };
     let mean_color = mean_color(CLIP_MEAN);
-    let layout = original_layout(&fields, family, side, DEFAULT_PATCH_SIZE, mean_color)?;
     Ok(ImageProcessor {
-        layout,
+        layout: original_layout(config, defaults, side, DEFAULT_PATCH_SIZE, mean_color)?,
         filter: Filter::Bicubic,
         resize: Some(Size::ShortestEdge(side)),
         base: Size::ShortestEdge(side),
@@ -160,41 +167,86 @@ fn bare_original(dir: &Path, model: &Map<String, Value>, family: Family) -> Resu
         mean_color,
         patch_size: DEFAULT_PATCH_SIZE,
         class_token: false,
+        image_tokens: defaults.image_tokens,
     })
 }
 
-/// What `image_aspect_ratio` of an original LLaVA's `config.json` says.
+/// The layout of `image_aspect_ratio` in an original LLaVA's `config.json`.
 fn original_layout(
-    config: &Fields<'_>,
-    family: Family,
+    config: Fields<'_>,
+    defaults: &ProcessorDefaults,
     crop: u32,
     patch_size: u32,
     mean_color: Rgb<u8>,
-) -> Result<Layout> {
-    match (config.map.get("image_aspect_ratio").and_then(Value::as_str), family) {
-        (Some("anyres"), _) | (None, Family::LlavaNext) => anyres(config, crop, patch_size),
-        (Some("pad"), _) => Ok(Layout::Square(mean_color)),
-        (Some("square") | None, _) => Ok(Layout::Single),
-        (Some(_), _) => Err(config.wrong("image_aspect_ratio", "anyres, pad or square")),
+) -> Result<CropLayout> {
+    match config.raw("image_aspect_ratio").and_then(Value::as_str) {
+        Some("anyres") => anyres(config, defaults, crop, patch_size),
+        None if !defaults.pinpoints.is_empty() => anyres(config, defaults, crop, patch_size),
+        Some("pad") => Ok(CropLayout::Square(mean_color)),
+        Some("square") | None => Ok(CropLayout::Single),
+        Some(_) => Err(config.wrong("image_aspect_ratio", "anyres, pad or square")),
     }
 }
 
-/// Anyres in the grids that `fields` have.
-fn anyres(fields: &Fields<'_>, crop: u32, patch_size: u32) -> Result<Layout> {
-    let pinpoints = match fields.map.get(PINPOINTS) {
-        Some(value) => {
-            parse_pinpoints(value).ok_or_else(|| fields.wrong(PINPOINTS, "a list of [height, width]"))?
-        }
-        None => DEFAULT_PINPOINTS.to_vec(),
-    };
+/// Anyres in the grids that `fields` list, or in the family's.
+fn anyres(
+    fields: Fields<'_>,
+    defaults: &ProcessorDefaults,
+    crop: u32,
+    patch_size: u32,
+) -> Result<CropLayout> {
+    let pinpoints = fields.pinpoints(PINPOINTS)?.unwrap_or_else(|| defaults.pinpoints.to_vec());
     Geometry::new(pinpoints, crop, (crop / patch_size) as usize)
-        .map(Layout::Anyres)
-        .map_err(|error| fields.beside(&error))
+        .map(CropLayout::Anyres)
+        .map_err(|error| fields.in_file(&error))
 }
 
 /// `tuple(int(x * 255) for x in image_mean)`.
 fn mean_color(mean: [f64; CHANNELS]) -> Rgb<u8> {
     Rgb(mean.map(|x| (x * 255.0) as u8))
+}
+
+fn filter(fields: Fields<'_>) -> Result<Filter> {
+    let Some(value) = fields.get("resample") else { return Ok(Filter::Bicubic) };
+    let value = value.as_u64().ok_or_else(|| fields.wrong("resample", "a whole number from 0 to 5"))?;
+    Filter::from_pillow(value).map_err(|error| fields.in_file(&error))
+}
+
+/// Three numbers, or one for all channels.
+fn triple(fields: Fields<'_>, key: &str, default: [f64; CHANNELS]) -> Result<[f64; CHANNELS]> {
+    let Some(value) = fields.get(key) else { return Ok(default) };
+    let parsed = match value {
+        Value::Array(values) => values.iter().map(Value::as_f64).collect::<Option<Vec<_>>>(),
+        other => other.as_f64().map(|number| vec![number; CHANNELS]),
+    };
+    parsed.and_then(|values| values.try_into().ok()).ok_or_else(|| fields.wrong(key, "three numbers"))
+}
+
+/// `get_size_dict`: a number is the shortest edge of `size` and the square of `crop_size`.
+fn size(fields: Fields<'_>, key: &str, default: Size) -> Result<Size> {
+    const EXPECTED: &str =
+        "a number, {\"shortest_edge\": n} or {\"height\": h, \"width\": w}, from 1 to 16384";
+    let Some(value) = fields.get(key) else { return Ok(default) };
+    let parsed = match value {
+        Value::Number(_) => to_u32(value).map(|side| match default {
+            Size::ShortestEdge(_) => Size::ShortestEdge(side),
+            Size::Exact(..) => Size::Exact(side, side),
+        }),
+        Value::Array(_) => pair(value).map(|(height, width)| Size::Exact(height, width)),
+        Value::Object(map) => {
+            let side = |key: &str| map.get(key).filter(|side| !side.is_null());
+            match (side("shortest_edge"), side("height"), side("width"), side("longest_edge")) {
+                (Some(edge), None, None, None) => to_u32(edge).map(Size::ShortestEdge),
+                (None, Some(height), Some(width), None) => {
+                    to_u32(height).zip(to_u32(width)).map(|(height, width)| Size::Exact(height, width))
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let in_range = |size: &Size| matches!(size.square(), (1..=SIDE_MAX, 1..=SIDE_MAX));
+    parsed.filter(in_range).ok_or_else(|| fields.wrong(key, EXPECTED))
 }
 
 fn to_u32(value: &Value) -> Option<u32> {
@@ -205,75 +257,5 @@ fn pair(value: &Value) -> Option<(u32, u32)> {
     match value.as_array()?.as_slice() {
         [first, second] => Some((to_u32(first)?, to_u32(second)?)),
         _ => None,
-    }
-}
-
-/// One file's fields, and how to complain about them.
-struct Fields<'a> {
-    path: String,
-    map: &'a Map<String, Value>,
-}
-
-impl Fields<'_> {
-    fn wrong(&self, field: &str, expected: &str) -> Error {
-        let found = self.map.get(field).map_or_else(|| "absent".to_owned(), Value::to_string);
-        Error::Config(format!("{}: {field} is {found}; it must be {expected}", self.path))
-    }
-
-    /// An error about this file's values, with its path.
-    fn beside(&self, error: &Error) -> Error {
-        Error::Config(format!("{}: {error}", self.path))
-    }
-
-    /// A field that is set: absent and `null` take the class default.
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
-    }
-
-    fn flag(&self, field: &str, default: bool) -> Result<bool> {
-        self.get(field)
-            .map_or(Ok(default), |value| value.as_bool().ok_or_else(|| self.wrong(field, "true or false")))
-    }
-
-    fn number(&self, field: &str, default: f64) -> Result<f64> {
-        self.get(field)
-            .map_or(Ok(default), |value| value.as_f64().ok_or_else(|| self.wrong(field, "a number")))
-    }
-
-    /// Three numbers, or one for all channels.
-    fn triple(&self, field: &str, default: [f64; CHANNELS]) -> Result<[f64; CHANNELS]> {
-        let Some(value) = self.get(field) else { return Ok(default) };
-        let parsed = match value {
-            Value::Array(values) => values.iter().map(Value::as_f64).collect::<Option<Vec<_>>>(),
-            other => other.as_f64().map(|number| vec![number; CHANNELS]),
-        };
-        parsed.and_then(|values| values.try_into().ok()).ok_or_else(|| self.wrong(field, "three numbers"))
-    }
-
-    /// `get_size_dict`: an int is the shortest edge of `size` and the square of `crop_size`.
-    fn size(&self, field: &str, default: Size) -> Result<Size> {
-        const EXPECTED: &str =
-            "a number, {\"shortest_edge\": n} or {\"height\": h, \"width\": w}, from 1 to 16384";
-        let Some(value) = self.get(field) else { return Ok(default) };
-        let parsed = match value {
-            Value::Number(_) => to_u32(value).map(|side| match default {
-                Size::ShortestEdge(_) => Size::ShortestEdge(side),
-                Size::Exact(..) => Size::Exact(side, side),
-            }),
-            Value::Array(_) => pair(value).map(|(height, width)| Size::Exact(height, width)),
-            Value::Object(map) => {
-                let side = |key: &str| map.get(key).filter(|side| !side.is_null());
-                match (side("shortest_edge"), side("height"), side("width"), side("longest_edge")) {
-                    (Some(edge), None, None, None) => to_u32(edge).map(Size::ShortestEdge),
-                    (None, Some(height), Some(width), None) => {
-                        to_u32(height).zip(to_u32(width)).map(|(height, width)| Size::Exact(height, width))
-                    }
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        let sane = |size: &Size| matches!(size.square(), (1..=SIDE_MAX, 1..=SIDE_MAX));
-        parsed.filter(sane).ok_or_else(|| self.wrong(field, EXPECTED))
     }
 }

@@ -1,4 +1,4 @@
-//! A SentencePiece `tokenizer.model` as a `tokenizers` pipeline, as transformers' `LlamaConverter` (legacy) makes it.
+//! Converts a SentencePiece `tokenizer.model` to a `tokenizers` pipeline, as transformers' legacy `LlamaConverter` does.
 
 use std::path::Path;
 
@@ -10,7 +10,6 @@ use crate::{Error, Result};
 /// SentencePiece's visible space.
 const SPACE: &str = "\u{2581}";
 
-/// The tokenizer in a `tokenizer.model`.
 pub(super) fn load(path: &Path) -> Result<tokenizers::Tokenizer> {
     let bytes = std::fs::read(path).map_err(Error::storage(path))?;
     let wrong = |reason: String| {
@@ -38,7 +37,7 @@ pub(super) fn load(path: &Path) -> Result<tokenizers::Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The `tokenizer.json` of a model, or why there is none.
+/// The `tokenizer.json` of a model, or why it cannot be converted.
 fn pipeline(model: &SentencePieceModel) -> Result<Value, String> {
     let trainer = model.trainer().ok_or("it has no trainer_spec")?;
     let normalizer = model.normalizer().ok_or("it has no normalizer_spec")?;
@@ -75,7 +74,7 @@ fn pipeline(model: &SentencePieceModel) -> Result<Value, String> {
         }),
         other => {
             return Err(format!(
-                "it is a SentencePiece model of type {other:?}; only BPE and unigram are read"
+                "it is a SentencePiece model of type {other:?}; only BPE and unigram are supported"
             ));
         }
     };
@@ -102,7 +101,7 @@ fn pipeline(model: &SentencePieceModel) -> Result<Value, String> {
     }))
 }
 
-/// Every way to put a piece together from two others, best score first; of a piece, by the ids of its halves.
+/// Every merge of two pieces into another, ordered by its score, then by its id, then by the ids of the two.
 fn merges(model: &SentencePieceModel) -> Vec<[String; 2]> {
     let pieces = model.pieces();
     let ids: std::collections::HashMap<&str, usize> =

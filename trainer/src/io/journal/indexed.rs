@@ -1,102 +1,102 @@
-//! A whole file of rows sorted by id, of which a byte a row is in memory.
+//! Random access to a file of rows that are sorted by id, with one byte for each row in memory.
 
 use std::cmp::Ordering;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering as Memory};
+use std::sync::atomic::{AtomicUsize, Ordering as MemoryOrdering};
 
-use super::Row;
-use super::lines::Lines;
+use super::row::Row;
+use super::row_cursor::RowCursor;
 use crate::error::{Error, Result};
 
-/// Rows that are read together: only where each such group begins is kept.
+/// Rows are read in groups of this size, so that only the offset of each group is kept.
 const GROUP: usize = 8;
 
-/// Rows by index, read when they are asked for.
+/// Rows by index, read on access.
 #[derive(Debug)]
 pub struct Indexed<R> {
     path: PathBuf,
     file: File,
-    /// Where every [`GROUP`]th row begins.
+    /// The offset of every [`GROUP`]th row.
     groups: Vec<u64>,
-    /// Where the last row ends.
+    /// The offset of the end of the last row.
     end: u64,
     len: usize,
-    /// One after the row found last: rows of a journal are nearly in order. Only the speed depends on it.
-    near: AtomicUsize,
+    /// The index after the last row found, where the next search starts: rows of a journal are nearly in order. Results
+    /// do not depend on it.
+    next_guess: AtomicUsize,
     rows: PhantomData<fn() -> R>,
 }
 
 impl<R: Row> Indexed<R> {
-    /// Reads where the rows of `path` begin.
+    /// Reads the offsets of the rows in `path`.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn open(path: &Path) -> Result<Self> {
-        let mut lines = Lines::open(path)?;
+        let mut cursor = RowCursor::open(path)?;
         let (mut groups, mut len) = (Vec::new(), 0);
-        while lines.advance()? {
+        while cursor.advance()? {
             if len % GROUP == 0 {
-                groups.push(lines.start());
+                groups.push(cursor.start());
             }
             len += 1;
         }
         Ok(Self {
             path: path.to_owned(),
-            end: lines.end(),
-            file: lines.into_file(),
+            end: cursor.end(),
+            file: cursor.into_file(),
             groups,
             len,
-            near: AtomicUsize::new(0),
+            next_guess: AtomicUsize::new(0),
             rows: PhantomData,
         })
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Row `index`.
+    /// Reads the row at `index`.
     ///
     /// # Errors
-    /// [`Error::Data`] for a row that cannot be read, or an index past the last; [`Error::Storage`].
+    /// [`Error::Data`] for a row that cannot be deserialized, or an index past the end; [`Error::Storage`].
     pub fn get(&self, index: usize) -> Result<R> {
         let damaged = |reason: &dyn std::fmt::Display| {
             Error::Data(format!(
-                "{}: row {}: {reason}; the file was edited or damaged, make it again",
+                "{}: row {}: {reason}; the file was edited or damaged, delete it and run the step again",
                 self.path.display(),
                 index + 1
             ))
         };
         let Some(start) = self.groups.get(index / GROUP).filter(|_| index < self.len) else {
-            return Err(damaged(&"is not there"));
+            return Err(damaged(&"does not exist"));
         };
         let end = self.groups.get(index / GROUP + 1).unwrap_or(&self.end);
         let mut group = vec![0; (end - start) as usize];
         self.file.read_exact_at(&mut group, *start).map_err(Error::storage(&self.path))?;
         let mut lines = group.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let line = lines.nth(index % GROUP).ok_or_else(|| damaged(&"is not there"))?;
+        let line = lines.nth(index % GROUP).ok_or_else(|| damaged(&"does not exist"))?;
         serde_json::from_slice(line).map_err(|e| damaged(&e))
     }
 
     /// The index of the row with `id`.
     ///
     /// # Errors
-    /// [`Error::Data`] where there is none, and those of [`Indexed::get`].
+    /// [`Error::Data`] where there is no such row; and as [`Indexed::get`].
     pub fn index_of(&self, id: &str) -> Result<usize> {
         let is_before = |index: usize| Ok::<_, Error>(self.compare(index, id)? == Ordering::Less);
-        // The rows before `low` are smaller, those from `high` on are not: first widened until it holds, then halved.
-        let mut low = self.near.load(Memory::Relaxed).min(self.len());
+        // A galloping search. Afterwards the rows before `low` are smaller than `id`, those from `high` on are not.
+        let mut low = self.next_guess.load(MemoryOrdering::Relaxed).min(self.len());
         let mut high = low;
         let mut width = 1;
         while low > 0 && !is_before(low - 1)? {
@@ -116,11 +116,11 @@ impl<R: Row> Indexed<R> {
         }
         if low == self.len() || self.compare(low, id)? != Ordering::Equal {
             return Err(Error::Data(format!(
-                "item {id:?} is not in {}; the file was edited or is of other items, make it again",
+                "item {id:?} is not in {}; the file was edited or is of other items, delete it and run the step again",
                 self.path.display()
             )));
         }
-        self.near.store(low + 1, Memory::Relaxed);
+        self.next_guess.store(low + 1, MemoryOrdering::Relaxed);
         Ok(low)
     }
 
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_found_whichever_was_found_before() {
+    fn every_row_is_found_after_any_other() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("sorted.jsonl");
         for count in [0, 1, 2, 7, 40] {

@@ -1,16 +1,16 @@
-//! Attention composed of the tensor library's operations: for a GPU, and for bf16. Queries go in chunks, so that the
-//! scores of all never exist at once.
+//! Attention composed of candle's operations: for GPUs and for bf16. It works on chunks of queries, so that
+//! the scores of all of them never exist at once.
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::Heads;
-use super::spans::{Part, Span};
+use super::heads::Heads;
+use super::spans::{KeyRange, Span};
 
 /// Queries of a chunk.
-const QUERIES: usize = 512;
+const CHUNK_QUERIES: usize = 512;
 
-/// As [`super::attention`].
-pub(crate) fn attention(
+/// [`super::attention`] for every device and type.
+pub(super) fn attention(
     heads: Heads,
     (queries, keys, values): (&Tensor, &Tensor, &Tensor),
     spans: &[Span],
@@ -19,21 +19,23 @@ pub(crate) fn attention(
     let (keys, values) = (by_head(keys, heads.keys)?, by_head(values, heads.keys)?);
     let mut chunks = Vec::new();
     for span in spans {
-        for row in (0..span.len).step_by(QUERIES) {
-            let rows = QUERIES.min(span.len - row);
-            let parts: Vec<Part> = span.parts(row, window).collect();
-            // Only from the first key that is seen to the last: a packed neighbour is never multiplied.
-            let (first, end) = Part::bounds(&parts, rows);
-            let seen = (keys.narrow(1, first, end - first)?, values.narrow(1, first, end - first)?);
-            let mask = mask(&parts, rows, first..end);
+        for row in (0..span.len).step_by(CHUNK_QUERIES) {
+            let rows = CHUNK_QUERIES.min(span.len - row);
+            let ranges: Vec<KeyRange> = span.key_ranges(row, window).collect();
+            // Keys of packed neighbours that no query of the chunk sees are left out.
+            let bounds = KeyRange::bounds(&ranges, rows);
+            let keys = keys.narrow(1, bounds.start, bounds.len())?;
+            let values = values.narrow(1, bounds.start, bounds.len())?;
+            let mask = mask(&ranges, rows, bounds);
             let queries = narrow_tokens(queries, span.start + row, rows)?;
-            chunks.push(attend(heads, &queries, (&seen.0, &seen.1), mask)?);
+            chunks.push(attend(heads, &queries, (&keys, &values), mask)?);
         }
     }
     Tensor::cat(&chunks, D::Minus2)
 }
 
-/// Queries `[.., tokens, heads * dim]`, the last tokens of keys and values `[kv_heads, keys, dim]`.
+/// Causal attention of queries `[.., tokens, heads * dim]`, which belong to the last of the keys and values
+/// `[kv_heads, keys, dim]`.
 pub(crate) fn extend(
     heads: Heads,
     queries: &Tensor,
@@ -43,19 +45,22 @@ pub(crate) fn extend(
     let tokens = queries.dim(D::Minus2)?;
     let before = keys.dim(1)? - tokens;
     let mut chunks = Vec::new();
-    for row in (0..tokens).step_by(QUERIES) {
-        let rows = QUERIES.min(tokens - row);
-        let part = Part::continued(before + row, window);
+    for row in (0..tokens).step_by(CHUNK_QUERIES) {
+        let rows = CHUNK_QUERIES.min(tokens - row);
+        let range = KeyRange::causal_from_zero(before + row, window);
         let end = before + row + rows;
-        let mask = if rows == 1 && window.is_none() { None } else { mask(&[part], rows, 0..end) };
-        let seen = (keys.narrow(1, 0, end)?, values.narrow(1, 0, end)?);
-        chunks.push(attend(heads, &narrow_tokens(queries, row, rows)?, (&seen.0, &seen.1), mask)?);
+        let mask = if rows == 1 && window.is_none() { None } else { mask(&[range], rows, 0..end) };
+        let (keys, values) = (keys.narrow(1, 0, end)?, values.narrow(1, 0, end)?);
+        chunks.push(attend(heads, &narrow_tokens(queries, row, rows)?, (&keys, &values), mask)?);
     }
     Tensor::cat(&chunks, D::Minus2)
 }
 
-/// Queries, keys and values `[tokens, heads * dim]`, every token seeing every one.
-pub(crate) fn everyone(heads: Heads, (queries, keys, values): (&Tensor, &Tensor, &Tensor)) -> Result<Tensor> {
+/// Queries, keys and values `[tokens, heads * dim]`; every token sees every token.
+pub(super) fn bidirectional(
+    heads: Heads,
+    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
+) -> Result<Tensor> {
     attend(heads, queries, (&by_head(keys, heads.keys)?, &by_head(values, heads.keys)?), None)
 }
 
@@ -70,15 +75,15 @@ pub(crate) fn by_head(xs: &Tensor, heads: usize) -> Result<Tensor> {
     xs.reshape((tokens, heads, width / heads))?.transpose(0, 1)?.contiguous()
 }
 
-/// 0 where row i of the parts sees a key of `keys`, -inf where not; `None` where every row sees every key.
-fn mask(parts: &[Part], rows: usize, keys: std::ops::Range<usize>) -> Option<Vec<f32>> {
+/// `[rows, keys]`: 0 where a row sees a key of `keys`, -inf where not; `None` where every row sees every key.
+fn mask(ranges: &[KeyRange], rows: usize, keys: std::ops::Range<usize>) -> Option<Vec<f32>> {
     let width = keys.len();
     let mut mask = vec![f32::NEG_INFINITY; rows * width];
     for (row, mask) in mask.chunks_exact_mut(width).enumerate() {
-        for part in parts {
-            let seen = part.seen_by(row);
-            if seen.start < seen.end {
-                mask[seen.start - keys.start..seen.end - keys.start].fill(0.0);
+        for range in ranges {
+            let visible = range.visible_to(row);
+            if visible.start < visible.end {
+                mask[visible.start - keys.start..visible.end - keys.start].fill(0.0);
             }
         }
     }
@@ -92,16 +97,16 @@ fn attend(
     mask: Option<Vec<f32>>,
 ) -> Result<Tensor> {
     let (tokens, count) = (queries.dim(D::Minus2)?, keys.dim(1)?);
-    // Heads that share a key head lie side by side, so a group is one matrix and keys are never repeated.
-    let grouped = (heads.keys, heads.queries / heads.keys * tokens);
+    // Heads that share a key head are adjacent, so a group is one matrix and keys need not be repeated.
+    let grouped = (heads.keys, heads.group() * tokens);
     let queries_by_head = by_head(queries, heads.queries)?.reshape((grouped.0, grouped.1, heads.dim))?;
-    let scores = (queries_by_head.matmul(&keys.t()?)? * f64::from(heads.scale()))?;
-    // transformers' softmax is in f32 whatever the scores are in.
-    let mut wide = scores.to_dtype(DType::F32)?.reshape((heads.queries, tokens, count))?;
+    // As in transformers, the softmax is in f32 whatever the type of the scores.
+    let scores = queries_by_head.matmul(&keys.t()?)?.to_dtype(DType::F32)?;
+    let mut wide = (scores * f64::from(heads.scale()))?.reshape((heads.queries, tokens, count))?;
     if let Some(mask) = mask {
         wide = wide.broadcast_add(&Tensor::from_vec(mask, (tokens, count), queries.device())?)?;
     }
-    let shares = candle_nn::ops::softmax(&wide, D::Minus1)?.to_dtype(queries.dtype())?;
-    let mixed = shares.reshape((grouped.0, grouped.1, count))?.matmul(&values.contiguous()?)?;
+    let weights = candle_nn::ops::softmax(&wide, D::Minus1)?.to_dtype(queries.dtype())?;
+    let mixed = weights.reshape((grouped.0, grouped.1, count))?.matmul(&values.contiguous()?)?;
     mixed.reshape((heads.queries, tokens, heads.dim))?.transpose(0, 1)?.reshape(queries.shape())
 }

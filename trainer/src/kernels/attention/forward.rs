@@ -1,104 +1,41 @@
-//! Attention of many queries over keys of the same pass.
+//! The forward pass of attention.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::ahead::Nothing;
-use super::super::buffer::Buffer;
-use super::super::simd::Rows;
-use super::block::{BLOCK, Gathering, Seen, scale, take_in};
-use super::spans::{Part, Span};
-use super::{Heads, pack_panels, pack_rows};
+use super::super::aligned_buffer::AlignedBuffer;
+use super::super::prefetch::NoPrefetch;
+use super::heads::Heads;
+use super::online_softmax::{OnlineSoftmax, add_block, scale};
+use super::packing::{KEY_BLOCK, KvBlocks, pack_rows, pack_transposed};
+use super::query_tiles::QueryTile;
+use super::spans::KeyRange;
 
-/// Queries of a task. Each meets a block of keys and values once it is in the cache.
-pub(super) const QUERIES: usize = 64;
-
-/// A run of at most [`QUERIES`] queries and what they see.
-pub(super) struct Task {
-    /// Its first query.
-    pub(super) start: usize,
-    pub(super) len: usize,
-    pub(super) parts: Vec<Part>,
-}
-
-/// `sequences` of `tokens` each, in which every token sees every one of its sequence.
-pub(super) fn everyone(sequences: usize, tokens: usize) -> Vec<Task> {
-    (0..sequences)
-        .flat_map(|sequence| {
-            let first = sequence * tokens;
-            (0..tokens).step_by(QUERIES).map(move |row| Task {
-                start: first + row,
-                len: QUERIES.min(tokens - row),
-                parts: vec![Part::whole(first..first + tokens, 0, None)],
-            })
-        })
-        .collect()
-}
-
-/// Cuts spans that follow each other into tasks that do.
-pub(super) fn tasks(spans: &[Span], window: Option<usize>) -> Vec<Task> {
-    spans
-        .iter()
-        .flat_map(|span| {
-            (0..span.len).step_by(QUERIES).map(move |row| Task {
-                start: span.start + row,
-                len: QUERIES.min(span.len - row),
-                parts: span.parts(row, window).collect(),
-            })
-        })
-        .collect()
-}
-
-/// Keys and values as a task reads them.
-#[derive(Clone, Copy)]
-pub(super) struct Keys<'a> {
-    /// `[kv_heads, blocks, dim, BLOCK]`.
-    pub(super) panels: &'a [f32],
-    pub(super) blocks: usize,
-    /// `[kv_heads, blocks, BLOCK, dim]`.
-    pub(super) values: &'a [f32],
-}
-
-impl<'a> Keys<'a> {
-    #[inline(always)]
-    pub(super) fn panel(&self, dim: usize, head: usize, block: usize) -> &'a [f32] {
-        let size = dim * BLOCK;
-        &self.panels[(head * self.blocks + block) * size..][..size]
-    }
-
-    #[inline(always)]
-    pub(super) fn values(&self, dim: usize, head: usize, block: usize) -> Rows<'a> {
-        let size = BLOCK * dim;
-        Rows { data: &self.values[(head * self.blocks + block) * size..][..size], stride: dim }
-    }
-}
-
-/// The memory that a thread works in.
+/// The working memory of a thread.
 #[derive(Default)]
-struct Scratch {
-    queries: Buffer,
-    mixed: Buffer,
-    max: Buffer,
-    sum: Buffer,
-    scores: Buffer,
+struct ForwardScratch {
+    queries: AlignedBuffer,
+    weighted_values: AlignedBuffer,
+    max: AlignedBuffer,
+    sum: AlignedBuffer,
+    scores: AlignedBuffer,
 }
 
-/// One task over all heads.
-struct Attend<'a> {
+/// One query tile over all heads.
+struct ForwardTile<'a> {
     heads: Heads,
-    scale: f32,
     /// `[len, heads, dim]`.
     queries: &'a [f32],
-    /// Each with the keys that it is of.
-    parts: &'a [(Part, Keys<'a>)],
+    /// What the queries see, and where those keys are.
+    keys: &'a [(KeyRange, KvBlocks<'a>)],
     /// `[len, heads, dim]`.
     out: &'a mut [f32],
-    /// `[len, heads]`: the logarithm of the sum of e^score.
+    /// `[len, heads]`: log of the sum of e^score.
     log_sums: Option<&'a mut [f32]>,
-    scratch: &'a mut Scratch,
+    scratch: &'a mut ForwardScratch,
 }
 
-impl WithSimd for Attend<'_> {
+impl WithSimd for ForwardTile<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -106,42 +43,43 @@ impl WithSimd for Attend<'_> {
         let Heads { queries: heads, keys: kv_heads, dim } = self.heads;
         let width = heads * dim;
         let rows = self.queries.len() / width;
-        let group = heads / kv_heads;
+        let group = self.heads.group();
         let size = group * rows;
-        let Scratch { queries, mixed, max, sum, scores } = self.scratch;
+        let ForwardScratch { queries, weighted_values, max, sum, scores } = self.scratch;
         for kv_head in 0..kv_heads {
             let queries = queries.with_len(size * dim);
-            for (place, query) in queries.chunks_exact_mut(dim).enumerate() {
-                let (head, row) = (kv_head * group + place / rows, place % rows);
+            for (index, query) in queries.chunks_exact_mut(dim).enumerate() {
+                let (head, row) = (kv_head * group + index / rows, index % rows);
                 query.copy_from_slice(&self.queries[row * width + head * dim..][..dim]);
             }
-            scale(simd, queries, self.scale);
-            let mixed = mixed.filled(size * dim, 0.0);
+            scale(simd, queries, self.heads.scale());
+            let weighted_values = weighted_values.filled(size * dim, 0.0);
             let max = max.filled(size, f32::NEG_INFINITY);
             let sum = sum.filled(size, 0.0);
-            let scores = scores.with_len(size * BLOCK);
-            let mut gathering = Gathering { queries, mixed, max, sum, scores };
-            for (part, keys) in self.parts {
-                for block in part.blocks(rows) {
-                    // Every head of the group has the same rows.
-                    let seen = |row: usize| -> Seen { part.in_block(block, row % rows) };
-                    let panel = keys.panel(dim, kv_head, block);
-                    let (values, ahead) = (keys.values(dim, kv_head, block), (&mut Nothing, &mut Nothing));
-                    take_in(simd, dim, &mut gathering, panel, values, seen, ahead);
+            let scores = scores.with_len(size * KEY_BLOCK);
+            let mut state = OnlineSoftmax { queries, weighted_values, max, sum, scores };
+            for (range, blocks) in self.keys {
+                for block in range.blocks(rows) {
+                    // The rows of every head of the group are the same tokens.
+                    let visible = |row: usize| range.visible_columns(block, row % rows);
+                    let keys = blocks.transposed_keys(dim, kv_head, block);
+                    let values = blocks.values(dim, kv_head, block);
+                    let no_prefetch = (&mut NoPrefetch, &mut NoPrefetch);
+                    add_block(simd, dim, &mut state, keys, values, visible, no_prefetch);
                 }
             }
-            for (place, of_head) in mixed.chunks_exact_mut(rows * dim).enumerate() {
-                let head = kv_head * group + place;
-                for (row, mixed) in of_head.chunks_exact_mut(dim).enumerate() {
-                    scale(simd, mixed, 1.0 / sum[place * rows + row]);
-                    self.out[row * width + head * dim..][..dim].copy_from_slice(mixed);
+            for (index, of_head) in weighted_values.chunks_exact_mut(rows * dim).enumerate() {
+                let head = kv_head * group + index;
+                for (row, mean) in of_head.chunks_exact_mut(dim).enumerate() {
+                    scale(simd, mean, 1.0 / sum[index * rows + row]);
+                    self.out[row * width + head * dim..][..dim].copy_from_slice(mean);
                 }
             }
             if let Some(log_sums) = &mut self.log_sums {
-                for place in 0..group {
+                for index in 0..group {
                     for row in 0..rows {
-                        let at = place * rows + row;
-                        log_sums[row * heads + kv_head * group + place] = max[at] + sum[at].ln();
+                        let at = index * rows + row;
+                        log_sums[row * heads + kv_head * group + index] = max[at] + sum[at].ln();
                     }
                 }
             }
@@ -149,38 +87,37 @@ impl WithSimd for Attend<'_> {
     }
 }
 
-/// What attention over a pass gives.
+/// The result of the forward pass.
 pub(super) struct Attended {
     /// `[queries, heads, dim]`.
     pub(super) out: Vec<f32>,
-    /// `[queries, heads]`: the logarithm of each row's sum of e^score, where it was asked for.
+    /// `[queries, heads]`: log of the sum of e^score of each row, for the backward pass.
     pub(super) log_sums: Option<Vec<f32>>,
 }
 
-/// Queries `[tokens, heads, dim]` over keys and values `[tokens, kv_heads, dim]`; `tasks` follow each other and cover all
-/// queries.
+/// Queries `[tokens, heads, dim]` over keys and values `[tokens, kv_heads, dim]`; `tiles` follow each other
+/// and cover all queries.
 pub(super) fn attend(
     heads: Heads,
     (queries, keys, values): (&[f32], &[f32], &[f32]),
-    tasks: &[Task],
+    tiles: &[QueryTile],
     with_log_sums: bool,
 ) -> Attended {
-    let blocks = (keys.len() / (heads.keys * heads.dim)).div_ceil(BLOCK);
-    let keys = Keys {
-        panels: &pack_panels(keys, heads.keys, heads.dim),
-        blocks,
+    let packed = KvBlocks {
+        keys: &pack_transposed(keys, heads.keys, heads.dim),
         values: &pack_rows(values, heads.keys, heads.dim),
+        blocks: (keys.len() / (heads.keys * heads.dim)).div_ceil(KEY_BLOCK),
     };
-    attend_to(heads, queries, tasks, with_log_sums, |_| keys)
+    attend_blocks(heads, queries, tiles, with_log_sums, |_| packed)
 }
 
-/// As [`attend`], with the keys of each part of what a task sees given by `keys_of`.
-pub(super) fn attend_to<'k>(
+/// [`attend`] over packed keys and values: `blocks_of(i)` holds those of each tile's i-th key range.
+pub(super) fn attend_blocks<'k>(
     heads: Heads,
     queries: &[f32],
-    tasks: &[Task],
+    tiles: &[QueryTile],
     with_log_sums: bool,
-    keys_of: impl Fn(usize) -> Keys<'k> + Sync,
+    blocks_of: impl Fn(usize) -> KvBlocks<'k> + Sync,
 ) -> Attended {
     let width = heads.queries * heads.dim;
     let count = queries.len() / width;
@@ -188,26 +125,26 @@ pub(super) fn attend_to<'k>(
     let mut log_sums = with_log_sums.then(|| vec![0f32; count * heads.queries]);
     let mut rest_out = out.as_mut_slice();
     let mut rest_sums = log_sums.as_deref_mut();
-    let mut places = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        let (own, rest) = rest_out.split_at_mut(task.len * width);
+    let mut tasks = Vec::with_capacity(tiles.len());
+    for tile in tiles {
+        let (own, rest) = rest_out.split_at_mut(tile.len * width);
         rest_out = rest;
         let sums = rest_sums.take().map(|sums| {
-            let (own, rest) = sums.split_at_mut(task.len * heads.queries);
+            let (own, rest) = sums.split_at_mut(tile.len * heads.queries);
             rest_sums = Some(rest);
             own
         });
-        places.push((task, own, sums));
+        tasks.push((tile, own, sums));
     }
-    // The last tasks see the most keys: the longest first, so that no thread ends alone.
-    places.reverse();
-    places.into_par_iter().for_each_init(Scratch::default, |scratch, (task, out, log_sums)| {
-        let parts: Vec<_> = task.parts.iter().enumerate().map(|(i, part)| (*part, keys_of(i))).collect();
-        Arch::new().dispatch(Attend {
+    // The last tiles see the most keys. The longest tasks go first, so that no thread is left working alone
+    // at the end.
+    tasks.reverse();
+    tasks.into_par_iter().for_each_init(ForwardScratch::default, |scratch, (tile, out, log_sums)| {
+        let keys: Vec<_> = tile.keys.iter().enumerate().map(|(i, range)| (*range, blocks_of(i))).collect();
+        Arch::new().dispatch(ForwardTile {
             heads,
-            scale: heads.scale(),
-            queries: &queries[task.start * width..(task.start + task.len) * width],
-            parts: &parts,
+            queries: &queries[tile.start * width..(tile.start + tile.len) * width],
+            keys: &keys,
             out,
             log_sums,
             scratch,

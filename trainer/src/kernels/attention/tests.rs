@@ -1,19 +1,20 @@
 use candle_core::{Device, Result, Tensor, Var};
 
-use super::super::testing::{close, numbers, values, wide};
-use super::*;
+use super::super::testing::{assert_close, normal_values, values, wide};
+use super::query_tiles::QueryTile;
+use super::{DecodeRow, Heads, PackedKv, Span, attention, composed, decode, extend, forward};
 
-/// Softmax over what each query sees, in f64.
-fn plain(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usize) -> bool) -> Vec<f64> {
+/// Softmax attention over what each query sees, in f64.
+fn reference(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usize) -> bool) -> Vec<f64> {
     let Heads { queries, keys, dim } = heads;
     let (tokens, count) = (q.len() / (queries * dim), k.len() / (keys * dim));
     let mut out = vec![0f64; q.len()];
     for token in 0..tokens {
         for head in 0..queries {
             let at = (token * queries + head) * dim;
-            let place = |key: usize| (key * keys + head / (queries / keys)) * dim;
+            let offset = |key: usize| (key * keys + head / (queries / keys)) * dim;
             let dot = |key: usize| -> f64 {
-                (0..dim).map(|d| f64::from(q[at + d]) * f64::from(k[place(key) + d])).sum()
+                (0..dim).map(|d| f64::from(q[at + d]) * f64::from(k[offset(key) + d])).sum()
             };
             let scores: Vec<(usize, f64)> = (0..count)
                 .filter(|key| sees(token, *key))
@@ -23,7 +24,7 @@ fn plain(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usi
             let total: f64 = scores.iter().map(|s| (s.1 - max).exp()).sum();
             for (key, score) in scores {
                 for d in 0..dim {
-                    out[at + d] += (score - max).exp() / total * f64::from(v[place(key) + d]);
+                    out[at + d] += (score - max).exp() / total * f64::from(v[offset(key) + d]);
                 }
             }
         }
@@ -31,11 +32,11 @@ fn plain(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usi
     out
 }
 
-/// A token's tree, its branch (none in the prefix) and its position.
-type Place = (usize, Option<usize>, usize);
+/// The tree of a token, its branch (none in the prefix) and its position.
+type TreePosition = (usize, Option<usize>, usize);
 
-/// Two packed trees, a prefix with two branches each, and what they look like one by one.
-fn packed() -> (Vec<Span>, Vec<Place>) {
+/// Two packed trees, each a prefix with two branches, and the position of every token.
+fn packed() -> (Vec<Span>, Vec<TreePosition>) {
     let mut spans = Vec::new();
     let mut tokens = Vec::new();
     for (tree, (prefix, branches)) in [(75, [70, 9]), (3, [1, 130])].into_iter().enumerate() {
@@ -72,14 +73,14 @@ const HEADS: [Heads; 3] = [
 ];
 
 #[test]
-fn packed_branches_equal_a_plain_softmax_over_what_each_sees() {
+fn packed_branches_match_the_reference() {
     for heads in HEADS {
         for window in [None, Some(40)] {
             let (spans, tokens) = packed();
             let n = tokens.len();
-            let q = numbers(n * heads.queries * heads.dim, 1);
-            let k = numbers(n * heads.keys * heads.dim, 2);
-            let v = numbers(n * heads.keys * heads.dim, 3);
+            let q = normal_values(n * heads.queries * heads.dim, 1);
+            let k = normal_values(n * heads.keys * heads.dim, 2);
+            let v = normal_values(n * heads.keys * heads.dim, 3);
             let sees = |query: usize, key: usize| {
                 let (of_query, of_key) = (tokens[query], tokens[key]);
                 of_query.0 == of_key.0
@@ -87,73 +88,74 @@ fn packed_branches_equal_a_plain_softmax_over_what_each_sees() {
                     && (of_key.1.is_none() || of_key.1 == of_query.1)
                     && window.is_none_or(|w| of_query.2 - of_key.2 < w)
             };
-            let found = forward::attend(heads, (&q, &k, &v), &forward::tasks(&spans, window), false).out;
-            close(&found, &plain(heads, &q, &k, &v, sees), 2e-6);
+            let found = forward::attend(heads, (&q, &k, &v), &QueryTile::of_spans(&spans, window), false).out;
+            assert_close(&found, &reference(heads, &q, &k, &v, sees), 2e-6);
         }
     }
 }
 
 #[test]
-fn gradients_equal_those_of_the_composed_form() -> Result<()> {
+fn gradients_match_the_composed_form() -> Result<()> {
     for heads in HEADS {
         for window in [None, Some(40)] {
             let (spans, tokens) = packed();
             let n = tokens.len();
-            let tensor =
-                |width: usize, salt| Tensor::from_vec(numbers(n * width, salt), (1, n, width), &Device::Cpu);
+            let tensor = |width: usize, salt| {
+                Tensor::from_vec(normal_values(n * width, salt), (1, n, width), &Device::Cpu)
+            };
             let width = heads.keys * heads.dim;
             let q = Var::from_tensor(&tensor(heads.queries * heads.dim, 1)?)?;
             let (k, v) = (Var::from_tensor(&tensor(width, 2)?)?, Var::from_tensor(&tensor(width, 3)?)?);
-            let slope = tensor(heads.queries * heads.dim, 4)?;
+            let d_out = tensor(heads.queries * heads.dim, 4)?;
             let inputs = (q.as_tensor(), k.as_tensor(), v.as_tensor());
             let ours = attention(heads, inputs, &spans, window)?;
             let theirs = composed::attention(heads, inputs, &spans, window)?;
-            close(&values(&ours)?, &wide(&values(&theirs)?), 2e-6);
-            let ours = (ours * &slope)?.sum_all()?.backward()?;
-            let theirs = (theirs * &slope)?.sum_all()?.backward()?;
+            assert_close(&values(&ours)?, &wide(&values(&theirs)?), 2e-6);
+            let ours = (ours * &d_out)?.sum_all()?.backward()?;
+            let theirs = (theirs * &d_out)?.sum_all()?.backward()?;
             for var in [&q, &k, &v] {
                 let (ours, theirs) = (ours.get(var).expect("ours"), theirs.get(var).expect("theirs"));
-                close(&values(ours)?, &wide(&values(theirs)?), 1e-5);
+                assert_close(&values(ours)?, &wide(&values(theirs)?), 1e-5);
             }
         }
     }
     Ok(())
 }
 
-/// A sequence read in parts: 150 shared tokens, 20 more at once, then three one by one.
+/// 150 shared tokens, then 20 or more of each sequence in one prefill, then one decoded token.
 #[test]
-fn a_decoded_row_equals_the_whole_sequence_and_does_not_depend_on_the_others() -> Result<()> {
+fn a_decoded_row_matches_the_whole_sequence_and_does_not_depend_on_the_others() -> Result<()> {
     for heads in HEADS {
         for window in [None, Some(40)] {
             let (width, key_width) = (heads.queries * heads.dim, heads.keys * heads.dim);
-            let shared_keys = numbers(150 * key_width, 5);
-            let shared_values = numbers(150 * key_width, 6);
-            let mut shared = Panels::new(heads.keys, heads.dim, 150);
-            shared.push(&shared_keys, &shared_values)?;
+            let shared_keys = normal_values(150 * key_width, 5);
+            let shared_values = normal_values(150 * key_width, 6);
+            let mut shared = PackedKv::new(heads.keys, heads.dim, 150);
+            shared.append(&shared_keys, &shared_values)?;
             let mut owns = Vec::new();
             for row in 0..5u64 {
                 let tokens = 20 + row as usize * 30;
-                let q = numbers(tokens * width, 10 + row);
-                let k = numbers(tokens * key_width, 20 + row);
-                let v = numbers(tokens * key_width, 30 + row);
-                let mut own = Panels::new(heads.keys, heads.dim, tokens);
-                own.push(&k[..(tokens - 1) * key_width], &v[..(tokens - 1) * key_width])?;
+                let q = normal_values(tokens * width, 10 + row);
+                let k = normal_values(tokens * key_width, 20 + row);
+                let v = normal_values(tokens * key_width, 30 + row);
+                let mut own = PackedKv::new(heads.keys, heads.dim, tokens);
+                own.append(&k[..(tokens - 1) * key_width], &v[..(tokens - 1) * key_width])?;
                 let before = extend(heads, &q[..(tokens - 1) * width], Some(&shared), &own, window);
-                own.push(&k[(tokens - 1) * key_width..], &v[(tokens - 1) * key_width..])?;
+                own.append(&k[(tokens - 1) * key_width..], &v[(tokens - 1) * key_width..])?;
                 let sees = |query: usize, key: usize| {
                     key <= 150 + query && window.is_none_or(|w| 150 + query - key < w)
                 };
                 let all = ([shared_keys.as_slice(), &k].concat(), [shared_values.as_slice(), &v].concat());
-                let expected = plain(heads, &q, &all.0, &all.1, sees);
-                close(&before, &expected[..(tokens - 1) * width], 2e-6);
+                let expected = reference(heads, &q, &all.0, &all.1, sees);
+                assert_close(&before, &expected[..(tokens - 1) * width], 2e-6);
                 let last = q[(tokens - 1) * width..].to_vec();
-                let row = Row { shared: Some(&shared), own: &own };
+                let row = DecodeRow { shared: Some(&shared), own: &own };
                 let alone = decode(heads, &last, &[row], window);
-                close(&alone, &expected[(tokens - 1) * width..], 2e-6);
+                assert_close(&alone, &expected[(tokens - 1) * width..], 2e-6);
                 owns.push((own, last, alone));
             }
-            let rows: Vec<Row<'_>> =
-                owns.iter().map(|(own, ..)| Row { shared: Some(&shared), own }).collect();
+            let rows: Vec<DecodeRow<'_>> =
+                owns.iter().map(|(own, ..)| DecodeRow { shared: Some(&shared), own }).collect();
             let queries: Vec<f32> = owns.iter().flat_map(|(_, last, _)| last.clone()).collect();
             let together = decode(heads, &queries, &rows, window);
             let alone: Vec<f32> = owns.iter().flat_map(|(.., alone)| alone.clone()).collect();
@@ -164,10 +166,10 @@ fn a_decoded_row_equals_the_whole_sequence_and_does_not_depend_on_the_others() -
 }
 
 #[test]
-fn a_cache_that_is_full_says_so() {
-    let mut panels = Panels::new(1, 4, 60);
+fn appending_to_a_full_cache_is_an_error() {
+    let mut kv = PackedKv::new(1, 4, 60);
     let rows = vec![0.0; 64 * 4];
-    panels.push(&rows, &rows).expect("a block has room for 64");
-    let error = panels.push(&[0.0; 4], &[0.0; 4]).expect_err("it is full").to_string();
+    kv.append(&rows, &rows).expect("a block holds 64");
+    let error = kv.append(&[0.0; 4], &[0.0; 4]).expect_err("it is full").to_string();
     assert!(error.contains("was given 65"), "{error}");
 }

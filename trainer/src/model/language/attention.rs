@@ -3,17 +3,17 @@
 use candle_core::{Result as TensorResult, Tensor};
 use stic_contract::recipe::LoraTarget;
 
-use super::super::Mode;
-use super::super::config::TextConfig;
-use super::super::linear::FrozenLinear;
-use super::super::lora::{AdaptableLinear, Adapted, projection_shape};
-use super::super::weights::Weights;
-use super::kv_cache::{Projected, Slot, decode, extend};
-use super::rope::Context;
+use super::kv_cache::{CachedLayer, Projected, decode, extend};
+use super::rope::PassContext;
 use crate::error::Result;
 use crate::kernels::attention::{Heads, attention};
+use crate::model::config::TextConfig;
+use crate::model::linear::FrozenLinear;
+use crate::model::lora::{ActiveAdapter, AdaptableLinear, projection_shape};
+use crate::model::mode::Mode;
+use crate::model::weights::Weights;
 
-pub(super) struct Attention {
+pub(super) struct SelfAttention {
     q: AdaptableLinear,
     k: AdaptableLinear,
     v: AdaptableLinear,
@@ -21,41 +21,39 @@ pub(super) struct Attention {
     heads: Heads,
 }
 
-/// What the tokens of a pass see beside each other.
+/// The cached tokens that those of a pass attend to.
 pub(super) enum Past<'s, 'c> {
-    /// Nothing: the pass is a whole.
     Nothing,
-    /// The sequence that they go on.
-    Sequence(Slot<'c>),
-    /// Each the sequence of its own.
-    Rows(&'s mut [Slot<'c>]),
+    /// All tokens continue one sequence.
+    Sequence(CachedLayer<'c>),
+    /// Each token continues a sequence of its own.
+    Rows(&'s mut [CachedLayer<'c>]),
 }
 
-/// A frozen projection of layer `index` whose tensors start with `layer_name`.
+/// A frozen projection of layer `index`, whose tensors start with `layer_name`.
 pub(super) fn load_projection(
     weights: &Weights,
     config: &TextConfig,
     layer_name: &str,
     index: usize,
     target: LoraTarget,
-    with_bias: bool,
 ) -> Result<AdaptableLinear> {
     let (out, input) = projection_shape(config, target);
     let name = format!("{layer_name}.{}.{}", target.block(), target.as_str());
-    let bias = if with_bias { Some(weights.get(out, &format!("{name}.bias"))?) } else { None };
+    let bias =
+        if config.biased.contains(&target) { Some(weights.get(out, &format!("{name}.bias"))?) } else { None };
     let base = FrozenLinear::new(weights.get((out, input), &format!("{name}.weight"))?, bias);
     Ok(AdaptableLinear::new(base, index, target))
 }
 
-impl Attention {
+impl SelfAttention {
     pub(super) fn load(
         weights: &Weights,
         config: &TextConfig,
         layer_name: &str,
         index: usize,
     ) -> Result<Self> {
-        let projection =
-            |target| load_projection(weights, config, layer_name, index, target, config.attention_bias);
+        let projection = |target| load_projection(weights, config, layer_name, index, target);
         Ok(Self {
             q: projection(LoraTarget::QProj)?,
             k: projection(LoraTarget::KProj)?,
@@ -69,26 +67,26 @@ impl Attention {
         })
     }
 
-    /// Leaves keys and values of `[1, tokens, hidden]` in `slot` and computes nothing else.
+    /// Appends keys and values of `[1, tokens, hidden]` to `cached` and computes nothing else.
     pub(super) fn fill(
         &self,
         xs: &Tensor,
-        context: &Context,
-        slot: &mut Slot<'_>,
-        adapter: Option<Adapted<'_>>,
+        context: &PassContext,
+        cached: &mut CachedLayer<'_>,
+        adapter: Option<ActiveAdapter<'_>>,
     ) -> TensorResult<()> {
         let project = |layer: &AdaptableLinear| layer.forward(xs, adapter, Mode::Inference);
         let keys = context.rotate(&project(&self.k)?, self.heads.keys)?;
-        slot.fill(self.heads, &keys, &project(&self.v)?.contiguous()?)
+        cached.fill(self.heads, &keys, &project(&self.v)?.contiguous()?)
     }
 
     /// `[1, tokens, hidden]` to the same.
     pub(super) fn forward(
         &self,
         xs: &Tensor,
-        context: &Context,
+        context: &PassContext,
         past: &mut Past<'_, '_>,
-        adapter: Option<Adapted<'_>>,
+        adapter: Option<ActiveAdapter<'_>>,
         mode: Mode,
     ) -> TensorResult<Tensor> {
         let project = |layer: &AdaptableLinear| layer.forward(xs, adapter, mode);
@@ -103,8 +101,8 @@ impl Attention {
                 let inputs = (&new.queries, &new.keys, &new.values);
                 attention(self.heads, inputs, &context.spans, window)?
             }
-            Past::Sequence(slot) => extend(slot, self.heads, &new, window)?,
-            Past::Rows(slots) => decode(slots, self.heads, &new, window)?,
+            Past::Sequence(cached) => extend(cached, self.heads, &new, window)?,
+            Past::Rows(cached) => decode(cached, self.heads, &new, window)?,
         };
         self.o.forward(&mixed, adapter, mode)
     }

@@ -3,21 +3,21 @@
 use candle_core::{Result as TensorResult, Tensor};
 use stic_contract::recipe::LoraTarget;
 
-use super::super::Mode;
-use super::super::config::TextConfig;
-use super::super::lora::{AdaptableLinear, Adapted};
-use super::super::weights::Weights;
-use super::attention::{Attention, Past, load_projection};
-use super::kv_cache::Slot;
-use super::norm::RmsNorm;
-use super::rope::Context;
+use super::attention::{Past, SelfAttention, load_projection};
+use super::kv_cache::CachedLayer;
+use super::norm::FrozenRmsNorm;
+use super::rope::PassContext;
 use crate::error::Result;
 use crate::kernels::swish::swiglu;
+use crate::model::config::TextConfig;
+use crate::model::lora::{ActiveAdapter, AdaptableLinear};
+use crate::model::mode::Mode;
+use crate::model::weights::Weights;
 
 pub(super) struct DecoderLayer {
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_attention_norm: RmsNorm,
+    input_norm: FrozenRmsNorm,
+    attention: SelfAttention,
+    post_attention_norm: FrozenRmsNorm,
     gate: AdaptableLinear,
     up: AdaptableLinear,
     down: AdaptableLinear,
@@ -25,11 +25,11 @@ pub(super) struct DecoderLayer {
 
 impl DecoderLayer {
     pub(super) fn load(weights: &Weights, config: &TextConfig, name: &str, index: usize) -> Result<Self> {
-        let projection = |target| load_projection(weights, config, name, index, target, config.mlp_bias);
+        let projection = |target| load_projection(weights, config, name, index, target);
         Ok(Self {
-            input_norm: RmsNorm::load(weights, config, &format!("{name}.input_layernorm.weight"))?,
-            attention: Attention::load(weights, config, name, index)?,
-            post_attention_norm: RmsNorm::load(
+            input_norm: FrozenRmsNorm::load(weights, config, &format!("{name}.input_layernorm.weight"))?,
+            attention: SelfAttention::load(weights, config, name, index)?,
+            post_attention_norm: FrozenRmsNorm::load(
                 weights,
                 config,
                 &format!("{name}.post_attention_layernorm.weight"),
@@ -40,25 +40,25 @@ impl DecoderLayer {
         })
     }
 
-    /// Leaves keys and values of `[1, tokens, hidden]` in `slot`: all that is needed of the last layer for tokens after
-    /// which nothing is predicted.
+    /// Appends keys and values of `[1, tokens, hidden]` to `cached`, which is all that the last layer must do for tokens
+    /// after which nothing is predicted.
     pub(super) fn fill(
         &self,
         xs: &Tensor,
-        context: &Context,
-        slot: &mut Slot<'_>,
-        adapter: Option<Adapted<'_>>,
+        context: &PassContext,
+        cached: &mut CachedLayer<'_>,
+        adapter: Option<ActiveAdapter<'_>>,
     ) -> TensorResult<()> {
-        self.attention.fill(&self.input_norm.forward(xs)?, context, slot, adapter)
+        self.attention.fill(&self.input_norm.forward(xs)?, context, cached, adapter)
     }
 
     /// `[1, tokens, hidden]` to the same.
     pub(super) fn forward(
         &self,
         xs: &Tensor,
-        context: &Context,
+        context: &PassContext,
         past: &mut Past<'_, '_>,
-        adapter: Option<Adapted<'_>>,
+        adapter: Option<ActiveAdapter<'_>>,
         mode: Mode,
     ) -> TensorResult<Tensor> {
         let normed = self.input_norm.forward(xs)?;

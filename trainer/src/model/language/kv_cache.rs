@@ -1,38 +1,38 @@
-//! Keys and values of what was already read.
+//! The KV cache: keys and values of the tokens that were already processed.
 
 use std::sync::Arc;
 
 use candle_core::{Result as TensorResult, Tensor};
 
-use crate::kernels::attention::{self, Heads, Panels, Row, composed};
-use crate::kernels::numbers::{takes, with_numbers};
+use crate::kernels::attention::{self, DecodeRow, Heads, PackedKv, composed};
+use crate::kernels::storage::{is_supported, with_f32_slices};
 
 /// The cache of one sequence.
 #[derive(Debug)]
 pub struct KvCache {
-    /// What the sequence shares with others, before its own.
+    /// The tokens that the sequence shares with others, before its own.
     prefix: Option<Arc<Self>>,
     layers: Vec<LayerCache>,
-    /// Tokens of its own that it has room for.
+    /// The most tokens of its own.
     capacity: usize,
-    /// Tokens of its own.
+    /// The number of tokens of its own.
     len: usize,
 }
 
-/// One layer's part, made when the first token comes.
+/// The cache of one layer, allocated with its first token.
 #[derive(Debug, Default)]
 struct LayerCache(Option<Store>);
 
 #[derive(Debug)]
 enum Store {
     /// As the kernels read them.
-    Panels(Panels),
+    Packed(PackedKv),
     /// `[kv_heads, capacity, head_dim]`, where attention is composed.
     Tensors { keys: Tensor, values: Tensor, len: usize },
 }
 
-/// One layer of a cache and of what it follows.
-pub(super) struct Slot<'a> {
+/// One layer of a cache and of its shared prefix.
+pub(super) struct CachedLayer<'a> {
     shared: Option<&'a LayerCache>,
     own: &'a mut LayerCache,
     capacity: usize,
@@ -44,29 +44,28 @@ impl KvCache {
         Self { prefix: None, layers, capacity, len: 0 }
     }
 
-    /// Tokens held, those of a shared prefix among them.
+    /// The number of tokens, those of a shared prefix included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.prefix.as_ref().map_or(0, |prefix| prefix.len()) + self.len
     }
 
-    /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A cache that goes on after `prefix`, with room for `capacity` tokens in all: several sequences share one prefix
-    /// that each of them keeps alive and none copies. The prefix follows nothing itself.
+    /// A cache that continues `prefix`, with room for `capacity` tokens, those of the prefix included. Several sequences
+    /// share a prefix without a copy. The prefix must not have a prefix itself.
     #[must_use]
     pub fn follow(prefix: &Arc<Self>, capacity: usize) -> Self {
-        debug_assert!(prefix.prefix.is_none(), "a prefix of a prefix is not read");
+        debug_assert!(prefix.prefix.is_none(), "a prefix of a prefix is not supported");
         let own = capacity.saturating_sub(prefix.len());
         Self { prefix: Some(Arc::clone(prefix)), ..Self::new(prefix.layers.len(), own) }
     }
 
-    pub(super) fn slot(&mut self, layer: usize) -> Slot<'_> {
-        Slot {
+    pub(super) fn layer(&mut self, layer: usize) -> CachedLayer<'_> {
+        CachedLayer {
             shared: self.prefix.as_ref().map(|prefix| &prefix.layers[layer]),
             own: &mut self.layers[layer],
             capacity: self.capacity,
@@ -78,102 +77,102 @@ impl KvCache {
     }
 }
 
-/// The queries, keys and values of some tokens, `[1, tokens, heads * head_dim]` each, positions in them.
+/// The queries, keys and values of some tokens, `[1, tokens, heads * head_dim]` each, after rotation.
 pub(super) struct Projected {
     pub(super) queries: Tensor,
     pub(super) keys: Tensor,
     pub(super) values: Tensor,
 }
 
-/// Tokens that follow what one sequence holds, to `[1, tokens, heads * head_dim]`.
+/// Attention of tokens that continue one sequence, `[1, tokens, heads * head_dim]`.
 pub(super) fn extend(
-    slot: &mut Slot<'_>,
+    layer: &mut CachedLayer<'_>,
     heads: Heads,
     new: &Projected,
     window: Option<usize>,
 ) -> TensorResult<Tensor> {
-    if !takes(&new.queries) {
-        let (keys, values) = slot.append_tensors(heads, &new.keys, &new.values)?;
+    if !is_supported(&new.queries) {
+        let (keys, values) = layer.append_tensors(heads, &new.keys, &new.values)?;
         return composed::extend(heads, &new.queries, (&keys, &values), window);
     }
-    let out = with_numbers([&new.queries, &new.keys, &new.values], |[queries, keys, values]| {
-        slot.append(heads, keys, values)?;
-        let row = slot.row()?;
+    let out = with_f32_slices([&new.queries, &new.keys, &new.values], |[queries, keys, values]| {
+        layer.append(heads, keys, values)?;
+        let row = layer.row()?;
         Ok(attention::extend(heads, queries, row.shared, row.own, window))
     })?;
     Tensor::from_vec(out, new.queries.shape(), new.queries.device())
 }
 
-/// One token of each of several sequences, to `[1, rows, heads * head_dim]`.
+/// Attention of one token of each of several sequences, `[1, rows, heads * head_dim]`.
 pub(super) fn decode(
-    slots: &mut [Slot<'_>],
+    layers: &mut [CachedLayer<'_>],
     heads: Heads,
     new: &Projected,
     window: Option<usize>,
 ) -> TensorResult<Tensor> {
-    if !takes(&new.queries) {
+    if !is_supported(&new.queries) {
         let row_of = |tensor: &Tensor, row: usize| tensor.narrow(1, row, 1);
-        let rows = slots
+        let rows = layers
             .iter_mut()
             .enumerate()
-            .map(|(row, slot)| {
+            .map(|(row, layer)| {
                 let (keys, values) =
-                    slot.append_tensors(heads, &row_of(&new.keys, row)?, &row_of(&new.values, row)?)?;
+                    layer.append_tensors(heads, &row_of(&new.keys, row)?, &row_of(&new.values, row)?)?;
                 composed::extend(heads, &row_of(&new.queries, row)?, (&keys, &values), window)
             })
             .collect::<TensorResult<Vec<_>>>()?;
         return Tensor::cat(&rows, 1);
     }
     let width = heads.keys * heads.dim;
-    let out = with_numbers([&new.queries, &new.keys, &new.values], |[queries, keys, values]| {
-        for ((slot, keys), values) in
-            slots.iter_mut().zip(keys.chunks_exact(width)).zip(values.chunks_exact(width))
+    let out = with_f32_slices([&new.queries, &new.keys, &new.values], |[queries, keys, values]| {
+        for ((layer, keys), values) in
+            layers.iter_mut().zip(keys.chunks_exact(width)).zip(values.chunks_exact(width))
         {
-            slot.append(heads, keys, values)?;
+            layer.append(heads, keys, values)?;
         }
-        let rows = slots.iter().map(Slot::row).collect::<TensorResult<Vec<_>>>()?;
+        let rows = layers.iter().map(CachedLayer::row).collect::<TensorResult<Vec<_>>>()?;
         Ok(attention::decode(heads, queries, &rows, window))
     })?;
     Tensor::from_vec(out, new.queries.shape(), new.queries.device())
 }
 
 impl LayerCache {
-    fn panels(&self) -> TensorResult<&Panels> {
+    fn panels(&self) -> TensorResult<&PackedKv> {
         match &self.0 {
-            Some(Store::Panels(panels)) => Ok(panels),
+            Some(Store::Packed(panels)) => Ok(panels),
             _ => candle_core::bail!("a cache that was filled elsewhere was given to the CPU"),
         }
     }
 }
 
-impl Slot<'_> {
+impl CachedLayer<'_> {
     /// Appends keys and values `[1, tokens, kv_heads * head_dim]`.
     pub(super) fn fill(&mut self, heads: Heads, keys: &Tensor, values: &Tensor) -> TensorResult<()> {
-        if !takes(keys) {
+        if !is_supported(keys) {
             return self.append_tensors(heads, keys, values).map(|_| ());
         }
-        with_numbers([keys, values], |[keys, values]| self.append(heads, keys, values))
+        with_f32_slices([keys, values], |[keys, values]| self.append(heads, keys, values))
     }
 
-    /// Keys and values `[tokens, kv_heads, head_dim]`.
+    /// Appends keys and values `[tokens, kv_heads, head_dim]`.
     fn append(&mut self, heads: Heads, keys: &[f32], values: &[f32]) -> TensorResult<()> {
         let store = self
             .own
             .0
-            .get_or_insert_with(|| Store::Panels(Panels::new(heads.keys, heads.dim, self.capacity)));
+            .get_or_insert_with(|| Store::Packed(PackedKv::new(heads.keys, heads.dim, self.capacity)));
         match store {
-            Store::Panels(panels) => panels.push(keys, values),
+            Store::Packed(panels) => panels.append(keys, values),
             Store::Tensors { .. } => {
-                candle_core::bail!("a cache that was filled elsewhere was given to the CPU")
+                candle_core::bail!("a cache that another device filled cannot be read on the CPU")
             }
         }
     }
 
-    fn row(&self) -> TensorResult<Row<'_>> {
-        Ok(Row { shared: self.shared.map(LayerCache::panels).transpose()?, own: self.own.panels()? })
+    fn row(&self) -> TensorResult<DecodeRow<'_>> {
+        Ok(DecodeRow { shared: self.shared.map(LayerCache::panels).transpose()?, own: self.own.panels()? })
     }
 
-    /// Appends and returns all that is held, `[kv_heads, tokens, head_dim]`.
+    /// Appends, and returns all keys and values, `[kv_heads, tokens, head_dim]` each.
     fn append_tensors(
         &mut self,
         heads: Heads,
@@ -191,17 +190,17 @@ impl Slot<'_> {
             }
         };
         if len + tokens > self.capacity {
-            candle_core::bail!("a cache of {} tokens was given {}", self.capacity, len + tokens);
+            candle_core::bail!("a cache with room for {} tokens was given {}", self.capacity, len + tokens);
         }
         all_keys.slice_set(&keys, 1, len)?;
         all_values.slice_set(&values, 1, len)?;
         let len = len + tokens;
-        let mut held = (all_keys.narrow(1, 0, len)?, all_values.narrow(1, 0, len)?);
+        let mut all = (all_keys.narrow(1, 0, len)?, all_values.narrow(1, 0, len)?);
         if let Some(Store::Tensors { keys, values, len }) = self.shared.and_then(|shared| shared.0.as_ref()) {
-            held.0 = Tensor::cat(&[&keys.narrow(1, 0, *len)?, &held.0], 1)?;
-            held.1 = Tensor::cat(&[&values.narrow(1, 0, *len)?, &held.1], 1)?;
+            all.0 = Tensor::cat(&[&keys.narrow(1, 0, *len)?, &all.0], 1)?;
+            all.1 = Tensor::cat(&[&values.narrow(1, 0, *len)?, &all.1], 1)?;
         }
         self.own.0 = Some(Store::Tensors { keys: all_keys, values: all_values, len });
-        Ok(held)
+        Ok(all)
     }
 }

@@ -1,4 +1,4 @@
-//! Where the tokens of one pass stand, and who may look at whom.
+//! The order and positions of the tokens of one pass, and which tokens attend to which.
 
 use std::ops::Range;
 
@@ -7,28 +7,27 @@ use crate::kernels::attention::Span;
 /// A run of tokens in a packed sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Its first token's place in the sequence.
+    /// The place of its first token in the sequence.
     pub start: usize,
-    /// How many tokens.
+    /// The number of tokens.
     pub len: usize,
 }
 
-/// A prefix and the branches that each follow it and know nothing of one another.
+/// A prefix and the branches that each follow it. Branches do not attend to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
-    /// What all branches share.
     pub prefix: Segment,
-    /// In the order in which they lie after the prefix.
+    /// In the order in which they follow the prefix.
     pub branches: Vec<Segment>,
 }
 
-/// The tokens of one pass: trees that are blind to each other, the positions of each counted from its own start.
+/// The tokens of one pass: trees that do not attend to each other, with the positions of each counted from its start.
 ///
-/// Chosen and rejected share image and prompt: as two branches of one tree, the rejected one at the positions that
-/// follow the prefix and blind to the chosen one, the prefix is computed once for both.
+/// The chosen and the rejected response share image and prompt. As two branches of one tree they both start at the
+/// position after the prefix, which is computed only once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// Tokens that a cache holds already, before the only tree.
+    /// The number of cached tokens before the only tree.
     past: usize,
     trees: Vec<Tree>,
     sliding_window: Option<usize>,
@@ -41,13 +40,13 @@ impl Layout {
         Self { past, ..Self::branching(tokens, &[], sliding_window) }
     }
 
-    /// A prefix and the responses that each follow it, of the lengths given.
+    /// A prefix and the responses that each follow it, by their lengths.
     #[must_use]
     pub fn branching(prefix: usize, branches: &[usize], sliding_window: Option<usize>) -> Self {
         Self::packed([(prefix, branches)], sliding_window)
     }
 
-    /// Several prefixes, each followed by its responses, of the lengths given.
+    /// Several prefixes, each followed by its responses, by their lengths.
     #[must_use]
     pub fn packed<B: AsRef<[usize]>>(
         trees: impl IntoIterator<Item = (usize, B)>,
@@ -69,26 +68,26 @@ impl Layout {
         Self { past: 0, trees, sliding_window }
     }
 
-    /// How many tokens.
+    /// The number of tokens.
     #[must_use]
     pub fn tokens(&self) -> usize {
         let segments = self.trees.iter().flat_map(|tree| std::iter::once(&tree.prefix).chain(&tree.branches));
         segments.map(|segment| segment.len).sum()
     }
 
-    /// The trees in the order in which they lie.
+    /// The trees in the order of their tokens.
     #[must_use]
     pub fn trees(&self) -> &[Tree] {
         &self.trees
     }
 
-    /// How far back a token looks, itself included.
+    /// How many tokens back a token attends, itself included.
     #[must_use]
     pub const fn sliding_window(&self) -> Option<usize> {
         self.sliding_window
     }
 
-    /// The tokens in order, in runs that see the same context.
+    /// The tokens in order, in runs that attend to the same context.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         let past = self.past;
@@ -103,9 +102,9 @@ impl Layout {
         let mut spans = Vec::new();
         for Tree { prefix, branches } in &self.trees {
             spans.push(span(prefix, past, 0..past));
-            // Only a lone tree has a past, and it begins with the first key.
-            let seen = prefix.start..past + prefix.start + prefix.len;
-            spans.extend(branches.iter().map(|branch| span(branch, past + prefix.len, seen.clone())));
+            // Only a single tree has a past, and its context begins with the first key.
+            let context = prefix.start..past + prefix.start + prefix.len;
+            spans.extend(branches.iter().map(|branch| span(branch, past + prefix.len, context.clone())));
         }
         spans.retain(|span| span.len > 0);
         spans
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trees_lie_one_after_the_other_and_each_begins_at_position_zero() {
+    fn trees_follow_each_other_and_each_begins_at_position_zero() {
         let layout = Layout::packed([(2, vec![2, 0]), (3, vec![]), (1, vec![1])], None);
         assert_eq!(layout.tokens(), 9);
         assert_eq!(layout.trees()[0].branches[1], Segment { start: 4, len: 0 });
@@ -140,29 +139,30 @@ mod tests {
     }
 
     #[test]
-    fn a_continuation_sees_all_that_is_cached() {
+    fn a_continuation_attends_to_the_whole_cache() {
         let [span] = &Layout::continuation(5, 2, None).spans()[..] else { panic!("one span") };
         assert_eq!((span.start, span.position, span.first_key), (0, 5, 5));
         assert_eq!((span.context.clone(), span.context_position), (0..5, 0));
     }
 
-    /// A row a query: which keys it sees.
+    /// One row for each query, with an x for each key that it attends to.
     fn picture(layout: &Layout, keys: usize) -> Vec<String> {
         let spans = layout.spans();
         let rows = spans.iter().flat_map(|span| {
             (0..span.len).map(|row| span.keys_of(row, layout.sliding_window())).collect::<Vec<_>>()
         });
-        rows.map(|seen| (0..keys).map(|key| if seen.contains(&key) { 'x' } else { '.' }).collect()).collect()
+        rows.map(|attended| (0..keys).map(|key| if attended.contains(&key) { 'x' } else { '.' }).collect())
+            .collect()
     }
 
     #[test]
-    fn branches_follow_the_prefix_and_do_not_see_each_other() {
+    fn branches_follow_the_prefix_and_do_not_attend_to_each_other() {
         let layout = Layout::branching(2, &[2, 1], None);
         assert_eq!(picture(&layout, 5), ["x....", "xx...", "xxx..", "xxxx.", "xx..x"]);
     }
 
     #[test]
-    fn trees_do_not_see_each_other() {
+    fn trees_do_not_attend_to_each_other() {
         let layout = Layout::packed([(1, vec![1]), (2, vec![1, 1])], None);
         assert_eq!(picture(&layout, 6), ["x.....", "xx....", "..x...", "..xx..", "..xxx.", "..xx.x"]);
     }

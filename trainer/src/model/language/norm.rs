@@ -2,19 +2,19 @@
 
 use candle_core::{Result as TensorResult, Tensor};
 
-use super::super::config::TextConfig;
-use super::super::weights::Weights;
 use crate::error::Result;
 use crate::kernels::norm::rms_norm;
+use crate::model::config::TextConfig;
+use crate::model::weights::Weights;
 
-pub(super) struct RmsNorm {
+pub(super) struct FrozenRmsNorm {
     weight: Tensor,
     eps: f64,
 }
 
-impl RmsNorm {
+impl FrozenRmsNorm {
     pub(super) fn load(weights: &Weights, config: &TextConfig, name: &str) -> Result<Self> {
-        Ok(Self { weight: weights.get(config.hidden_size, name)?, eps: config.rms_norm_eps })
+        Ok(Self { weight: weights.get_f32(config.hidden_size, name)?, eps: config.rms_norm_eps })
     }
 
     /// `[.., hidden]` to the same.

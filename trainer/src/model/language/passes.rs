@@ -1,32 +1,34 @@
-//! Passes over whole sequences: forward alone, and forward with a backward pass after it.
+//! Passes over whole sequences: forward only, and forward followed by backward.
 
 use std::collections::HashMap;
 
 use candle_core::{Tensor, Var};
 
-use super::super::lora::Adapted;
-use super::super::{Gradients, Mode};
 use super::attention::Past;
-use super::rope::Context;
-use super::{LanguageModel, Layout};
+use super::language_model::LanguageModel;
+use super::layout::Layout;
+use super::rope::PassContext;
+use crate::cancellation::CancellationToken;
 use crate::error::Result;
-use crate::io::stop::Stop;
+use crate::model::gradients::Gradients;
+use crate::model::lora::ActiveAdapter;
+use crate::model::mode::Mode;
 
-/// What bounds a training pass. No result depends on it.
+/// The limits of a training pass. No result depends on them.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits<'a> {
+pub struct PassLimits<'a> {
     /// Ends a pass between two layers.
-    pub stop: &'a Stop,
-    /// Bytes that the graphs of layers may take from the forward pass to the backward one: of as many layers as fit
-    /// the graph is kept, of the others the input, from which they are run again.
+    pub cancellation: &'a CancellationToken,
+    /// Bytes that the graphs of layers may occupy between the forward and the backward pass. The graphs of as many
+    /// layers as fit are kept. Of the others the input is kept, and the backward pass runs them again.
     pub graph_bytes: u64,
 }
 
-/// What a forward pass keeps of every layer for [`LanguageModel::backward`].
+/// The activations of every layer that a forward pass keeps for [`LanguageModel::backward`].
 pub struct Checkpoints {
     /// First layer first.
     layers: Vec<Checkpoint>,
-    context: Context,
+    context: PassContext,
 }
 
 enum Checkpoint {
@@ -34,34 +36,34 @@ enum Checkpoint {
     Graph(LayerGraph),
 }
 
-/// A layer that was run, from its input on.
+/// The graph of one layer, from its input to its output.
 struct LayerGraph {
     input: Var,
     output: Tensor,
 }
 
 impl LanguageModel {
-    /// Embeddings `[tokens, hidden]` laid out as `layout` says, to the last hidden states before the final norm.
+    /// Embeddings `[tokens, hidden]` in the order of `layout` to the last hidden states before the final norm.
     ///
     /// # Errors
-    /// [`crate::error::Error::Interrupted`] between two layers; those of the tensor library.
+    /// [`crate::error::Error::Interrupted`] between two layers.
     pub fn forward(
         &self,
         embeddings: &Tensor,
         layout: &Layout,
-        adapter: Option<Adapted<'_>>,
-        stop: &Stop,
+        adapter: Option<ActiveAdapter<'_>>,
+        cancellation: &CancellationToken,
     ) -> Result<Tensor> {
         let context = self.rope.context(layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?;
         for index in 0..self.layers.len() {
-            stop.check()?;
+            cancellation.check()?;
             state = self.infer_layer(index, &state, &context, adapter)?;
         }
         Ok(state.squeeze(0)?)
     }
 
-    /// As [`LanguageModel::forward`], with what [`LanguageModel::backward`] needs.
+    /// As [`LanguageModel::forward`], and keeps the activations that [`LanguageModel::backward`] needs.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`].
@@ -69,19 +71,19 @@ impl LanguageModel {
         &self,
         embeddings: &Tensor,
         layout: &Layout,
-        adapter: Adapted<'_>,
-        limits: Limits<'_>,
+        adapter: ActiveAdapter<'_>,
+        limits: PassLimits<'_>,
     ) -> Result<(Tensor, Checkpoints)> {
         let context = self.rope.context(layout, embeddings.device())?;
         let mut state = embeddings.unsqueeze(0)?.detach();
         let mut layers = Vec::with_capacity(self.layers.len());
-        let mut room = Room { bytes: limits.graph_bytes, last: 0 };
+        let mut budget = GraphBudget { bytes: limits.graph_bytes, last: 0 };
         for index in 0..self.layers.len() {
-            limits.stop.check()?;
-            if room.may_take_another() {
+            limits.cancellation.check()?;
+            if budget.has_room() {
                 let graph = self.run_layer(index, &state, &context, adapter)?;
                 let output = graph.output.detach();
-                let fits = room.take(graph_bytes(&graph.output));
+                let fits = budget.try_take(graph_bytes(&graph.output));
                 layers.push(if fits { Checkpoint::Graph(graph) } else { Checkpoint::Input(state) });
                 state = output;
             } else {
@@ -93,31 +95,31 @@ impl LanguageModel {
         Ok((state.squeeze(0)?, Checkpoints { layers, context }))
     }
 
-    /// Goes back through the layers and adds to `gradients` what `gradient` `[tokens, hidden]` (of the last hidden
-    /// states) means for every tensor of the adapter. What was kept of a layer is freed as it is used.
+    /// Backpropagates `gradient` `[tokens, hidden]`, that of the last hidden states, and adds the gradients of the
+    /// adapter's tensors to `gradients`. The activations of each layer are freed after their use.
     ///
     /// # Errors
-    /// As [`LanguageModel::forward`]; `gradients` then holds those of some layers.
+    /// As [`LanguageModel::forward`]; `gradients` then holds those of some layers only.
     pub fn backward(
         &self,
         checkpoints: Checkpoints,
         gradient: &Tensor,
-        adapter: Adapted<'_>,
+        adapter: ActiveAdapter<'_>,
         gradients: &mut Gradients,
-        stop: &Stop,
+        cancellation: &CancellationToken,
     ) -> Result<()> {
         let Checkpoints { mut layers, context } = checkpoints;
         let mut gradient = gradient.unsqueeze(0)?;
         while let Some(checkpoint) = layers.pop() {
-            stop.check()?;
+            cancellation.check()?;
             let index = layers.len();
             let LayerGraph { input, output } = match checkpoint {
                 Checkpoint::Graph(graph) => graph,
                 Checkpoint::Input(input) => self.run_layer(index, &input, &context, adapter)?,
             };
-            // d(sum(output * gradient))/dx is the product of the Jacobian with the gradient.
+            // d(sum(output * gradient))/dx is the vector-Jacobian product.
             let mut found = (output * &gradient)?.sum_all()?.backward()?;
-            gradients.take_layer(adapter.adapter, index, &mut found)?;
+            gradients.add_layer(adapter.adapter, index, &mut found)?;
             if index > 0 {
                 gradient = found.remove(input.as_tensor()).ok_or_else(|| {
                     candle_core::Error::Msg(format!("layer {index} passes no gradient to its input"))
@@ -131,8 +133,8 @@ impl LanguageModel {
         &self,
         index: usize,
         input: &Tensor,
-        context: &Context,
-        adapter: Option<Adapted<'_>>,
+        context: &PassContext,
+        adapter: Option<ActiveAdapter<'_>>,
     ) -> Result<Tensor> {
         let layer = &self.layers[index];
         Ok(layer.forward(input, context, &mut Past::Nothing, adapter, Mode::Inference)?)
@@ -142,8 +144,8 @@ impl LanguageModel {
         &self,
         index: usize,
         input: &Tensor,
-        context: &Context,
-        adapter: Adapted<'_>,
+        context: &PassContext,
+        adapter: ActiveAdapter<'_>,
     ) -> Result<LayerGraph> {
         let (layer, adapter) = (&self.layers[index], Some(adapter));
         let input = Var::from_tensor(input)?;
@@ -153,25 +155,26 @@ impl LanguageModel {
     }
 }
 
-/// What is left for graphs, and how large the last one was.
-struct Room {
+/// The bytes left for graphs.
+struct GraphBudget {
     bytes: u64,
+    /// The bytes of the previous graph.
     last: u64,
 }
 
-impl Room {
-    /// Beside a kept graph there must be room for one that the backward pass makes, and for the gradients in it.
+impl GraphBudget {
+    /// Besides the kept graph, the backward pass needs room for one that it builds and for the gradients in it.
     const fn fits(&self, graph: u64) -> bool {
         self.bytes >= graph.saturating_mul(3)
     }
 
-    /// Layers are alike: one whose graph fits shows whether that of the next will.
-    const fn may_take_another(&self) -> bool {
+    /// Whether the next graph will fit, judging by the previous one: layers have the same size.
+    const fn has_room(&self) -> bool {
         self.bytes > 0 && self.fits(self.last)
     }
 
-    /// Takes a graph's bytes if they fit.
-    const fn take(&mut self, graph: u64) -> bool {
+    /// Takes the bytes of a graph if they fit.
+    const fn try_take(&mut self, graph: u64) -> bool {
         self.last = graph;
         let fits = self.fits(graph);
         if fits {
@@ -181,7 +184,7 @@ impl Room {
     }
 }
 
-/// The bytes of the tensors that lead from a layer's input to `output`: views of one buffer count once.
+/// The bytes of the tensors between a layer's input and `output`. Views of one buffer count once.
 fn graph_bytes(output: &Tensor) -> u64 {
     let mut buffers = HashMap::new();
     for node in output.sorted_nodes() {
@@ -202,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_counts_once_however_it_is_looked_at() -> candle_core::Result<()> {
+    fn views_of_a_buffer_count_once() -> candle_core::Result<()> {
         let input = Var::from_tensor(&Tensor::zeros((4, 6), candle_core::DType::F32, &Device::Cpu)?)?;
         let twice = (input.as_tensor() * 2.0)?;
         let views = twice.reshape((2, 12))?.t()?.t()?.narrow(0, 0, 1)?;
@@ -213,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_that_does_not_fit_is_not_tried_again() {
-        let mut room = Room { bytes: 100, last: 0 };
-        assert!(room.may_take_another() && room.take(20));
-        assert!(room.may_take_another() && room.take(20));
-        assert!(room.may_take_another() && !room.take(21));
-        assert!(!room.may_take_another());
-        assert!(!Room { bytes: 0, last: 0 }.may_take_another());
-        assert!(Room { bytes: u64::MAX, last: 1 << 40 }.may_take_another());
+    fn after_a_graph_that_does_not_fit_no_other_is_built() {
+        let mut budget = GraphBudget { bytes: 100, last: 0 };
+        assert!(budget.has_room() && budget.try_take(20));
+        assert!(budget.has_room() && budget.try_take(20));
+        assert!(budget.has_room() && !budget.try_take(21));
+        assert!(!budget.has_room());
+        assert!(!GraphBudget { bytes: 0, last: 0 }.has_room());
+        assert!(GraphBudget { bytes: u64::MAX, last: 1 << 40 }.has_room());
     }
 }

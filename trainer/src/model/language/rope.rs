@@ -1,62 +1,60 @@
-//! Rotary embeddings, and what else the layers of one pass share.
+//! Rotary embeddings, and what all layers of one pass share.
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use candle_core::{Device, Result as TensorResult, Tensor};
 
-use super::super::config::TextConfig;
 use super::layout::Layout;
-use crate::error::Result;
 use crate::kernels::attention::Span;
 use crate::kernels::rope::rotate;
+use crate::model::config::TextConfig;
 
-/// The angles of positions.
+/// Computes the angles of positions.
 pub(super) struct Rope {
     inverse_frequencies: Vec<f32>,
     factor: f32,
-    dtype: DType,
 }
 
-/// What every layer of one pass shares.
-pub(super) struct Context {
-    /// `[tokens, head_dim / 2]`.
+/// What all layers of one pass share.
+pub(super) struct PassContext {
+    /// `[tokens, head_dim / 2]` in f32.
     cos: Tensor,
     sin: Tensor,
-    /// Who looks at whom.
+    /// Which tokens attend to which.
     pub(super) spans: Vec<Span>,
-    /// How far back a token looks, itself included.
+    /// How many tokens back a token attends, itself included.
     pub(super) sliding_window: Option<usize>,
 }
 
 impl Rope {
-    pub(super) fn new(config: &TextConfig, dtype: DType, _device: &Device) -> Result<Self> {
+    pub(super) fn new(config: &TextConfig) -> Self {
         let dim = config.head_dim;
         // In f32, exponent and power, as transformers computes them.
         let inverse_frequencies = (0..dim)
             .step_by(2)
             .map(|i| 1f32 / (config.rope_theta as f32).powf(i as f32 / dim as f32))
             .collect();
-        Ok(Self { inverse_frequencies, factor: config.rope_factor as f32, dtype })
+        Self { inverse_frequencies, factor: config.rope_factor as f32 }
     }
 
-    /// Of the tokens that `layout` lays out.
-    pub(super) fn context(&self, layout: &Layout, device: &Device) -> TensorResult<Context> {
+    /// For the tokens of `layout`.
+    pub(super) fn context(&self, layout: &Layout, device: &Device) -> TensorResult<PassContext> {
         let spans = layout.spans();
         let positions = spans.iter().flat_map(|span| span.position..span.position + span.len);
         let (cos, sin) = self.angles(positions, device)?;
-        Ok(Context { cos, sin, spans, sliding_window: layout.sliding_window() })
+        Ok(PassContext { cos, sin, spans, sliding_window: layout.sliding_window() })
     }
 
-    /// Of one token each of sequences that have no more in common than the pass: at `positions`.
-    pub(super) fn context_of_rows(
+    /// For one token each of several sequences, at `positions`.
+    pub(super) fn decode_context(
         &self,
         positions: impl Iterator<Item = usize>,
         sliding_window: Option<usize>,
         device: &Device,
-    ) -> TensorResult<Context> {
+    ) -> TensorResult<PassContext> {
         let (cos, sin) = self.angles(positions, device)?;
-        Ok(Context { cos, sin, spans: Vec::new(), sliding_window })
+        Ok(PassContext { cos, sin, spans: Vec::new(), sliding_window })
     }
 
-    /// cos and sin, `[positions, head_dim / 2]`.
+    /// cos and sin in f32, `[positions, head_dim / 2]`.
     fn angles(
         &self,
         positions: impl Iterator<Item = usize>,
@@ -67,12 +65,11 @@ impl Rope {
             .flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * (f / self.factor)))
             .collect();
         let angles = Tensor::from_vec(angles, ((), half), &Device::Cpu)?;
-        let to = |angles: Tensor| angles.to_dtype(self.dtype)?.to_device(device);
-        Ok((to(angles.cos()?)?, to(angles.sin()?)?))
+        Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
     }
 }
 
-impl Context {
+impl PassContext {
     /// Rotates `[1, tokens, heads * head_dim]`.
     pub(super) fn rotate(&self, xs: &Tensor, heads: usize) -> TensorResult<Tensor> {
         let (_, tokens, width) = xs.dims3()?;

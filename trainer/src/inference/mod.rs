@@ -1,0 +1,16 @@
+//! Inference with a loaded model: its files, images to features, and one record per item from generated responses.
+
+mod model_files;
+mod prefetch;
+mod request_queue;
+mod response_plan;
+mod response_record;
+mod response_writer;
+mod vlm;
+
+pub use self::model_files::ModelFiles;
+pub use self::prefetch::Prefetcher;
+pub use self::response_plan::{ImageRequest, Policy, PromptRequest, ResponsePlan, required};
+pub use self::response_record::ResponseRecord;
+pub use self::response_writer::ResponseWriter;
+pub use self::vlm::{ImageFeatures, Vlm};

@@ -1,0 +1,55 @@
+//! One record per item: a thread opens images and plans prompts ahead, this one generates responses in a batch, and an
+//! item whose responses are complete becomes a record.
+//!
+//! An image is prefilled when a slot of the batch is free, and its cache is freed with its last response: memory does
+//! not grow with the number of items.
+
+use super::prefetch::Prefetcher;
+use super::request_queue::{PlannedItem, RequestQueue, Settings};
+use super::response_plan::{Policy, ResponsePlan};
+use crate::cancellation::CancellationToken;
+use crate::error::Result;
+use crate::generation::Generator;
+
+/// Items that are planned before the batch has room for them; one more is being planned.
+const PREFETCHED_ITEMS: usize = 1;
+
+/// Generates responses under one policy.
+pub struct ResponseWriter<'a> {
+    pub policy: Policy<'a>,
+    /// Of every draw.
+    pub seed: u64,
+    /// How many responses are generated at a time; no record depends on it.
+    pub batch_size: usize,
+    pub cancellation: &'a CancellationToken,
+}
+
+impl ResponseWriter<'_> {
+    /// Makes a record of every item and passes each to `append` as soon as it is complete, in no particular order.
+    ///
+    /// # Errors
+    /// The first error of any part; `append` has received the records before it.
+    /// [`crate::Error::Interrupted`] between two tokens.
+    pub fn write<P: ResponsePlan>(
+        &self,
+        plan: &P,
+        items: impl Iterator<Item = Result<(P::Item, ::image::RgbImage)>> + Send,
+        append: impl FnMut(P::Record) -> Result<()>,
+    ) -> Result<()> {
+        let policy = self.policy;
+        let eos = policy.encoder.tokenizer.eos_ids();
+        let generator = Generator::new(&policy.vlm.model, policy.adapter, eos, self.cancellation.clone());
+        std::thread::scope(|scope| {
+            let planned = items.map(move |item| {
+                let (item, image) = item?;
+                let images = plan.requests(&policy, &item, &image)?;
+                Ok(PlannedItem { item, images })
+            });
+            let planned = Prefetcher::spawn(scope, PREFETCHED_ITEMS, planned);
+            // The queue owns the prefetcher, so that an error ends the other thread before the scope waits for it.
+            let settings = Settings { policy, seed: self.seed, cancellation: self.cancellation };
+            let mut queue = RequestQueue::new(settings, plan, &generator, planned, append);
+            generator.generate(self.batch_size, &mut queue)
+        })
+    }
+}

@@ -1,0 +1,32 @@
+//! The environment of a step, besides its task.
+
+use stic_contract::RunConfig;
+
+use crate::cancellation::CancellationToken;
+use crate::io::artifact::Output;
+use crate::io::progress::Reporter;
+use crate::io::serve::LatestProgress;
+use crate::io::volumes::Volumes;
+use crate::training::activation_checkpointing::ActivationCheckpointing;
+
+/// The process's arguments besides the run config.
+#[derive(Debug, Clone)]
+pub struct StepContext {
+    pub volumes: Volumes,
+    /// The index of a sharded step.
+    pub shard: u32,
+    /// How many responses are generated at a time; 0 for as many as fit in memory. No result depends on it.
+    pub batch_size: usize,
+    pub cancellation: CancellationToken,
+    /// Where progress is published.
+    pub board: LatestProgress,
+    pub activation_checkpointing: ActivationCheckpointing,
+}
+
+/// One execution of a step.
+pub(super) struct Execution<'a> {
+    pub config: &'a RunConfig,
+    pub context: &'a StepContext,
+    pub output: &'a Output,
+    pub reporter: &'a mut Reporter,
+}

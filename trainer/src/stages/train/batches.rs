@@ -1,0 +1,196 @@
+//! The batches of a training, and the gradients of each: packs of examples, one after the other, all threads in each.
+
+use std::collections::BTreeMap;
+
+use candle_core::DType;
+use stic_contract::recipe::{Objective, Reference};
+
+use super::examples::{Example, ExampleImages, ExamplePixels, noise_steps};
+use super::inputs::TrainingInputs;
+use super::packing;
+use super::reference_log_probs::ReferenceLogProbs;
+use crate::algorithm::draw::Draw;
+use crate::algorithm::losses::{PairLogProbs, PairLoss, prefers_chosen};
+use crate::error::{Error, Result};
+use crate::inference::Prefetcher;
+use crate::model::Gradients;
+use crate::model::language::PassLimits;
+use crate::model::lora::{ActiveAdapter, DropoutKey, LoraAdapter};
+use crate::training::step::{preference_step, reference_log_probs, supervised_step};
+
+/// The examples of a step, in the packs in which they are computed.
+pub(super) struct Batch<'a> {
+    pub(super) epoch: u64,
+    pub(super) packs: Vec<Vec<&'a Example>>,
+}
+
+impl Batch<'_> {
+    /// Tokens of all examples.
+    pub(super) fn tokens(&self) -> usize {
+        self.packs.iter().flatten().map(|example| example.tokens.len()).sum()
+    }
+}
+
+/// All batches of a training.
+pub(super) struct Batches<'t, 'a> {
+    pub(super) inputs: &'t TrainingInputs<'a>,
+    pub(super) adapter: &'t LoraAdapter,
+    pub(super) limits: PassLimits<'t>,
+}
+
+impl<'t> Batches<'t, '_> {
+    /// The batch of step `done`, counted from 0. Each epoch has an order of its own, drawn per item.
+    pub(super) fn batch(&self, done: u64) -> Batch<'t> {
+        let TrainingInputs { examples, recipe, seed, .. } = self.inputs;
+        let epoch = done / self.inputs.steps_per_epoch();
+        let mut order: Vec<_> = examples
+            .iter()
+            .map(|example| {
+                let id = example.id.as_str();
+                (Draw::new(*seed, id, &format!("order {epoch}")).uniform(), id, example)
+            })
+            .collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
+        let size = recipe.global_batch_size.max(1) as usize;
+        let first = (done % self.inputs.steps_per_epoch()) as usize * size;
+        let batch: Vec<_> = order.into_iter().skip(first).take(size).collect();
+        // Dropout and noise are keyed by item, so with either an example cannot share a pack. In bf16 a pair is computed
+        // as it was under the reference policy, by itself: with others it would be rounded differently.
+        let preferences = matches!(recipe.objective, Objective::Dpo(_));
+        let unpacked =
+            self.adapter.dropout() > 0.0 || noise_steps(recipe).is_some() || (preferences && !self.is_f32());
+        let budget = if unpacked { 0 } else { packing::MAX_TOKENS };
+        let lengths: Vec<_> = batch.iter().map(|(_, id, example)| (*id, example.tokens.len())).collect();
+        let packs = packing::plan(&lengths, budget)
+            .into_iter()
+            .map(|pack| pack.into_iter().map(|index| batch[index].2).collect())
+            .collect();
+        Batch { epoch, packs }
+    }
+
+    /// Whether the model computes in f32, where the kernels give a token the same bits whatever else is in the pass.
+    fn is_f32(&self) -> bool {
+        self.inputs.vlm.model.language.dtype() == DType::F32
+    }
+
+    /// The pixels of every pack of these steps' batches.
+    pub(super) fn pixels(
+        &self,
+        steps: std::ops::Range<u64>,
+    ) -> impl Iterator<Item = Result<Vec<ExamplePixels>>> {
+        let TrainingInputs { vlm, prepared, recipe, seed, .. } = *self.inputs;
+        steps.flat_map(move |step| {
+            let Batch { epoch, packs } = self.batch(step);
+            packs.into_iter().map(move |pack| {
+                let read = |example: &Example| {
+                    ExamplePixels::read(vlm, prepared, &prepared.get(example.item)?, recipe, seed, epoch)
+                };
+                pack.into_iter().map(read).collect()
+            })
+        })
+    }
+
+    /// The gradients and metrics of a batch; `pixels` are those of its packs.
+    pub(super) fn accumulate(
+        &self,
+        batch: &Batch<'_>,
+        pixels: &mut Prefetcher<Vec<ExamplePixels>>,
+        references: &mut ReferenceLogProbs,
+    ) -> Result<(Gradients, BTreeMap<String, f64>)> {
+        let examples = || batch.packs.iter().flatten();
+        let weight = match &self.inputs.recipe.objective {
+            Objective::Dpo(_) => 1.0 / examples().count() as f64,
+            Objective::Sft { .. } => {
+                1.0 / examples().map(|example| example.tokens.learned()).sum::<usize>().max(1) as f64
+            }
+        };
+        let mut gradients = Gradients::default();
+        let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+        for pack in &batch.packs {
+            let exhausted =
+                || Error::from(candle_core::Error::Msg("more packs than prefetched images".into()));
+            let pixels = pixels.next().ok_or_else(exhausted)??;
+            let mut encoded = Vec::with_capacity(pack.len());
+            for (example, pixels) in pack.iter().zip(pixels) {
+                encoded.push((*example, pixels.encode(self.inputs.vlm, self.limits.cancellation)?));
+            }
+            for metrics in self.backward(&encoded, batch.epoch, weight, references, &mut gradients)? {
+                for (name, value) in metrics {
+                    *sums.entry(name.to_owned()).or_default() += value * weight;
+                }
+            }
+        }
+        Ok((gradients, sums))
+    }
+
+    /// Adds a pack's gradients, and returns the metrics of each example.
+    fn backward(
+        &self,
+        pack: &[(&Example, ExampleImages)],
+        epoch: u64,
+        weight: f64,
+        references: &mut ReferenceLogProbs,
+        gradients: &mut Gradients,
+    ) -> Result<Vec<Vec<(&'static str, f64)>>> {
+        let TrainingInputs { vlm, initial_adapter, seed, recipe, .. } = self.inputs;
+        let dropout = match pack {
+            [(example, _)] if self.adapter.dropout() > 0.0 => {
+                Some(DropoutKey { seed: *seed, item: example.id.clone(), pass: format!("epoch {epoch}") })
+            }
+            _ => None,
+        };
+        let adapted = ActiveAdapter { adapter: self.adapter, dropout: dropout.as_ref(), merged: false };
+        let model = &vlm.model;
+        match &recipe.objective {
+            Objective::Dpo(dpo) => {
+                let reference = match dpo.reference {
+                    Reference::Base => None,
+                    Reference::InitialAdapter => *initial_adapter,
+                };
+                let shared = dropout.is_none() || self.is_f32();
+                let mut pairs = Vec::with_capacity(pack.len());
+                for (example, images) in pack {
+                    let pair = example.pair(images)?;
+                    let log_probs = references.get_or_compute(&example.id, || {
+                        reference_log_probs(
+                            model,
+                            &pair,
+                            reference,
+                            dpo.rejected_term,
+                            shared,
+                            self.limits.cancellation,
+                        )
+                    })?;
+                    pairs.push((pair, log_probs));
+                }
+                let losses = preference_step(model, &pairs, adapted, dpo, weight, self.limits, gradients)?;
+                let metrics = losses.iter().zip(&pairs).map(|((loss, policy), (_, reference))| {
+                    preference_metrics(loss, *policy, prefers_chosen(loss, *policy, *reference, dpo.beta))
+                });
+                Ok(metrics.collect())
+            }
+            Objective::Sft { .. } => {
+                let examples = pack
+                    .iter()
+                    .map(|(example, images)| example.supervised(images))
+                    .collect::<Result<Vec<_>>>()?;
+                let sums = supervised_step(model, &examples, adapted, weight, self.limits, gradients)?;
+                Ok(sums.iter().map(|sum| vec![("loss", -sum.sum)]).collect())
+            }
+        }
+    }
+}
+
+/// Named as in TRL.
+fn preference_metrics(loss: &PairLoss, policy: PairLogProbs, preferred: bool) -> Vec<(&'static str, f64)> {
+    let (chosen, rejected) = (loss.reward_chosen, loss.reward_rejected);
+    vec![
+        ("loss", loss.loss),
+        ("rewards/chosen", chosen),
+        ("rewards/rejected", rejected),
+        ("rewards/margins", chosen - rejected),
+        ("rewards/accuracies", if preferred { 1.0 } else { 0.0 }),
+        ("logps/chosen", policy.chosen.sum),
+        ("logps/rejected", policy.rejected.sum),
+    ]
+}
