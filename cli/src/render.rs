@@ -64,7 +64,7 @@ fn render_run(manifest: &Manifest, all: &[Manifest], args: &RenderArgs) -> Resul
         trainer_image: args.trainer_image.clone().unwrap_or_else(|| placeholders::TRAINER_IMAGE.into()),
         one_node: false,
         read_only_claims: BTreeSet::new(),
-        remaining_seconds: run.operation.active_deadline_seconds,
+        deadline_seconds: run.operation.active_deadline_seconds,
     };
     let shards = run.shards;
     let mut snapshot = Snapshot::local(&run, 1, &RunStatus::default(), Time(Timestamp::UNIX_EPOCH));

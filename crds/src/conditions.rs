@@ -304,10 +304,11 @@ impl Reason {
             Self::Succeeded => Classification::of(Succeeded, Never, Unaffected, Done),
             Self::Queued | Self::Suspended => Classification::of(Waiting, Never, Unaffected, ConfigInvalid),
             Self::StageOneNotSucceeded => Classification::of(Waiting, Never, Unavailable, ConfigInvalid),
-            Self::InvalidSpec
-            | Self::ModelSourceUnsupported
-            | Self::DeadlineExceeded
-            | Self::WorkloadDeactivated => Classification::of(Failed, Never, Unaffected, ConfigInvalid),
+            Self::InvalidSpec | Self::ModelSourceUnsupported | Self::WorkloadDeactivated => {
+                Classification::of(Failed, Never, Unaffected, ConfigInvalid)
+            }
+            // That of a Job: once the one of the run is over, nothing starts.
+            Self::DeadlineExceeded => Classification::of(Failed, WithinLimit, Unaffected, ConfigInvalid),
             Self::ClaimNotShareable => Classification::of(Failed, Never, Unavailable, ConfigInvalid),
             Self::ConfigInvalid => Classification::of(Failed, Never, Rejected, ConfigInvalid),
             Self::ModelChanged | Self::DataInvalid => {

@@ -18,7 +18,7 @@ use stic_crds::{ConditionType, Reason};
 use crate::build::job::{QUEUE_LABELS, QUEUE_NAME};
 use crate::build::names::LaunchId;
 use crate::build::run_config::{MissingResult, PreviousResults, run_config};
-use crate::decision::{Cleanup, Decision, Launch, NeededFacts, Suspension, Verdict};
+use crate::decision::{Cleanup, Decision, JobChanges, JobDeadline, Launch, NeededFacts, Suspension, Verdict};
 use crate::refusal::Refusal;
 use crate::snapshot::{OpenJob, Snapshot, StepOutcome, StepSnapshot, suspended_message};
 use crate::validated::Validated;
@@ -47,8 +47,12 @@ pub fn decide(snapshot: &Snapshot) -> Result<Decision, NeededFacts> {
         Next::Start(startable) => start(startable, run, snapshot),
         Next::Replace(step, why) => Ok(Decision::Replace(step, why)),
         Next::Report(verdict @ Verdict::Waiting { .. }) => {
-            let labels = new_queue_labels(&run, snapshot);
-            Ok(Decision::Report { verdict, suspension: suspension(&run, snapshot), labels })
+            let changes = JobChanges {
+                deadline: new_deadline(&run, snapshot),
+                suspension: suspension(&run, snapshot),
+                queue_labels: new_queue_labels(&run, snapshot),
+            };
+            Ok(Decision::Report { verdict, changes })
         }
         Next::Report(verdict) => Ok(verdict.into()),
     }
@@ -254,14 +258,13 @@ fn start(
         let message = format!("step {step} starts once the pods of its previous Job have ended");
         return Ok(Verdict::Waiting { reason: Reason::of_step(step), message, poll: true }.into());
     }
-    let remaining = snapshot.time_left().and_then(|left| u32::try_from(left.as_secs()).ok());
     Ok(Decision::Launch(Box::new(Launch {
         id,
         uncounted,
         run,
         config,
         shards,
-        remaining_seconds: remaining,
+        deadline_seconds: snapshot.time_left().map(job_deadline),
     })))
 }
 
@@ -289,6 +292,22 @@ fn model_changed(run: &Validated, previous: &PreviousResults) -> Option<Verdict>
             run.model.location
         ),
     })
+}
+
+/// The deadline of a Job that starts `left` before that of its run. It must not come first: the operator reports the one of
+/// the run. Kubernetes counts from a start in whole seconds.
+fn job_deadline(left: Duration) -> u32 {
+    u32::try_from(left.as_secs()).unwrap_or(u32::MAX).saturating_add(2)
+}
+
+/// The deadline of the Job that has not ended, if that of its run has changed.
+fn new_deadline(run: &Validated, snapshot: &Snapshot) -> Option<JobDeadline> {
+    let job = snapshot.open_job.as_ref()?;
+    let of_run = run.operation.active_deadline_seconds;
+    let started = job.started.as_ref().map_or(snapshot.now.0, |started| started.0);
+    let elapsed = Duration::try_from(snapshot.now.0.duration_since(started)).unwrap_or_default();
+    let seconds = snapshot.time_left().map(|left| job_deadline(elapsed.saturating_add(left)));
+    (job.deadline_of_run != of_run).then_some(JobDeadline { of_run, seconds })
 }
 
 /// What to change about the Job that has not ended, so that it is suspended exactly if its run is.

@@ -22,13 +22,25 @@ pub enum Decision {
     /// Delete the Job of a step, which is then launched again as the run is now. The text says what has changed.
     Replace(StepName, &'static str),
     /// Start nothing, and report this.
-    Report {
-        verdict: Verdict,
-        /// What to change about the Job that has not ended.
-        suspension: Option<Suspension>,
-        /// Kueue's labels to change on that Job, so that it waits in another queue.
-        labels: BTreeMap<String, String>,
-    },
+    Report { verdict: Verdict, changes: JobChanges },
+}
+
+/// What to change about the Job that has not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobChanges {
+    pub deadline: Option<JobDeadline>,
+    pub suspension: Option<Suspension>,
+    /// Kueue's labels to change, so that it waits in another queue.
+    pub queue_labels: BTreeMap<String, String>,
+}
+
+/// When Kubernetes ends a Job, even if the operator does not run; never, if the run has no deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobDeadline {
+    /// `spec.activeDeadlineSeconds` of the run.
+    pub of_run: Option<u32>,
+    /// Seconds from the start of the Job.
+    pub seconds: Option<u32>,
 }
 
 /// Facts that are needed to decide, each of which costs a request: see [`Facts`](crate::snapshot::Facts).
@@ -72,8 +84,8 @@ pub struct Launch {
     pub config: RunConfig,
     /// The number of pods that run side by side.
     pub shards: u32,
-    /// Seconds until the deadline of the run.
-    pub remaining_seconds: Option<u32>,
+    /// Seconds after which Kubernetes ends the Job.
+    pub deadline_seconds: Option<u32>,
 }
 
 /// A change to the Job that has not ended.
@@ -123,6 +135,6 @@ impl Verdict {
 
 impl From<Verdict> for Decision {
     fn from(verdict: Verdict) -> Self {
-        Self::Report { verdict, suspension: None, labels: BTreeMap::new() }
+        Self::Report { verdict, changes: JobChanges::default() }
     }
 }

@@ -80,7 +80,7 @@ pub struct JobRef {
     pub launch: u32,
 }
 
-/// The Job that has not ended, as far as its suspension is concerned.
+/// The Job that has not ended, as far as it follows changes of its run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenJob {
     /// Whether Kueue admits it, so that its Workload is to be changed instead of the Job.
@@ -100,6 +100,10 @@ pub struct OpenJob {
     pub idle: bool,
     /// Kueue's labels on it that say where it waits.
     pub queue_labels: BTreeMap<String, String>,
+    /// `spec.activeDeadlineSeconds` of the run that its deadline was computed from.
+    pub deadline_of_run: Option<u32>,
+    /// When it was started or resumed; absent while it is suspended.
+    pub started: Option<Time>,
 }
 
 /// The outcome of a step so far.

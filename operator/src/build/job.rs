@@ -34,6 +34,9 @@ pub const QUEUE_OF_RUN: &str = "stic.dev/queue";
 /// The annotation with a digest of the pod settings that a Job was created with.
 pub const SETTINGS: &str = "stic.dev/pod-settings";
 
+/// The annotation with `spec.activeDeadlineSeconds` of the run that the deadline of its Job was computed from.
+pub const DEADLINE_OF_RUN: &str = "stic.dev/active-deadline-seconds";
+
 /// Lets Kueue start fewer pods at once than a Job asks for.
 const MIN_PARALLELISM: &str = "kueue.x-k8s.io/job-min-parallelism";
 /// Lets Kueue reduce the number of indexes, too. The run config fixes the number of shards, so that the data of the indexes
@@ -49,8 +52,8 @@ pub struct JobSettings {
     pub one_node: bool,
     /// The existing claims that can only be mounted read-only.
     pub read_only_claims: BTreeSet<String>,
-    /// Seconds until the deadline of the run.
-    pub remaining_seconds: Option<u32>,
+    /// Seconds after which Kubernetes ends the Job.
+    pub deadline_seconds: Option<u32>,
 }
 
 /// The Job of a launch. It is created once and never applied again.
@@ -73,6 +76,8 @@ pub fn job(run: &Validated, launch: LaunchId, settings: &JobSettings) -> Job {
         annotations.remove(MIN_PARALLELISM);
     }
     annotations.insert(SETTINGS.into(), settings_digest(run, launch.step));
+    let deadline = run.operation.active_deadline_seconds;
+    annotations.extend(deadline.map(|seconds| (DEADLINE_OF_RUN.to_owned(), seconds.to_string())));
     if run.operation.suspend && !queued {
         annotations.insert(SUSPENDED_BY.into(), labels::OPERATOR.into());
     }
@@ -86,7 +91,7 @@ pub fn job(run: &Validated, launch: LaunchId, settings: &JobSettings) -> Job {
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
-            active_deadline_seconds: settings.remaining_seconds.map(i64::from),
+            active_deadline_seconds: settings.deadline_seconds.map(i64::from),
             backoff_limit: if sharded { None } else { limit },
             backoff_limit_per_index: if sharded { limit } else { None },
             completion_mode: Some(if sharded { "Indexed" } else { "NonIndexed" }.into()),

@@ -20,8 +20,9 @@ use stic_crds::{GROUP, Reason, RunStatus, VERSION};
 
 use super::objects::Job;
 use super::workloads::Workload;
-use crate::build::job::{QUEUE_NAME, QUEUE_OF_RUN, SUSPENDED_BY};
+use crate::build::job::{DEADLINE_OF_RUN, QUEUE_NAME, QUEUE_OF_RUN, SUSPENDED_BY};
 use crate::build::labels;
+use crate::decision::JobDeadline;
 use crate::failpoint::{self, Write};
 use crate::metrics::Metrics;
 
@@ -154,6 +155,17 @@ impl ApiWriter {
     pub async fn suspend_job(&self, job: &Job, suspend: bool) -> kube::Result<()> {
         let by = suspend.then_some(labels::OPERATOR);
         let patch = json!({"metadata": {"annotations": {SUSPENDED_BY: by}}, "spec": {"suspend": suspend}});
+        self.patch_job(job, patch).await
+    }
+
+    /// Changes when Kubernetes ends a Job. The same write records the deadline of the run.
+    pub async fn set_deadline(&self, job: &Job, deadline: JobDeadline) -> kube::Result<()> {
+        let JobDeadline { of_run, seconds } = deadline;
+        let of_run = of_run.map(|seconds| seconds.to_string());
+        let patch = json!({
+            "metadata": {"annotations": {DEADLINE_OF_RUN: of_run}},
+            "spec": {"activeDeadlineSeconds": seconds},
+        });
         self.patch_job(job, patch).await
     }
 

@@ -119,8 +119,11 @@ fn failed(step: StepName, shards: u32, pods: &[Arc<Pod>], reason: &str, message:
     if reason == "DeadlineExceeded" {
         return StepOutcome::Failed {
             reason: Reason::DeadlineExceeded,
-            exhausted: true,
-            message: "it did not end within spec.activeDeadlineSeconds; raise that and spec.retry".into(),
+            // The operator could not raise it in time if that of the run is not over.
+            exhausted: false,
+            message:
+                "Kubernetes ended its Job at its deadline; raise spec.activeDeadlineSeconds and spec.retry"
+                    .into(),
         };
     }
     let mut failures: Vec<(&Pod, &Terminated)> = pods

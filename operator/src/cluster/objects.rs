@@ -10,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::Deserialize;
 
-use crate::build::job::{PRIORITY_CLASS, QUEUE_LABELS, QUEUE_NAME, QUEUE_OF_RUN, SETTINGS, SUSPENDED_BY};
+use crate::build::job::{
+    DEADLINE_OF_RUN, PRIORITY_CLASS, QUEUE_LABELS, QUEUE_NAME, QUEUE_OF_RUN, SETTINGS, SUSPENDED_BY,
+};
 use crate::build::labels;
 
 /// The label and annotation with the index of a pod of an Indexed Job.
@@ -108,6 +110,12 @@ impl Job {
     pub fn retry_limit(&self) -> Option<u32> {
         let limit = self.spec.backoff_limit_per_index.or(self.spec.backoff_limit)?;
         u32::try_from(limit).ok()
+    }
+
+    /// `spec.activeDeadlineSeconds` of the run that the deadline of the Job was computed from.
+    #[must_use]
+    pub fn deadline_of_run(&self) -> Option<u32> {
+        self.metadata.annotations.as_ref()?.get(DEADLINE_OF_RUN)?.parse().ok()
     }
 
     /// Whether another controller than that of Kubernetes runs the Job, such as MultiKueue on another cluster.
@@ -261,6 +269,7 @@ pub fn prune(metadata: &mut ObjectMeta) {
         QUEUE_OF_RUN,
         SUSPENDED_BY,
         SETTINGS,
+        DEADLINE_OF_RUN,
         INDEX,
     ];
     let read = |key: &str| read.contains(&key);

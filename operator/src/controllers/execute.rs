@@ -24,7 +24,7 @@ use crate::cluster::results::pods_of;
 use crate::cluster::workloads::Found;
 use crate::context::Context;
 use crate::decide::open_verdict;
-use crate::decision::{Launch, Suspension, Verdict};
+use crate::decision::{JobChanges, Launch, Suspension, Verdict};
 use crate::failpoint::Write;
 use crate::snapshot::{JobRef, StepOutcome, StepSnapshot};
 
@@ -77,7 +77,7 @@ async fn create_objects(
     launch: &Launch,
     trainer_image: String,
 ) -> Result<Result<Box<Job>, Blocked>, Error> {
-    let Launch { id, uncounted: _, run, config, shards, remaining_seconds } = launch;
+    let Launch { id, uncounted: _, run, config, shards, deadline_seconds } = launch;
     if let Err(message) = check_pods(run) {
         return Ok(Err(Blocked { reason: Reason::PodInvalid, message }));
     }
@@ -95,7 +95,7 @@ async fn create_objects(
         return Ok(Err(blocked));
     }
     let settings =
-        JobSettings { trainer_image, one_node, read_only_claims, remaining_seconds: *remaining_seconds };
+        JobSettings { trainer_image, one_node, read_only_claims, deadline_seconds: *deadline_seconds };
     let job = job(run, *id, &settings);
     let outcome = context.writer.create(Write::CreateJob, &job, uid).await;
     let outcome: Created<Job> = outcome.map_err(Error::of("create the Job"))?;
@@ -130,20 +130,24 @@ pub(super) async fn replace<K: Run>(
 pub(super) async fn change_open_job(
     context: &Context,
     job: Option<&Arc<Job>>,
-    suspension: Option<Suspension>,
-    labels: BTreeMap<String, String>,
+    JobChanges { deadline, suspension, queue_labels }: JobChanges,
 ) -> Result<Option<Verdict>, Error> {
     let Some(job) = job else { return Ok(None) };
+    // Before it is resumed: it may start with it.
+    if let Some(deadline) = deadline {
+        let changed = context.writer.set_deadline(job, deadline).await;
+        changed.map_err(Error::of("change activeDeadlineSeconds of the Job"))?;
+    }
     if let Some(suspension) = suspension {
         let changed = set_suspension(context, job, suspension).await;
         if let Err(Blocked { reason, message }) = changed.map_err(Error::of("suspend or resume the Job"))? {
             return Ok(Some(Verdict::blocked(reason, message)));
         }
     }
-    if labels.is_empty() {
+    if queue_labels.is_empty() {
         return Ok(None);
     }
-    match move_job(context, job, &labels).await {
+    match move_job(context, job, &queue_labels).await {
         Err(kube::Error::Api(status)) if api_writer::is_refusal(&status) => {
             let message = format!(
                 "Job {} cannot be moved: {}; correct the labels of the run",

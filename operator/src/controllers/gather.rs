@@ -114,6 +114,8 @@ async fn observe_children(context: &Context, gathered: &mut Gathered) -> kube::R
         suspended: job.spec.suspend,
         held: job.is_held(),
         queue_labels: job.queue_labels(),
+        deadline_of_run: job.deadline_of_run(),
+        started: job.status.start_time.clone(),
     });
     snapshot.steps = steps;
     snapshot.result_pending = result_pending;

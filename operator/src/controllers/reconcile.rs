@@ -152,10 +152,9 @@ async fn carry_out<K: Run>(
         Decision::AwaitWatch => return Ok(Action::requeue(requeue::POLL)),
         Decision::Launch(launch) => execute::launch(context, record, &mut gathered, *launch).await?,
         Decision::Replace(step, why) => execute::replace(context, record, &mut gathered, (step, why)).await?,
-        Decision::Report { verdict, suspension, labels } => {
-            execute::change_open_job(context, gathered.open_job.as_ref(), suspension, labels)
-                .await?
-                .unwrap_or(verdict)
+        Decision::Report { verdict, changes } => {
+            let changed = execute::change_open_job(context, gathered.open_job.as_ref(), changes).await?;
+            changed.unwrap_or(verdict)
         }
     };
     claims::explain(context, &gathered.snapshot, &mut verdict).await?;

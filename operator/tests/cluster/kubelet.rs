@@ -70,9 +70,9 @@ impl Kubelet {
                         .await;
                     match act {
                         PodAction::Run | PodAction::Pend => {}
-                        PodAction::Succeed => end_pod(&api, &pod, 0, &success_message(&pod)).await,
+                        PodAction::Succeed => drop(end_pod(&api, &pod, 0, &success_message(&pod)).await),
                         PodAction::Exit(code, text) => {
-                            end_pod(&api, &pod, code, &failure_message(step, text)).await
+                            end_pod(&api, &pod, code, &failure_message(step, text)).await;
                         }
                     }
                 });
@@ -93,12 +93,12 @@ impl Drop for Kubelet {
     }
 }
 
-/// Ends a running pod.
-pub(crate) async fn end_pod(api: &Api<Pod>, pod: &Pod, code: i32, message: &str) {
+/// Ends a running pod. Returns whether it still existed.
+pub(crate) async fn end_pod(api: &Api<Pod>, pod: &Pod, code: i32, message: &str) -> bool {
     let phase = if code == 0 { "Succeeded" } else { "Failed" };
     let state = json!({"terminated": {"exitCode": code, "message": message, "startedAt": now(), "finishedAt": now(),
         "reason": if code == 0 { "Completed" } else { "Error" }}});
-    set(api, pod, phase, state, None).await;
+    set(api, pod, phase, state, None).await
 }
 
 /// The termination message of a trainer that succeeded. Its artifacts are on the output claim of the run, if it has one.
@@ -144,7 +144,13 @@ pub(crate) fn step(pod: &Pod) -> StepName {
     label(pod, "stic.dev/step").parse().expect("the label names a step")
 }
 
-async fn set(api: &Api<Pod>, pod: &Pod, phase: &str, state: serde_json::Value, address: Option<&str>) {
+async fn set(
+    api: &Api<Pod>,
+    pod: &Pod,
+    phase: &str,
+    state: serde_json::Value,
+    address: Option<&str>,
+) -> bool {
     let mut status = json!({"phase": phase, "containerStatuses": [{
         "name": "trainer", "image": "trainer", "imageID": "trainer", "ready": address.is_some(), "restartCount": 0,
         "state": state,
@@ -157,13 +163,14 @@ async fn set(api: &Api<Pod>, pod: &Pod, phase: &str, state: serde_json::Value, a
     let name = pod.name_any();
     for _ in 0..600 {
         match api.patch_status(&name, &PatchParams::default(), &status).await {
-            Ok(_) => return,
+            Ok(_) => return true,
             // It may have been deleted in the meantime.
-            Err(kube::Error::Api(status)) if status.code == 404 => return,
+            Err(kube::Error::Api(status)) if status.code == 404 => return false,
             // Some tests stop the API server for a while.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
+    panic!("the API server does not take the status of pod {name}");
 }
 
 fn now() -> String {

@@ -196,9 +196,14 @@ impl TestEnv {
 
     /// Ends the running pod of an index of a step.
     pub(crate) async fn finish(&self, name: &str, wanted: StepName, index: u32, code: i32, text: &str) {
-        let pod = self.pod(name, wanted, index).await;
-        let text = if code == 0 { success_message(&pod) } else { failure_message(wanted, text) };
-        end_pod(&self.api(), &pod, code, &text).await;
+        loop {
+            let pod = self.pod(name, wanted, index).await;
+            let text = if code == 0 { success_message(&pod) } else { failure_message(wanted, text) };
+            // Otherwise another one takes its place.
+            if end_pod(&self.api(), &pod, code, &text).await {
+                return;
+            }
+        }
     }
 
     /// Confirms the deletion of a pod, as the kubelet does once it has ended.

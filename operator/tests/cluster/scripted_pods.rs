@@ -54,9 +54,9 @@ impl ScriptedPods {
                 let scripted = ScriptedPod { run: label(&pod, "stic.dev/run"), step, index, nth: *nth };
                 match script(&scripted) {
                     PodAction::Run | PodAction::Pend => {}
-                    PodAction::Succeed => end_pod(&api, &pod, 0, &success_message(&pod)).await,
+                    PodAction::Succeed => drop(end_pod(&api, &pod, 0, &success_message(&pod)).await),
                     PodAction::Exit(code, text) => {
-                        end_pod(&api, &pod, code, &failure_message(step, text)).await
+                        end_pod(&api, &pod, code, &failure_message(step, text)).await;
                     }
                 }
             }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kubelet::{PodAction, is_running};
 use crate::node::Node;
-use crate::runs::{phase, text};
+use crate::runs::{is_any, phase, text};
 use crate::scripted_pods::{ScriptedPod, ScriptedPods};
 use crate::test_env::{TestEnv, until};
 
@@ -271,7 +271,9 @@ async fn a_deadline_fails_the_run_and_a_later_one_with_a_retry_continues() {
     })
     .await;
     env.start();
-    env.one("one", "  activeDeadlineSeconds: 8\n").await;
+    env.one("one", "  activeDeadlineSeconds: 3600\n").await;
+    env.pod("one", StepName::Train, 0).await;
+    env.edit("one", json!({"spec": {"activeDeadlineSeconds": 1}})).await;
     let status = env.until_one("one", "ended", |status| status.succeeded() == Some(false)).await;
     assert_eq!(phase(&status), "DeadlineExceeded");
     assert!(
@@ -280,7 +282,13 @@ async fn a_deadline_fails_the_run_and_a_later_one_with_a_retry_continues() {
         text(&status, ConditionType::Stalled)
     );
     env.wait_for_pods_to_end("one").await;
-    env.edit("one", json!({"spec": {"activeDeadlineSeconds": 600, "retry": 1}})).await;
+    env.edit("one", json!({"spec": {"activeDeadlineSeconds": 7200, "retry": 1}})).await;
+    env.until_true("the Job has the new deadline", async || {
+        let jobs = env.jobs_of("one").await;
+        let deadline = |job: &Job| job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+        jobs.iter().any(|job| !is_any(job, &["Complete"]) && deadline(job) > Some(4000))
+    })
+    .await;
     env.finish("one", StepName::Train, 0, 0, "").await;
     let status = env.until_one("one", "done", |status| phase(status) == "Succeeded").await;
     assert_eq!((status.rerun, status.retry), (0, 1));

@@ -21,7 +21,7 @@ fn settings() -> JobSettings {
         trainer_image: "registry/stic-trainer@sha256:00".into(),
         one_node: false,
         read_only_claims: std::collections::BTreeSet::new(),
-        remaining_seconds: None,
+        deadline_seconds: None,
     }
 }
 
@@ -75,7 +75,7 @@ fn the_job_of_a_sharded_step_with_a_queue_and_a_gpu() {
         crate::common::STAGE_ONE
     );
     let run: StageOneRun = admitted("StageOneRun", &spec, &meta);
-    let settings = JobSettings { one_node: true, remaining_seconds: Some(3600), ..settings() };
+    let settings = JobSettings { one_node: true, deadline_seconds: Some(3600), ..settings() };
     assert_yaml_snapshot!(job(&validated(&run), first(StepName::Generate), &settings));
 }
 

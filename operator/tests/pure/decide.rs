@@ -10,7 +10,7 @@ use stic_crds::status::{ActiveTime, RunStatus};
 use stic_crds::{ConditionType, Reason};
 use stic_operator::Refusal;
 use stic_operator::decide::{cleanup, decide};
-use stic_operator::decision::{Cleanup, Decision, NeededFacts, Suspension, Verdict};
+use stic_operator::decision::{Cleanup, Decision, JobChanges, JobDeadline, NeededFacts, Suspension, Verdict};
 use stic_operator::requeue;
 use stic_operator::snapshot::{Facts, JobRef, OpenJob, Snapshot, StepOutcome, StepSnapshot, Steps};
 
@@ -306,17 +306,54 @@ fn the_deadline_fails_what_has_not_ended() {
     assert_eq!(outcome(&at_deadline(complete)), Outcome::Succeed);
     let in_time = Snapshot { previous: started("2026-11-24T10:01:00Z"), ..snapshot(run) };
     let Ok(Decision::Launch(launch)) = decide(&in_time) else { panic!("the decision is not Launch") };
-    assert_eq!(launch.remaining_seconds, Some(60));
+    assert_eq!(launch.deadline_seconds, Some(62));
     let paused = RunStatus {
         active_time: Some(ActiveTime { seconds: 590, since: None }),
         ..started("2026-11-24T08:00:00Z")
     };
     let paused = Snapshot { previous: paused, ..snapshot(run) };
     let Ok(Decision::Launch(launch)) = decide(&paused) else { panic!("the decision is not Launch") };
-    assert_eq!(launch.remaining_seconds, Some(10), "the time in which it had to wait does not count");
+    assert_eq!(launch.deadline_seconds, Some(12), "the time in which it had to wait does not count");
     let verdict = Verdict::running(StepName::Prepare);
     let wait = requeue::interval(&in_time, &verdict, &in_time.previous, Duration::from_secs(5));
     assert_eq!(wait, Duration::from_secs(60), "it is reconciled again when the deadline has passed");
+}
+
+#[test]
+fn the_deadline_of_a_job_follows_that_of_its_run() {
+    let new = |run: &str, deadline_of_run: Option<u32>, started: Option<&str>| {
+        let open = OpenJob { deadline_of_run, started: started.map(at), ..OpenJob::default() };
+        let active = ActiveTime { seconds: 100, since: started.map(at) };
+        let previous = RunStatus { active_time: Some(active), ..RunStatus::default() };
+        let running = generating(run, StepSnapshot::new(1, StepOutcome::Running));
+        match decide(&Snapshot { previous, open_job: Some(open), ..running }) {
+            Ok(Decision::Report { changes: JobChanges { deadline, .. }, .. }) => deadline,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (limit, minute_ago) = ("  activeDeadlineSeconds: 600\n", Some("2026-11-24T10:09:00Z"));
+    let of_run = Some(600);
+    assert_eq!(new(limit, Some(600), minute_ago), None);
+    // 100 seconds were used before it started, and it counts from its start.
+    assert_eq!(new(limit, Some(300), minute_ago), Some(JobDeadline { of_run, seconds: Some(502) }));
+    assert_eq!(new(limit, None, minute_ago), Some(JobDeadline { of_run, seconds: Some(502) }));
+    assert_eq!(new(limit, Some(8), None), Some(JobDeadline { of_run, seconds: Some(502) }), "suspended");
+    assert_eq!(new("", Some(8), minute_ago), Some(JobDeadline { of_run: None, seconds: None }));
+}
+
+#[test]
+fn a_job_that_ends_before_the_deadline_of_its_run_is_followed_by_another() {
+    let late = |run: &str, launches: u32| {
+        let (reason, message) = (Reason::DeadlineExceeded, String::new());
+        let late = StepOutcome::Failed { reason, message, exhausted: false };
+        let active = ActiveTime { seconds: 50, since: None };
+        let previous = RunStatus { active_time: Some(active), ..RunStatus::default() };
+        outcome(&Snapshot { previous, ..generating(run, StepSnapshot::new(launches, late)) })
+    };
+    assert_eq!(late("  activeDeadlineSeconds: 600\n", 1), Outcome::Launch(StepName::Generate, 2));
+    assert_eq!(late("", 1), Outcome::Launch(StepName::Generate, 2), "the limit was removed");
+    assert_eq!(late("", 4), Outcome::Fail(Reason::DeadlineExceeded), "something else limits it");
+    assert_eq!(late("  activeDeadlineSeconds: 50\n", 1), Outcome::Fail(Reason::DeadlineExceeded));
 }
 
 #[test]
@@ -384,7 +421,7 @@ fn a_suspended_run_starts_nothing_and_suspends_its_job() {
             open_job: Some(job.clone()),
             ..generating(run, StepSnapshot::new(1, StepOutcome::Running))
         };
-        let Ok(Decision::Report { suspension, .. }) = decide(&snapshot) else {
+        let Ok(Decision::Report { changes: JobChanges { suspension, .. }, .. }) = decide(&snapshot) else {
             panic!("the decision is not Report")
         };
         assert_eq!(suspension, expected, "{wanted} {before} {job:?}");
@@ -400,7 +437,7 @@ fn a_workload_that_the_operator_deactivated_is_activated_whatever_the_status_rec
         let job = OpenJob { queued: true, suspended: true, ..OpenJob::default() };
         let snapshot = Snapshot { open_job: Some(job), ..generating(run, step) };
         match decide(&snapshot) {
-            Ok(Decision::Report { suspension, .. }) => suspension,
+            Ok(Decision::Report { changes, .. }) => changes.suspension,
             other => panic!("{other:?}"),
         }
     };
@@ -422,7 +459,7 @@ fn a_job_that_waits_moves_to_the_queue_of_its_run() {
         snapshot.open_job =
             Some(OpenJob { queued: true, suspended, queue_labels: labels("a"), ..OpenJob::default() });
         match decide(&snapshot) {
-            Ok(Decision::Report { labels, .. }) => labels,
+            Ok(Decision::Report { changes, .. }) => changes.queue_labels,
             other => panic!("{other:?}"),
         }
     };

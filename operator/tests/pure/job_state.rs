@@ -190,11 +190,12 @@ fn a_failed_job_reports_the_message_of_its_trainer() {
             "Job was active longer than specified deadline",
             vec![],
             Reason::DeadlineExceeded,
-            "it did not end within spec.activeDeadlineSeconds; raise that and spec.retry",
+            "Kubernetes ended its Job at its deadline; raise spec.activeDeadlineSeconds and spec.retry",
         ),
     ];
     for (why, text, pods, reason, message) in cases {
-        let expected = StepOutcome::Failed { reason, exhausted: true, message: message.to_owned() };
+        let expected =
+            StepOutcome::Failed { reason, exhausted: why != "DeadlineExceeded", message: message.to_owned() };
         assert_eq!(outcome(&failed(why, text), &pods), expected);
     }
 }
