@@ -92,7 +92,7 @@ pod_of() { # DEPLOYMENT
 may() { # ACCOUNT yes|no WORDS...
   local account=$1 wanted=$2
   shift 2
-  within 10 can "$account" "$wanted" "$@"
+  within 120 can "$account" "$wanted" "$@"
 }
 # The authorizer learns of a new role with a delay.
 can() { # ACCOUNT yes|no WORDS...
@@ -115,8 +115,8 @@ Y
 }
 
 helm install stic "$chart" --namespace stic-system >/dev/null
-within 30 pod_of stic-stic-operator
-kubectl wait crd stageoneruns.stic.dev stagetworuns.stic.dev --for=condition=Established --timeout=30s >/dev/null
+within 120 pod_of stic-stic-operator
+kubectl wait crd stageoneruns.stic.dev stagetworuns.stic.dev --for=condition=Established --timeout=120s >/dev/null
 pass "it installs, and Pod Security restricted admits its pod"
 
 account=stic-stic-operator
@@ -130,7 +130,7 @@ for namespace in stic-system research; do
   may $account no create pods --subresource exec --namespace $namespace
   may $account no delete persistentvolumeclaims --namespace $namespace
   may $account no patch stageoneruns.stic.dev --namespace $namespace
-  within 10 may_patch_workloads $account $namespace
+  within 120 may_patch_workloads $account $namespace
 done
 may $account yes update leases.coordination.k8s.io/stic-stic-operator --namespace stic-system
 may $account no update leases.coordination.k8s.io/another --namespace stic-system
@@ -145,11 +145,11 @@ allows() { # ROLE yes|no VERB
 }
 for role in view edit admin; do
   kubectl --namespace research create rolebinding $role --clusterrole=$role --user=$role >/dev/null
-  within 10 allows $role yes list
+  within 120 allows $role yes list
 done
-within 10 allows view no create
+within 120 allows view no create
 for role in edit admin; do
-  for verb in create patch delete; do within 10 allows $role yes $verb; done
+  for verb in create patch delete; do within 120 allows $role yes $verb; done
 done
 pass "view, edit and admin of a namespace include its runs"
 
@@ -158,13 +158,13 @@ by_digest() {
   kubectl --namespace stic-system get pods --selector app.kubernetes.io/name=operator --output yaml |
     grep 'image: example.com/team/stic-operator@sha256:'
 }
-within 30 by_digest
+within 120 by_digest
 may stic-runner yes list stageoneruns.stic.dev --namespace research
 may stic-runner yes list stageoneruns.stic.dev --namespace teaching
 may stic-runner no list stageoneruns.stic.dev --namespace stic-system
 may stic-runner no list stageoneruns.stic.dev --all-namespaces
 may stic-runner yes update leases.coordination.k8s.io/stic --namespace stic-system
-within 10 allows edit no create
+within 120 allows edit no create
 pass "after an upgrade to two namespaces, the account may do nothing elsewhere, and no role is aggregated"
 
 helm upgrade stic "$chart" --namespace stic-system --reset-values >/dev/null
@@ -182,7 +182,7 @@ kubectl --namespace research get stageonerun kept >/dev/null || die "helm uninst
 helm install stic "$chart" --namespace stic-system --set crds.keep=false >/dev/null ||
   die "the same release cannot adopt the CRDs that it kept"
 helm uninstall stic --namespace stic-system --wait >/dev/null
-within 30 bash -c '! kubectl get crd stageoneruns.stic.dev'
+within 120 bash -c '! kubectl get crd stageoneruns.stic.dev'
 pass "uninstalling keeps runs, unless crds.keep is false"
 
 helm install stic-a "$chart" --namespace ops-a --set 'watchNamespaces={team-a}' >/dev/null

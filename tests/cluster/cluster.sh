@@ -303,7 +303,7 @@ else
   apiserver+=(--bind-address 127.0.0.1 --endpoint-reconciler-type none)
 fi
 component kube-apiserver "${apiserver[@]}"
-until_true kube-apiserver 120 kubectl get --raw /readyz
+until_true kube-apiserver 300 kubectl get --raw /readyz
 milestone "the API server answers"
 
 # A suite creates more objects per second than a cluster of this size usually sees: with the default limits these would lag by
@@ -320,7 +320,7 @@ component kube-scheduler kube-scheduler "${faster[@]}" --kubeconfig "$run/kubeco
   --authentication-kubeconfig "$run/kubeconfig/scheduler" --authorization-kubeconfig "$run/kubeconfig/scheduler" \
   --bind-address 127.0.0.1 --secure-port "$scheduler_port" --cert-dir "$run/pki/scheduler" --leader-elect=false
 [ $level = control-plane ] || source "$here/node.sh"
-until_true kube-controller-manager 60 kubectl --namespace default get serviceaccount default
+until_true kube-controller-manager 300 kubectl --namespace default get serviceaccount default
 milestone "the cluster is ready"
 
 # --- the command ----------------------------------------------------------------------------------------------------

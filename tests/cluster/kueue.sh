@@ -69,9 +69,9 @@ certificate() {
     base64 --decode >"$certificates/tls.$1"
   [ -s "$certificates/tls.$1" ]
 }
-within 60 certificate key
+within 120 certificate key
 certificate crt
-within 60 python3 -c "import urllib.request; urllib.request.urlopen('$KUEUE_READY')"
+within 120 python3 -c "import urllib.request; urllib.request.urlopen('$KUEUE_READY')"
 log "Kueue is ready"
 
 "$@"

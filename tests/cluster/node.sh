@@ -86,7 +86,7 @@ nodeStatusUpdateFrequency: 5s
 T
 
 component containerd containerd --config "$run/containerd/config.toml"
-until_true containerd 60 ctr --address "$run/containerd/socket" version
+until_true containerd 300 ctr --address "$run/containerd/socket" version
 for archive in "$cache/images/pause.tar" "${images[@]}"; do
   ctr --address "$run/containerd/socket" --namespace k8s.io images import "$archive" >>"$run/log/import.log" 2>&1 ||
     die "cannot import $archive: $(tail -n 3 "$run/log/import.log")"
@@ -99,4 +99,4 @@ component kube-proxy kube-proxy --kubeconfig "$run/kubeconfig/proxy" --proxy-mod
   --conntrack-tcp-timeout-close-wait 0s
 # `kubectl get node` also succeeds for a node that is not ready.
 node_is_ready() { kubectl get node node --output 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }
-until_true kubelet 90 node_is_ready
+until_true kubelet 300 node_is_ready

@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 
 export PATH=${STIC_BIN:?is not set: run make cluster, or name the folder of the built programs}:$PATH
 volumes=${QUICKSTART_VOLUMES:-$repository/examples/quickstart/volumes}
-if ! helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 90s >&2; then
+if ! helm install stic-operator "$repository/charts/stic-operator" --namespace stic-system --create-namespace --wait --timeout 300s >&2; then
   kubectl --namespace stic-system describe pods >&2
   kubectl --namespace stic-system logs deployment/stic-operator --tail 20 >&2 || true
   die "the operator did not become ready"

@@ -55,4 +55,4 @@ spec:
   resources: {requests: {storage: 10Gi}}
 Y
 done
-kubectl --namespace "$namespace" wait persistentvolumeclaim --all --for=jsonpath='{.status.phase}'=Bound --timeout=60s
+kubectl --namespace "$namespace" wait persistentvolumeclaim --all --for=jsonpath='{.status.phase}'=Bound --timeout=300s

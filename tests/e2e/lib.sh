@@ -154,7 +154,7 @@ is_gone() { ! k get "$@" >/dev/null 2>&1; }
 
 # running RUN STEP: waits until a pod of the step runs, and prints its name.
 running() {
-  until_true "a pod of $2 of $1 runs" 120 has_pod "$1" "$2"
+  until_true "a pod of $2 of $1 runs" 300 has_pod "$1" "$2"
   pod_of "$1" "$2"
 }
 

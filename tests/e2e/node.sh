@@ -19,7 +19,7 @@ continue_process() { kill -CONT "$1" 2>/dev/null || true; }
 end_with() {
   kill "-$1" "$2" || die "process $2 no longer exists"
   continue_process "$2"
-  until_true "process $2 ends" 60 has_ended "$2"
+  until_true "process $2 ends" 300 has_ended "$2"
 }
 has_ended() { ! kill -0 "$1" 2>/dev/null; }
 # Whether a SIGTERM is pending for a paused process.
@@ -31,7 +31,7 @@ upgrade_operator() { # HELM-ARGUMENTS...: upgrades the release and waits until i
   helm upgrade stic-operator "$repository/charts/stic-operator" --namespace stic-system --reset-then-reuse-values --wait \
     --timeout 120s "$@" >/dev/null
   # helm does not wait for the old pod, which may still be the leader.
-  until_true "the old operator has ended" 60 no_operator_terminates
+  until_true "the old operator has ended" 300 no_operator_terminates
 }
 no_operator_terminates() {
   [ -z "$(o get pods --selector app.kubernetes.io/name=stic-operator --output jsonpath='{.items[*].metadata.deletionTimestamp}')" ]

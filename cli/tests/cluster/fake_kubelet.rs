@@ -144,8 +144,15 @@ async fn set(api: &Api<Pod>, name: &str, phase: &str, state: Value) {
     let status = json!({"status": {"phase": phase, "containerStatuses": [{
         "name": "trainer", "image": "trainer", "imageID": "trainer", "ready": false, "restartCount": 0, "state": state,
     }]}});
-    // The pod may have been deleted in between.
-    let _ = api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await;
+    let patch = Patch::Merge(status);
+    loop {
+        match api.patch_status(name, &PatchParams::default(), &patch).await {
+            Ok(_) => return,
+            // It was deleted in between.
+            Err(kube::Error::Api(status)) if status.code == 404 => return,
+            Err(_) => tokio::time::sleep(TICK).await,
+        }
+    }
 }
 
 fn step(pod: &Pod) -> StepName {

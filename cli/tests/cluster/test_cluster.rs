@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::common::STAGE_ONE;
 use crate::fake_kubelet::FakeKubelet;
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(600);
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 
 pub(crate) struct TestCluster {

@@ -19,7 +19,7 @@ use stic_operator::build::names::{self, LaunchId};
 use crate::invariants::StatusRecorder;
 use crate::kubelet::PodAction;
 use crate::operator::Operator;
-use crate::runs::phase;
+use crate::runs::{phase, text};
 use crate::test_env::TestEnv;
 
 /// A condition that another controller writes.
@@ -105,8 +105,10 @@ async fn a_foreign_condition_does_not_cause_a_write() {
     let operator = Operator::start(&env.setup);
     env.one("one", "").await;
     env.pod("one", StepName::Prepare, 0).await;
-    env.until_one("one", "reconciled", |status| phase(status) == "Preparing" && !status.steps.is_empty())
-        .await;
+    env.until_one("one", "running", |status| {
+        text(status, ConditionType::Succeeded).contains("step prepare is running")
+    })
+    .await;
     let reconciled = async || operator.metric("stic_reconciles_total", &[]).await.expect("it runs");
     let status_writes =
         async || operator.metric("stic_api_writes_total", &["patch-status"]).await.expect("it runs");

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use stic_crds::ConditionType;
 use tokio::task::JoinHandle;
 
@@ -16,6 +16,11 @@ use crate::test_env::{TestEnv, until};
 
 /// The versions of runs, by UID.
 type Versions = HashMap<String, Vec<Value>>;
+
+/// Resource versions are comparable numbers since Kubernetes 1.35.
+fn number(version: &str) -> u128 {
+    version.parse().expect("a number")
+}
 
 /// Watches the runs of a namespace from the start.
 pub(crate) struct StatusRecorder {
@@ -86,9 +91,10 @@ impl StatusRecorder {
                 let uid = run.uid().unwrap_or_default();
                 until("recorded", async || {
                     let versions = self.versions.lock().expect("nobody panicked");
-                    let mut all = versions.get(&uid).into_iter().flatten();
-                    all.any(|version| version["metadata"]["resourceVersion"] == json!(run.resource_version()))
-                        .then_some(())
+                    // A watch that is begun anew skips what was overwritten in between.
+                    let last = versions.get(&uid).and_then(|all| all.last())?;
+                    let last = last["metadata"]["resourceVersion"].as_str().map(number);
+                    (last >= run.resource_version().as_deref().map(number)).then_some(())
                 })
                 .await;
             }

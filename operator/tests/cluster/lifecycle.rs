@@ -52,15 +52,16 @@ async fn stage_two_waits_for_stage_one_and_both_succeed() {
         one.artifacts.iter().find(|artifact| artifact.step == StepName::Train).expect("an adapter");
     assert_eq!(adapter.digest.as_ref(), Some(&adapter_of_one.digest));
     assert_eq!(env.jobs().await.len(), 6);
-    let events = env.api::<Event>().list(&ListParams::default()).await.expect("events");
-    let reasons: Vec<_> = events
-        .iter()
-        .filter(|event| event.involved_object.name.as_deref() == Some("one"))
-        .filter_map(|event| event.reason.as_deref())
-        .collect();
-    for reason in ["Preparing", "Generating", "Training", "Succeeded"] {
-        assert!(reasons.contains(&reason), "{reasons:?}");
-    }
+    env.until_true("the events of every phase are published", async || {
+        let events = env.api::<Event>().list(&ListParams::default()).await.expect("events");
+        let reasons: Vec<_> = events
+            .iter()
+            .filter(|event| event.involved_object.name.as_deref() == Some("one"))
+            .filter_map(|event| event.reason.as_deref())
+            .collect();
+        ["Preparing", "Generating", "Training", "Succeeded"].iter().all(|reason| reasons.contains(reason))
+    })
+    .await;
 }
 
 #[tokio::test]

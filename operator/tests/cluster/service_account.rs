@@ -108,7 +108,9 @@ async fn install(client: Client) -> String {
         }
     }
     let accounts: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
-    let request = TokenRequest::default();
+    // Longer than any run of the tests; without it the token is valid for an hour.
+    let a_day = json!({"spec": {"audiences": [], "expirationSeconds": 86_400}});
+    let request: TokenRequest = serde_json::from_value(a_day).expect("a TokenRequest");
     let response =
         accounts.create_token_request(NAME, &PostParams::default(), &request).await.expect("a token");
     response.status.expect("it is issued").token.expect("it is in it")

@@ -19,7 +19,7 @@ use crate::operator::{Operator, Setup};
 use crate::service_account;
 
 /// Longer than any delay of Kubernetes that a test depends on.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The trainer image in the settings of every operator.
 pub(crate) const TRAINER_IMAGE: &str = "registry/trainer@sha256:00";

@@ -68,7 +68,7 @@ impl Webhook {
         let serves = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
         let object: MutatingWebhookConfiguration = from(json!({"metadata": {"name": name}, "webhooks": [{
             "name": "review.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-            "failurePolicy": "Fail", "timeoutSeconds": 5,
+            "failurePolicy": "Fail", "timeoutSeconds": 10,
             "clientConfig": {"url": url, "caBundle": ByteString(certificate)},
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": env.namespace}},
             "rules": [{"apiGroups": ["", "batch"], "apiVersions": ["v1"], "operations": ["CREATE"],

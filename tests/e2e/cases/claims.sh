@@ -47,7 +47,7 @@ continue_process "$process"
 reason stageonerun/deprived ClaimTerminating
 message_contains stageonerun/deprived "is being deleted"
 k delete pods --selector stic.dev/run=deprived
-until_true "the deleted claim is gone" 60 is_gone persistentvolumeclaim going
+until_true "the deleted claim is gone" 300 is_gone persistentvolumeclaim going
 # The volume still has the finished work; create its claim again.
 kubectl patch persistentvolume "$NAMESPACE-going" --type=json --patch '[{"op": "remove", "path": "/spec/claimRef/uid"}]'
 claim going
@@ -69,10 +69,10 @@ done
 for step in prepare generate train; do
   for kind in jobs configmaps pods; do
     nothing_of() { [ -z "$(k get $kind --selector "stic.dev/run in (retain-$step,delete-$step)" --output name)" ]; }
-    until_true "the $kind of runs deleted in $step are deleted" 60 nothing_of
+    until_true "the $kind of runs deleted in $step are deleted" 300 nothing_of
   done
-  until_true "the claim of the run with whenDeleted: Delete is deleted" 60 is_gone persistentvolumeclaim delete-$step-output
-  k wait persistentvolumeclaim/retain-$step-output --for=jsonpath='{.status.phase}'=Bound --timeout=60s
+  until_true "the claim of the run with whenDeleted: Delete is deleted" 300 is_gone persistentvolumeclaim delete-$step-output
+  k wait persistentvolumeclaim/retain-$step-output --for=jsonpath='{.status.phase}'=Bound --timeout=300s
   # A step that has just started has written nothing yet.
   [ $step = prepare ] || [ -d "$(folder retain-$step-output)/.partial" ] || die "the work of the deleted run is not on its retained volume"
 done

@@ -29,9 +29,9 @@ stic get | grep -E '^stageonerun/watched +Generating' >/dev/null || die "the tab
 
 [[ $(stic suspend s1/watched) == *"save their state"* ]] || die "suspend printed another message"
 reason stageonerun/watched Suspended
-until_true "the kubelet sends SIGTERM" 60 sigterm_pending "$process"
+until_true "the kubelet sends SIGTERM" 300 sigterm_pending "$process"
 continue_process "$process"
-until_true "the pod of a suspended run ends" 60 has_no_pod watched
+until_true "the pod of a suspended run ends" 300 has_no_pod watched
 tree_shows generate Suspended
 [[ $(stic suspend s1/watched) == *"already suspended"* ]] || die "it can be suspended twice"
 [[ $(stic resume s1/watched) == *"continues"* ]] || die "resume printed another message"
@@ -61,7 +61,7 @@ tree_shows adapter stic:watched/adapter- "${digest:7:12}" created
 # Abandoned on purpose: its running pods are deleted.
 process=$(paused watched generate)
 stic rerun s1/watched --force
-k wait stageonerun/watched --for=jsonpath='{.status.rerun}'=2 --timeout=60s
+k wait stageonerun/watched --for=jsonpath='{.status.rerun}'=2 --timeout=300s
 continue_process "$process"
 succeeded stageonerun/watched
 [ "$(adapter stageonerun/watched)" = "$digest" ] || die "the rerun made a different adapter"

@@ -12,7 +12,7 @@ refused() { # KIND/NAME FILE RECORDED
   reason "$1" DataInvalid
   message_contains "$1" "$2"
   message_contains "$1" "${3:0:20}"
-  k wait "$1" --for=condition=Stalled --timeout=60s
+  k wait "$1" --for=condition=Stalled --timeout=300s
 }
 
 stage_one base
@@ -23,7 +23,7 @@ suspend_in() { # RUN STEP
   suspend "stageonerun/$1" true
   reason "stageonerun/$1" Suspended
   end_with TERM "$process"
-  until_true "no pod of $1 is left" 60 has_no_pod "$1"
+  until_true "no pod of $1 is left" 300 has_no_pod "$1"
 }
 stage_one stale
 suspend_in stale generate
@@ -45,7 +45,7 @@ message_contains stageonerun/sealed "raised rerun"
 # The remedy works.
 for run in stale sealed; do rerun stageonerun/$run 1; done
 for run in stale sealed; do
-  k wait stageonerun/$run --for=jsonpath='{.status.rerun}'=1 --timeout=60s
+  k wait stageonerun/$run --for=jsonpath='{.status.rerun}'=1 --timeout=300s
 done
 same_adapter stale prepare=2 generate=2 train=1
 same_adapter sealed prepare=2 generate=2 train=2
@@ -61,5 +61,5 @@ message_contains stagetworun/reads "raised rerun"
 # The restored adapter is accepted.
 mv "$weights.kept" "$weights"
 rerun stagetworun/reads 1
-k wait stagetworun/reads --for=jsonpath='{.status.rerun}'=1 --timeout=60s
+k wait stagetworun/reads --for=jsonpath='{.status.rerun}'=1 --timeout=300s
 succeeded stagetworun/reads

@@ -23,17 +23,17 @@ job=$(k get jobs --selector stic.dev/run=bereft,stic.dev/step=generate --output 
 k delete job "$job" --wait=false
 continue_process "$process"
 other_job() { [[ $(step stageonerun/bereft generate jobName) == *-* && $(step stageonerun/bereft generate jobName) != "$job" ]]; }
-until_true "the deleted Job is launched again" 60 other_job
+until_true "the deleted Job is launched again" 300 other_job
 
 stage_one held
 for step in prepare generate train; do
   process=$(paused held $step)
   suspend stageonerun/held true
   reason stageonerun/held Suspended
-  until_true "the kubelet sends SIGTERM" 60 sigterm_pending "$process"
+  until_true "the kubelet sends SIGTERM" 300 sigterm_pending "$process"
   continue_process "$process"
-  until_true "no pod of a suspended run is left" 60 has_no_pod held
-  k wait stageonerun/held --for=condition=Suspended --timeout=60s
+  until_true "no pod of a suspended run is left" 300 has_no_pod held
+  k wait stageonerun/held --for=condition=Suspended --timeout=300s
   suspend stageonerun/held false
 done
 same_adapter shaken

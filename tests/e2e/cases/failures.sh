@@ -15,7 +15,7 @@ spec:
 Y
 reason stageonerun/no-images DataInvalid
 message_contains stageonerun/no-images "holds no image"
-k wait stageonerun/no-images --for=condition=Stalled --timeout=60s
+k wait stageonerun/no-images --for=condition=Stalled --timeout=300s
 
 # Not a model: exit code 64.
 k apply --filename - <<Y

@@ -25,7 +25,7 @@ succeeded stageonerun/touched
 # A higher spec.rerun starts it again; it makes the same bytes in another folder.
 was=$(adapter stageonerun/base)
 k patch stageonerun base --type=merge --patch '{"spec": {"rerun": 1}}'
-k wait stageonerun/base --for=jsonpath='{.status.rerun}'=1 --timeout=60s
+k wait stageonerun/base --for=jsonpath='{.status.rerun}'=1 --timeout=300s
 succeeded stageonerun/base
 [ "$(adapter stageonerun/base)" = "$was" ] || die "the rerun made a different adapter"
 
@@ -35,5 +35,5 @@ if answer=$(k patch stageonerun base --type=merge --patch '{"spec": {"seed": 7}}
 
 # Deleting a run deletes its Jobs, and keeps the claim and its data.
 k delete stageonerun touched
-until_true "the Jobs of a deleted run are deleted" 60 has_no_job touched
+until_true "the Jobs of a deleted run are deleted" 300 has_no_job touched
 k get persistentvolumeclaim stic >/dev/null

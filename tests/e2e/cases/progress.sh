@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/../lib.sh"
 source "$(dirname "$0")/../node.sh"
 claims
-export EPOCHS=10 # 20 steps
+export EPOCHS=16 # 32 steps
 # Training takes ten seconds or more, and the operator polls once a second.
 slow_training='pod: {training: {resources: {limits: {cpu: 400m}}}}'
 progress() { k get "stageonerun/$1" --output jsonpath="{.status.progress.$2}"; } # RUN FIELD
@@ -20,7 +20,7 @@ changed() { # COLUMN: showed at least three different values in phase Training
 }
 train_has_ended() { [ "$(step stageonerun/watched train state)" = Succeeded ]; }
 changed_or_ended() { changed 5 || train_has_ended; }
-until_true "the loss of watched changes" 120 changed_or_ended
+until_true "the loss of watched changes" 300 changed_or_ended
 for column in 3 4 5 6; do # PROGRESS PAIRS LOSS MARGIN
   changed $column || die "column $column did not change: $(cat "$E2E_SHARED/$NAMESPACE.watch")"
 done
@@ -32,16 +32,23 @@ stage_one isolated "$slow_training"
 process=$(paused isolated train)
 continue_process "$process"
 reports() { [ "$(progress isolated step)" = train ] && [ "$(progress isolated currentStep)" -gt 0 ]; }
-until_true "the status of isolated shows progress" 60 reports
+until_true "the status of isolated shows progress" 300 reports
 nsenter --target "$process" --net ip link set eth0 down
 # An earlier answer may still be on its way into the status.
 steps_done() { sed -n 's/.*"current":\([0-9]*\).*/\1/p' "$(folder stic)"/isolated/.partial/*/train-00000.progress.json; }
 last=$(steps_done)
 advanced_by() { [ "$(steps_done)" -ge $((last + $1)) ]; }
-until_true "the trainer of isolated continues" 60 advanced_by 2
+until_true "the trainer of isolated continues" 300 advanced_by 2
+# An earlier progress may still be on its way into the status.
+settled() {
+  before=$(progress isolated lastUpdatedTime)
+  sleep 2
+  [ "$(progress isolated lastUpdatedTime)" = "$before" ]
+}
+until_true "the status of isolated stays as it is" 300 settled
 before=$(progress isolated currentStep) since=$(progress isolated lastUpdatedTime)
 last=$(steps_done)
-until_true "the trainer of isolated continues" 60 advanced_by 4
+until_true "the trainer of isolated continues" 300 advanced_by 4
 [ "$(progress isolated currentStep)" = "$before" ] || die "the progress of an unreachable pod changed"
 [ "$(progress isolated lastUpdatedTime)" = "$since" ] || die "the time of the last progress changed"
 [ "$(condition stageonerun/isolated Succeeded reason)" = Training ] || die "isolated is $(condition stageonerun/isolated Succeeded reason)"

@@ -37,7 +37,7 @@ for index in 0 2; do
   [ "$rows" = $wanted ] || die "shard $index wrote $rows rows instead of $wanted"
 done
 rerun stageonerun/falls 1
-k wait stageonerun/falls --for=jsonpath='{.status.rerun}'=1 --timeout=60s
+k wait stageonerun/falls --for=jsonpath='{.status.rerun}'=1 --timeout=300s
 
 same_adapter stumbles
 exited_with stumbles 0 "137 0" 0

@@ -51,8 +51,8 @@ metadata: {name: probe, labels: {stic.dev/run: $1}}
 spec: {containers: [{name: a, image: a}]}
 Y
 }
-until_true "native sidecars are injected" 60 has_sidecar native initContainers
-until_true "ordinary sidecars are injected" 60 has_sidecar ordinary containers
+until_true "native sidecars are injected" 300 has_sidecar native initContainers
+until_true "ordinary sidecars are injected" 300 has_sidecar ordinary containers
 
 stage_one ordinary
 SHARDS=2 stage_one native

@@ -22,10 +22,10 @@ for step in generate train; do
   dd if=/dev/zero of="$(folder filling)/ballast" bs=64k status=none 2>/dev/null || true
   continue_process "$process"
   failed() { [[ $(exits filled $step) == 74* ]]; }
-  until_true "the full volume fails $step" 60 failed
+  until_true "the full volume fails $step" 300 failed
   retry_is_reported() { [[ $(condition stageonerun/filled Succeeded message) == *"being retried"*"free space or enlarge the volume"* ]]; }
   # The message is shown between two attempts; on a busy machine more than one may fail.
-  until_true "filled reports that $step is being retried" 120 retry_is_reported
+  until_true "filled reports that $step is being retried" 300 retry_is_reported
   rm "$(folder filling)/ballast"
 done
 same_adapter filled
@@ -36,8 +36,8 @@ done
 reason stageonerun/cramped StorageFailed
 message_contains stageonerun/cramped "the run needs up to"
 message_contains stageonerun/cramped "free space or enlarge the volume, then run again"
-k wait stageonerun/cramped --for=condition=Stalled --timeout=60s
+k wait stageonerun/cramped --for=condition=Stalled --timeout=300s
 mount -o remount,size=64m "$(folder tiny)"
 rerun stageonerun/cramped 1
-k wait stageonerun/cramped --for=jsonpath='{.status.rerun}'=1 --timeout=60s
+k wait stageonerun/cramped --for=jsonpath='{.status.rerun}'=1 --timeout=300s
 same_adapter cramped prepare=2

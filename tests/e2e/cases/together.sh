@@ -44,10 +44,10 @@ old=$(paused twice generate)
 pod=$(running twice generate)
 k delete stageonerun twice
 terminating() { [ -n "$(k get pod "$pod" --output jsonpath='{.metadata.deletionTimestamp}')" ]; }
-until_true "the old pod terminates" 60 terminating
+until_true "the old pod terminates" 300 terminating
 stage_one twice
 succeeded stageonerun/twice
 terminating || die "the old pod ended before the new run did"
 continue_process "$old"
-until_true "the old pod is deleted" 60 is_gone pod "$pod"
+until_true "the old pod is deleted" 300 is_gone pod "$pod"
 same_adapter twice

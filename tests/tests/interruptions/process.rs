@@ -43,6 +43,12 @@ impl Running {
         }
     }
 
+    /// Waits until the log contains `text`, or the process has ended.
+    pub(crate) fn until_log(&mut self, text: &str) {
+        let log = self.log.clone();
+        self.until(|| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(text)));
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         send(self.child.id(), signal);
     }

@@ -33,7 +33,14 @@ fn two_trainers_of_one_step_take_turns() {
             "prepare" | "generate" => first.until(|| work.activity().is_some()),
             _ => first.until(|| !work.metrics().is_empty()),
         };
-        let second = sandbox.start_second(step).wait().expect_exit(0);
+        // Otherwise it might end before the second one comes to the lock.
+        first.signal(Signal::STOP);
+        let mut second = sandbox.start_second(step);
+        if started {
+            second.until_log("another trainer works on this step; waiting until it ends");
+        }
+        first.signal(Signal::CONT);
+        let second = second.wait().expect_exit(0);
         first.wait().expect_exit(0);
         if step.name != "prepare" {
             assert!(started);

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use stic_contract::StepName;
+use stic_crds::StageOneRun;
 
 use crate::invariants::StatusRecorder;
 use crate::kubelet::PodAction;
@@ -72,7 +75,12 @@ async fn runs_continue_after_an_outage_of_the_api_server() {
     let answers = async || env.client.apiserver_version().await.is_ok();
     env.until_true("away", async || !answers().await).await;
     component("start");
-    env.until_true("back", answers).await;
+    // It answers before it knows the CRDs.
+    let all = ListParams::default();
+    let serves = async || {
+        env.api::<StageOneRun>().list(&all).await.is_ok() && env.api::<Pod>().list(&all).await.is_ok()
+    };
+    env.until_true("back", serves).await;
     join_all(flights.into_iter().map(RunInOutage::expect_success)).await;
 }
 

@@ -11,9 +11,9 @@ for step in prepare generate train; do
   component.sh kill kube-apiserver
   # The step ends while nobody can be notified.
   continue_process "$process"
-  until_true "$step ends without an API server" 60 has_ended "$process"
+  until_true "$step ends without an API server" 300 has_ended "$process"
   component.sh start kube-apiserver
-  until_true "the API server is back" 120 ready
+  until_true "the API server is back" 300 ready
 done
 same_adapter unwatched
 for step in prepare generate train; do

@@ -15,7 +15,7 @@ component.sh kill kubelet
 kill -KILL "$process"
 
 lost() { [ "$(condition stageonerun/stranded Reconciling reason)" = NodeLost ]; }
-until_true "the run reports NodeLost" 90 lost
+until_true "the run reports NodeLost" 300 lost
 [ "$(condition stageonerun/stranded Reconciling status)" = True ] || die "a run on a lost node is not Reconciling"
 message_contains stageonerun/stranded "node node does not respond" Reconciling
 message_contains stageonerun/stranded "kubectl taint nodes node $taint" Reconciling
@@ -23,9 +23,9 @@ message_contains stageonerun/stranded "kubectl taint nodes node $taint" Reconcil
 
 # What the message advises.
 kubectl taint nodes node "$taint"
-until_true "the pod of the lost node is deleted" 90 is_gone pod "$pod"
+until_true "the pod of the lost node is deleted" 300 is_gone pod "$pod"
 component.sh start kubelet
-kubectl wait node node --for=condition=Ready --timeout=90s
+kubectl wait node node --for=condition=Ready --timeout=300s
 kubectl taint nodes node "$taint-"
 same_adapter stranded
 upgrade_operator --set tolerations=null
