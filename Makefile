@@ -163,7 +163,7 @@ msrv: ## The oldest Rust that Cargo.toml promises compiles everything (needs tha
 
 # --- images and benchmarks --------------------------------------------------------------------------------------
 
-images: ## OCI archives of operator and trainer for users, fully optimized, in target/images; no daemon
+images: ## OCI archives of operator and both trainers for users, in target/images; no daemon; half an hour of CPU time
 	images/build.sh
 
 # The same from the programs that the tests run, which are quicker to compile, larger, and have failpoints.
@@ -184,7 +184,7 @@ bench-peers: $(call venv,$(PEERS))/ready ## The trainer beside TRL, transformers
 	cargo build --release --package stic-trainer
 	STIC_BIN=$(CARGO_TARGET_DIR)/release $(call venv,$(PEERS))/bin/python trainer/benches/peers/bench.py $(ARGS)
 
-trainer-cuda: ## target/cuda/stic-trainer, for GPUs; neither GPU nor CUDA is needed (CUDA_COMPUTE_CAP=90)
+trainer-cuda: ## target/cuda/stic-trainer, for NVIDIA GPUs; neither GPU nor CUDA is needed
 	PYTHON=$(PYTHON) trainer/cuda/build.sh target/cuda
 
 clean:

@@ -39,10 +39,13 @@ def main():
     for stage_name, sources, target in stage["copies"]:
         for source in sources:
             path = find(source, stage_name, arguments)
-            name = target + path.name if target.endswith("/") else target
-            files[name.lstrip("/")] = path.read_bytes()
+            # As Docker does: of a folder, what is in it.
+            found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+            for name, file in (found or {path.name: path}).items():
+                name = target + name if target.endswith("/") else target
+                files[name.lstrip("/")] = file.read_bytes()
     for name, data in files.items():
-        refuse_dynamic(name, data)
+        require_loader(name, data, files)
     size = sum(map(len, files.values()))
     if arguments.max_bytes and size > arguments.max_bytes:
         raise Refused(f"{arguments.name} has {size} bytes of files, over its limit of {arguments.max_bytes}: make the programs smaller")
@@ -151,20 +154,28 @@ def find(source, stage, arguments):
                 break
         else:
             raise Refused(f"COPY --from={stage} {source}: give --stage {stage}:{Path(source).parent}=DIR")
-    if not path.is_file():
+    if not path.exists():
         raise Refused(f"{path}: no such file; the image needs it, so build it first")
     return path
 
 
-def refuse_dynamic(name, data):
-    """An image from scratch has no dynamic loader, so that the program would fail with 'no such file or directory'."""
+def require_loader(name, data, files):
+    """Without its dynamic loader in the image, a program would fail with 'no such file or directory'."""
     if data[:5] != b"\x7fELF\x02":
         return
     (offset,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)
     for index in range(count):
-        if struct.unpack_from("<I", data, offset + index * size) == (PT_INTERP,):
-            raise Refused(f"{name} is not a static binary: build it with RUSTFLAGS='-C target-feature=+crt-static'")
+        header = offset + index * size
+        if struct.unpack_from("<I", data, header) != (PT_INTERP,):
+            continue
+        start, _, _, length = struct.unpack_from("<4Q", data, header + 8)
+        loader = data[start : start + length].rstrip(b"\0").decode()
+        if loader.lstrip("/") not in files:
+            raise Refused(
+                f"{name} is not a static binary, and its loader {loader} is not in the image: build it with "
+                "RUSTFLAGS='-C target-feature=+crt-static', or copy the loader"
+            )
 
 
 # --- the archive -------------------------------------------------------------------------------------------------
@@ -195,7 +206,7 @@ def image(files, config, name, epoch):
     created = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     plain = layer(files, epoch)
     packed = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as stream:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=packed, mtime=0) as stream:
         stream.write(plain)
     blobs = {}
 

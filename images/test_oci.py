@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -89,6 +90,16 @@ class Oci(unittest.TestCase):
                 ],
             )
 
+    def test_a_folder_with_the_loader_of_a_program_is_copied(self):
+        program = Path(sys.executable).resolve().read_bytes()
+        (self.folder / "program").write_bytes(program)
+        loader = Path(re.search(rb"/lib[\w/.-]*/ld-linux[\w.-]*", program)[0].decode())
+        (self.folder / "loaders").mkdir()
+        (self.folder / "loaders" / loader.name).write_bytes(b"the loader")
+        copy = f"COPY --from=build /out/loaders/ {loader.parent}/\n"
+        (self.folder / "Dockerfile").write_text(DOCKERFILE.replace("ENV PATH", copy + "ENV PATH"))
+        self.assertIsNone(self.write("--arg", "VERSION=1"))
+
     def test_an_image_that_cannot_work_is_refused(self):
         self.assertIn("VERSION has no ARG", self.write().replace("${VERSION}", "VERSION"))
         self.assertIn("over its limit of 10", self.write("--arg", "VERSION=1", "--max-bytes", "10"))
@@ -98,7 +109,7 @@ class Oci(unittest.TestCase):
         self.assertIn("must be FROM scratch", self.write("--arg", "VERSION=1"))
         (self.folder / "Dockerfile").write_text(DOCKERFILE)
         (self.folder / "program").write_bytes(Path(sys.executable).resolve().read_bytes())
-        self.assertIn("is not a static binary", self.write("--arg", "VERSION=1"))
+        self.assertIn("is not a static binary, and its loader", self.write("--arg", "VERSION=1"))
         (self.folder / "program").unlink()
         self.assertIn("no such file", self.write("--arg", "VERSION=1"))
         self.assertFalse((self.folder / "image.tar").exists())

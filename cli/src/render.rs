@@ -21,6 +21,7 @@ use stic_operator::controllers::{stage_one, stage_two};
 use stic_operator::decide::decide;
 use stic_operator::decision::{Decision, Launch, Verdict};
 use stic_operator::snapshot::{Snapshot, StepOutcome, StepSnapshot};
+use stic_operator::trainer_images::TrainerImages;
 use stic_operator::validated::Hardware;
 
 use crate::args::RenderArgs;
@@ -60,8 +61,14 @@ fn render_run(manifest: &Manifest, all: &[Manifest], args: &RenderArgs) -> Resul
     if let Some(claim) = volume_claim(&run).filter(|_| args.step.is_none()) {
         add_document(&mut text, "the claim for its output, created before the first step", &claim)?;
     }
-    let settings = JobSettings {
-        trainer_image: args.trainer_image.clone().unwrap_or_else(|| placeholders::TRAINER_IMAGE.into()),
+    let image =
+        |given: &Option<String>, placeholder: &str| given.clone().unwrap_or_else(|| placeholder.into());
+    let images = TrainerImages {
+        cpu: image(&args.trainer_image, placeholders::TRAINER_IMAGE),
+        gpu: image(&args.trainer_gpu_image, placeholders::TRAINER_GPU_IMAGE),
+    };
+    let settings = |step| JobSettings {
+        trainer_image: images.clone().of_step(&run, step),
         one_node: false,
         read_only_claims: BTreeSet::new(),
         deadline_seconds: run.operation.active_deadline_seconds,
@@ -78,7 +85,7 @@ fn render_run(manifest: &Manifest, all: &[Manifest], args: &RenderArgs) -> Resul
         };
         let step = launch.id.step;
         if args.step.is_none_or(|selected| selected == step) {
-            add_objects(&mut text, &launch, &settings, shards)?;
+            add_objects(&mut text, &launch, &settings(step), shards)?;
         }
         let spec = pipeline::step(manifest.kind(), step)
             .ok_or_else(|| Failure::bug(no_such_step(step, manifest.kind(), &title)))?;

@@ -37,7 +37,14 @@ fn the_quickstart() {
 #[test]
 fn every_example_can_be_rendered_and_run_configs_of_prepare_are_complete() {
     for folder in ["examples/quickstart", "examples/paper", "examples/ablations"] {
-        let text = render_ok(&["-f", folder, "--trainer-image", "registry/trainer@sha256:00"]);
+        let text = render_ok(&[
+            "-f",
+            folder,
+            "--trainer-image",
+            "registry/trainer@sha256:00",
+            "--trainer-gpu-image",
+            "registry/cuda@sha256:00",
+        ]);
         let documents = documents(&text);
         let of = |kind: &str| documents.iter().filter(|it| it["kind"] == kind).count();
         assert!(of("Job") > 0 && of("Job") == of("ConfigMap"), "{folder}: {} Jobs", of("Job"));

@@ -3,7 +3,7 @@
 //! Architecture Invariant: the trainer has no defaults of its own. Every hyperparameter is in this document, and none is
 //! passed in an environment variable. Unknown keys are rejected, with their path ([`RunConfig::from_json`]).
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub struct RunConfig {
     pub output: VolumePath,
     /// Every random draw is keyed by this seed, the item's id and the purpose of the draw.
     pub seed: u64,
+    /// How many GPUs the pod of the step requests. Absent means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<NonZeroU32>,
     /// The step, and its own settings.
     pub task: Task,
 }
@@ -114,6 +117,17 @@ impl Task {
             Self::Train(_) => StepName::Train,
         }
     }
+
+    /// The number format that the step computes in; `prepare` computes nothing.
+    #[must_use]
+    pub const fn precision(&self) -> Option<Precision> {
+        match self {
+            Self::Prepare(_) => None,
+            Self::Generate(task) => Some(task.precision),
+            Self::Describe(task) => Some(task.precision),
+            Self::Train(task) => Some(task.precision),
+        }
+    }
 }
 
 /// The base model before `prepare` has digested it.
@@ -154,9 +168,9 @@ pub struct Prepare {
     pub train: TrainRecipe,
     /// The number format that later steps use.
     pub precision: Precision,
-    /// The fewest GPUs that a pod of a later step requests. Absent means that one of them computes on the CPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<NonZeroU64>,
+    /// Whether the pods of a later step request no GPU.
+    #[serde(default)]
+    pub later_on_cpu: bool,
 }
 
 /// An initial adapter before `prepare` has digested it.

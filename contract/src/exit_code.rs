@@ -15,10 +15,14 @@ enumerated! {
         ConfigInvalid,
         /// The data is invalid (`EX_DATAERR`). The message names file, line and reason.
         DataInvalid,
+        /// The memory of the GPU does not suffice (`EX_OSERR`), even with less at a time.
+        OutOfMemory,
         /// Storage failed (`EX_IOERR`), for example a full disk. A retry may succeed.
         StorageFailed,
         /// Interrupted (`EX_TEMPFAIL`): the step handled SIGTERM and saved its state. It resumes when run again.
         Interrupted,
+        /// The GPU failed (`EX_PROTOCOL`), which is neither the user's fault nor the trainer's. It resumes when run again.
+        DeviceFailed,
     }
 }
 
@@ -35,8 +39,10 @@ impl ExitCode {
             Self::Bug => 1,
             Self::ConfigInvalid => 64,
             Self::DataInvalid => 65,
+            Self::OutOfMemory => 71,
             Self::StorageFailed => 74,
             Self::Interrupted => 75,
+            Self::DeviceFailed => 76,
         }
     }
 
@@ -50,6 +56,12 @@ impl ExitCode {
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         !matches!(self, Self::Done | Self::ConfigInvalid | Self::DataInvalid)
+    }
+
+    /// Whether Kubernetes starts the pod again without counting it: the step is not at fault, and resumes from what it saved.
+    #[must_use]
+    pub const fn is_interruption(self) -> bool {
+        matches!(self, Self::Interrupted | Self::DeviceFailed)
     }
 
     /// What the code means to a user, and what to do about it.
@@ -69,6 +81,10 @@ impl ExitCode {
                 "The input data is invalid, or a file changed after its digest was recorded.",
                 "Fix or restore the file that the message names.",
             ),
+            Self::OutOfMemory => (
+                "The memory of the GPU does not suffice, even with less at a time.",
+                "Use a GPU with more memory, or a lower rank, `maxLength` or batch. On a cluster, then raise `spec.retry`, which continues with what was saved.",
+            ),
             Self::StorageFailed => (
                 "Storage failed, for example a full disk.",
                 "Free space and run again; finished items are kept. On a cluster the step is retried up to \
@@ -78,6 +94,10 @@ impl ExitCode {
                 "Interrupted by SIGTERM or Ctrl-C; the state was saved.",
                 "Run the same command again to resume. On a cluster the step resumes by itself, unless it is \
                  interrupted three times without progress.",
+            ),
+            Self::DeviceFailed => (
+                "The GPU failed, for example with an uncorrectable memory error.",
+                "Have the node checked that the message names. The step resumes by itself from what it saved, unless that happens three times without progress; then raise `spec.retry`.",
             ),
         };
         ExitStatusHelp { status: self.code(), meaning, advice }
@@ -128,7 +148,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_sysexits() {
-        assert_eq!(ExitCode::ALL.map(ExitCode::code), [0, 1, 64, 65, 74, 75]);
+        assert_eq!(ExitCode::ALL.map(ExitCode::code), [0, 1, 64, 65, 71, 74, 75, 76]);
         assert_eq!(ExitCode::from_status(75), ExitCode::Interrupted);
         assert_eq!(ExitCode::from_status(139), ExitCode::Bug);
     }
@@ -136,6 +156,6 @@ mod tests {
     #[test]
     fn the_reference_lists_every_status_once() {
         let statuses: Vec<u8> = reference().iter().map(|row| row.status).collect();
-        assert_eq!(statuses, [0, 1, 64, 65, 69, 74, 75, 137, 143]);
+        assert_eq!(statuses, [0, 1, 64, 65, 69, 71, 74, 75, 76, 137, 143]);
     }
 }

@@ -145,9 +145,9 @@ words! {
         /// The trainer failed for a reason that no configuration explains: it was killed, or has a bug. See the log of its
         /// last pod, then raise `spec.retry`.
         TrainerFailed,
-        /// The trainer needed more memory than its limit and was killed. The message names the field of the limit; raise
-        /// it. A step that is being retried uses it at its next attempt; a run that has failed needs `spec.retry` raised,
-        /// too.
+        /// The trainer needed more memory than its limit and was killed, or than its GPU has. The message names what to
+        /// change. A step that is being retried uses it at its next attempt; a run that has failed needs `spec.retry`
+        /// raised, too.
         OutOfMemory,
         /// A step reported success without everything that the next step needs. Use the trainer image of the operator's
         /// version, then raise `spec.rerun`.
@@ -215,6 +215,9 @@ words! {
         /// The node of a pod does not respond. Its pod is not replaced while it might still write; bring the node back,
         /// or taint it as out of service.
         NodeLost,
+        /// A GPU failed several times without progress in between. The message names the node; have it checked, or keep the run
+        /// away from it, then raise `spec.retry`.
+        DeviceFailed,
         /// Kueue has deactivated the Workload of the step for good, for example because its pods did not become ready in
         /// time too often. The message has the last problem of its pods; fix that, then raise `spec.retry`.
         WorkloadDeactivated,
@@ -290,7 +293,9 @@ impl Reason {
     /// The one place that says what follows from each reason.
     #[must_use]
     pub const fn classification(self) -> Classification {
-        use ExitCode::{Bug, ConfigInvalid, DataInvalid, Done, Interrupted, StorageFailed};
+        use ExitCode::{
+            Bug, ConfigInvalid, DataInvalid, DeviceFailed, Done, Interrupted, OutOfMemory, StorageFailed,
+        };
         use InputState::{Rejected, Unaffected, Unavailable};
         use ReasonKind::{Failed, Progressing, Succeeded, Trouble, Waiting};
         use Retry::{AtLeast, Never, WithinLimit};
@@ -316,10 +321,11 @@ impl Reason {
             }
             Self::StorageFailed => Classification::of(Failed, WithinLimit, Unaffected, StorageFailed),
             Self::Interrupted => Classification::of(Failed, WithinLimit, Unaffected, Interrupted),
-            Self::TrainerFailed | Self::OutOfMemory => {
+            Self::TrainerFailed | Self::ContainerFailed => {
                 Classification::of(Failed, WithinLimit, Unaffected, Bug)
             }
-            Self::ContainerFailed => Classification::of(Failed, WithinLimit, Unaffected, Bug),
+            Self::OutOfMemory => Classification::of(Failed, WithinLimit, Unaffected, OutOfMemory),
+            Self::DeviceFailed => Classification::of(Failed, WithinLimit, Unaffected, DeviceFailed),
             // Bounded, because a node may refuse pods for ever.
             Self::PodRejected => Classification::of(Trouble, AtLeast(10), Unaffected, ConfigInvalid),
             Self::ResultIncomplete => Classification::of(Failed, Never, Unaffected, Bug),
@@ -392,6 +398,8 @@ impl Reason {
             ExitCode::DataInvalid => Self::DataInvalid,
             ExitCode::StorageFailed => Self::StorageFailed,
             ExitCode::Interrupted => Self::Interrupted,
+            ExitCode::OutOfMemory => Self::OutOfMemory,
+            ExitCode::DeviceFailed => Self::DeviceFailed,
             ExitCode::Done | ExitCode::Bug => Self::TrainerFailed,
         }
     }

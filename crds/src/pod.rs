@@ -70,7 +70,7 @@ pub struct PodSettings {
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
     /// The resources of the trainer container. No GPU is requested by default; request one with limits such as
-    /// nvidia.com/gpu 1.
+    /// `nvidia.com/gpu: 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// The resource claims of the pod, for devices assigned by dynamic resource allocation. resources.claims must name

@@ -89,9 +89,12 @@ pub struct Resolved {
     /// Why it is that number format. Absent in statuses of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision_reason: Option<String>,
-    /// The trainer image, pinned when the run started.
+    /// The image of pods that request no GPU and name no image, pinned when the run started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trainer_image: Option<String>,
+    /// The image of pods that request a GPU and name no image, pinned when the run started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer_gpu_image: Option<String>,
     /// The share of rejected responses that come from corrupted images, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrupted_share: Option<Decimal>,

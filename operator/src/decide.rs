@@ -20,7 +20,7 @@ use crate::build::names::LaunchId;
 use crate::build::run_config::{MissingResult, PreviousResults, run_config};
 use crate::decision::{Cleanup, Decision, JobChanges, JobDeadline, Launch, NeededFacts, Suspension, Verdict};
 use crate::refusal::Refusal;
-use crate::snapshot::{OpenJob, Snapshot, StepOutcome, StepSnapshot, suspended_message};
+use crate::snapshot::{OpenJob, RAN_OUT_OF_MEMORY, Snapshot, StepOutcome, StepSnapshot, suspended_message};
 use crate::validated::Validated;
 
 /// Decides what to do next.
@@ -194,7 +194,9 @@ fn may_retry(run: &Validated, step: &StepSnapshot, reason: Reason, exhausted: bo
     let limit = match reason.classification().retry {
         Retry::Never => return None,
         // It got no further in several attempts, whatever the first of them did. Its Job has not ended.
-        Retry::WithinLimit if exhausted && reason == Reason::Interrupted => return None,
+        Retry::WithinLimit if exhausted && matches!(reason, Reason::Interrupted | Reason::DeviceFailed) => {
+            return None;
+        }
         // Kubernetes has used up the retries of the Job. Another Job gets as many only if this one came further.
         Retry::WithinLimit if exhausted => {
             return (limit > 0 && step.has_progressed).then_some(launches);
@@ -273,7 +275,8 @@ fn failed(run: &Validated, step: StepName, reason: Reason, message: &str) -> Ver
     let message = match reason {
         Reason::TrainerFailed => format!("step {step} failed: {message}; see the log of the step"),
         Reason::PodRejected => format!("step {step} failed: {message}, then raise spec.retry"),
-        Reason::OutOfMemory => {
+        // A trainer whose GPU has too little memory says itself what to do.
+        Reason::OutOfMemory if message.ends_with(RAN_OUT_OF_MEMORY) => {
             let field =
                 run.operation.memory_limits.get(&step).map_or("spec.pod.resources.limits.memory", |it| it);
             format!("step {step} failed: {message}; raise {field} and spec.retry")

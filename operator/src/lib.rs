@@ -27,6 +27,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod status;
 pub mod telemetry;
+pub mod trainer_images;
 pub mod validated;
 pub mod watches;
 

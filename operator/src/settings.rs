@@ -9,6 +9,8 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use stic_contract::log_level::{self, UnknownLevel};
 
+use crate::trainer_images::TrainerImages;
+
 /// The STIC operator: runs StageOneRun and StageTwoRun objects of a Kubernetes cluster.
 #[derive(Debug, Default, Parser)]
 #[command(version, about)]
@@ -27,6 +29,9 @@ pub struct GivenSettings {
     /// The trainer image for runs that name none. Prefer a digest, because each run's status pins the image.
     #[arg(long, value_name = "IMAGE", env = "STIC_TRAINER_IMAGE")]
     pub trainer_image: Option<String>,
+    /// The same for pods that request a GPU [default: the trainer image]
+    #[arg(long, value_name = "IMAGE", env = "STIC_TRAINER_GPU_IMAGE")]
+    pub trainer_gpu_image: Option<String>,
     /// Watch only these namespaces, separated by commas [default: all namespaces]
     #[arg(long = "namespace", value_name = "NAMESPACES", env = "STIC_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Option<Vec<String>>,
@@ -81,7 +86,7 @@ pub enum LogFormat {
 /// All settings, with defaults applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    pub trainer_image: String,
+    pub trainer_images: TrainerImages,
     /// Empty means all namespaces.
     pub namespaces: BTreeSet<String>,
     pub listen: SocketAddr,
@@ -129,6 +134,7 @@ impl Settings {
         let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let GivenSettings {
             trainer_image,
+            trainer_gpu_image,
             namespaces,
             listen,
             leader_election,
@@ -141,6 +147,7 @@ impl Settings {
             log_format,
             log_level,
         } = args.given.or(file);
+        let given = |image: Option<String>| image.filter(|image| !image.is_empty());
         let at_least_one = |name, value: u64| match value {
             0 => Err(InvalidSettings::Zero { name, value }),
             value => Ok(value),
@@ -157,10 +164,10 @@ impl Settings {
         });
         let log_level = log_level.unwrap_or_else(|| "info".into());
         log_level::check(&log_level)?;
+        let cpu = given(trainer_image).ok_or(InvalidSettings::Missing("trainerImage"))?;
+        let gpu = given(trainer_gpu_image).unwrap_or_else(|| cpu.clone());
         Ok(Self {
-            trainer_image: trainer_image
-                .filter(|image| !image.is_empty())
-                .ok_or(InvalidSettings::Missing("trainerImage"))?,
+            trainer_images: TrainerImages { cpu, gpu },
             namespaces: namespaces.into_iter().flatten().filter(|namespace| !namespace.is_empty()).collect(),
             listen: listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8081))),
             lease,
@@ -178,6 +185,7 @@ impl GivenSettings {
     fn or(self, other: Self) -> Self {
         Self {
             trainer_image: self.trainer_image.or(other.trainer_image),
+            trainer_gpu_image: self.trainer_gpu_image.or(other.trainer_gpu_image),
             namespaces: self.namespaces.or(other.namespaces),
             listen: self.listen.or(other.listen),
             leader_election: self.leader_election.or(other.leader_election),
@@ -218,7 +226,11 @@ mod tests {
         std::fs::write(&path, "trainerImage: a\nconcurrency: 3\nlogFormat: text\n").expect("a file");
         let given = GivenSettings { concurrency: Some(5), ..GivenSettings::default() };
         let settings = Settings::resolve(Args { config: Some(path.clone()), given }).expect("they are valid");
-        assert_eq!((settings.trainer_image.as_str(), settings.concurrency), ("a", 5));
+        assert_eq!((settings.trainer_images.gpu.as_str(), settings.concurrency), ("a", 5));
+        let cuda = GivenSettings { trainer_gpu_image: Some("b".into()), ..GivenSettings::default() };
+        let with_gpus = Settings::resolve(Args { config: Some(path.clone()), given: cuda });
+        let TrainerImages { cpu, gpu } = with_gpus.expect("they are valid").trainer_images;
+        assert_eq!((cpu.as_str(), gpu.as_str()), ("a", "b"));
         assert_eq!((settings.log_format, settings.progress_interval.as_secs()), (LogFormat::Text, 5));
         std::fs::write(&path, "trainerImage: a\ncolour: red\n").expect("a file");
         let wrong = Settings::resolve(Args { config: Some(path), given: GivenSettings::default() });

@@ -12,6 +12,9 @@ use stic_crds::{Reason, RunStatus};
 use crate::refusal::Refusal;
 use crate::validated::Validated;
 
+/// Why a trainer ended that the kernel killed.
+pub(crate) const RAN_OUT_OF_MEMORY: &str = "it ran out of memory and was killed";
+
 /// What decisions and statuses are computed from.
 #[derive(Debug, Clone)]
 pub struct Snapshot {

@@ -16,17 +16,18 @@ pub use self::steps::limit_note;
 use self::steps::{artifacts, step};
 use crate::decision::Verdict;
 use crate::snapshot::{Snapshot, StepOutcome, Steps};
+use crate::trainer_images::TrainerImages;
 use crate::validated::Validated;
 
 /// The status that follows the previous one of `snapshot`. A time changes only when what it belongs to does.
 ///
-/// `progress` is that of the running step, and `trainer_image` the image to pin, on a cluster.
+/// `progress` is that of the running step, and `images` are those to pin, on a cluster.
 #[must_use]
 pub fn status(
     snapshot: &Snapshot,
     verdict: &Verdict,
     progress: Option<&stic_contract::Progress>,
-    trainer_image: Option<&str>,
+    images: Option<&TrainerImages>,
 ) -> RunStatus {
     let Snapshot { previous, steps, now, .. } = snapshot;
     let ended = verdict.is_final();
@@ -43,7 +44,7 @@ pub fn status(
         start_time: previous.start_time.clone().or_else(|| Some(now.clone())),
         completion_time: ended.then(|| previous.completion_time.clone().unwrap_or_else(|| now.clone())),
         active_time: Some(active_time(snapshot, verdict)),
-        resolved: run.map(|run| resolved(run, previous, trainer_image)).or_else(|| previous.resolved.clone()),
+        resolved: run.map(|run| resolved(run, previous, images)).or_else(|| previous.resolved.clone()),
         inputs: run.map(|run| inputs(run, steps)).or_else(|| previous.inputs.clone()),
         display: Some(display::display(
             shown_phase(verdict),

@@ -1,7 +1,7 @@
 //! A spec with everything resolved: profile, defaults, precision, upstream.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 
 use k8s_openapi::api::core::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -135,7 +135,7 @@ impl Validated {
     /// operator nor a change to the pods alters a run that is under way.
     pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {
         let Task::Prepare(prepare) = &started_with.task else { return };
-        let Prepare { model, adapter, source, recipe, train, precision, gpus: _ } = prepare.as_ref();
+        let Prepare { model, adapter, source, recipe, train, precision, later_on_cpu: _ } = prepare.as_ref();
         self.seed = started_with.seed;
         self.output.location = started_with.output.clone();
         self.model.location = model.location.clone();
@@ -151,12 +151,20 @@ impl Validated {
         self.precision = *precision;
     }
 
-    /// The fewest GPUs that a pod of a step after `prepare` requests. `None` means that one of them computes on the CPU.
+    /// How many GPUs a pod of `step` requests. `None` means that it computes on the CPU.
     #[must_use]
-    pub fn gpus(&self) -> Option<NonZeroU64> {
-        // Whatever a resource claim is named, it may stand for a GPU: nobody computes on a CPU beside one for want of a name.
-        let of_pod = |pod: &PodSettings| gpus(pod).max(u64::from(used_claims(pod).next().is_some()));
-        computing_pods(&self.operation.pods).map(|(_, pod)| of_pod(pod)).min().and_then(NonZeroU64::new)
+    pub fn gpus(&self, step: StepName) -> Option<NonZeroU32> {
+        let (_, pod) = computing_pods(&self.operation.pods).find(|(other, _)| *other == step)?;
+        // Whatever a resource claim is named, it stands for a GPU if the user asked for the format of GPUs.
+        let unnamed = self.precision == Precision::Bf16 && used_claims(pod).next().is_some();
+        let least = u32::from(unnamed || requested_gpu(pod).is_some());
+        NonZeroU32::new(extended_gpu_count(pod).max(least))
+    }
+
+    /// Whether a step after `prepare` computes on the CPU.
+    #[must_use]
+    pub fn uses_cpu(&self) -> bool {
+        computing_pods(&self.operation.pods).any(|(step, _)| self.gpus(step).is_none())
     }
 
     /// The settings of the pods of `step`.
@@ -196,16 +204,50 @@ pub fn requested_gpu(pod: &PodSettings) -> Option<String> {
     })
 }
 
-/// How many GPUs a pod requests through extended resources.
-#[must_use]
-pub fn gpus(pod: &PodSettings) -> u64 {
-    extended_gpus(pod).map(|(_, Quantity(count))| count.parse::<u64>().unwrap_or(1)).sum()
+fn extended_gpu_count(pod: &PodSettings) -> u32 {
+    extended_gpus(pod).map(|(_, Quantity(count))| count.parse::<u32>().unwrap_or(1)).sum()
 }
 
 fn extended_gpus(pod: &PodSettings) -> impl Iterator<Item = (&String, &Quantity)> {
     let limits = pod.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let limits = limits.into_iter().flatten();
     limits.filter(|(name, _)| name.rsplit_once('/').is_some_and(|(_, device)| is_gpu(device)))
+}
+
+/// Accelerators that are not NVIDIA's: the domain of the extended resource, and what its name contains. Other devices of the
+/// same vendors, such as network cards, are none of the trainer's business.
+const OTHER_ACCELERATORS: [(&str, &str); 10] = [
+    ("amd.com", "gpu"),
+    ("gpu.intel.com", ""),
+    ("habana.ai", ""),
+    ("google.com", "tpu"),
+    ("aws.amazon.com", "neuron"),
+    ("huawei.com", "ascend"),
+    ("cambricon.com", ""),
+    ("mthreads.com", "gpu"),
+    ("metax-tech.com", "gpu"),
+    ("hygon.com", "dcu"),
+];
+
+/// The extended resource by which a pod requests an accelerator that is not NVIDIA's.
+#[must_use]
+pub fn other_accelerator(pod: &PodSettings) -> Option<&str> {
+    let resources = pod.resources.iter();
+    let mut names = resources
+        .flat_map(|resources| [&resources.limits, &resources.requests])
+        .flatten()
+        .flat_map(BTreeMap::keys);
+    let is_other = |name: &str| {
+        let (domain, device) = name.split_once('/').unwrap_or_default();
+        let device = device.to_lowercase();
+        let mut others = OTHER_ACCELERATORS.iter();
+        others.any(|(other, named)| {
+            let subdomain =
+                domain.strip_suffix(other).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+            subdomain && device.contains(named)
+        })
+    };
+    names.find(|name| is_other(name)).map(String::as_str)
 }
 
 /// Whether a device is named like a GPU or a part of one, such as mig-1g.10gb.

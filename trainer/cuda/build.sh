@@ -4,13 +4,13 @@
 #   build.sh TARGET_DIR       leaves TARGET_DIR/stic-trainer, and in TARGET_DIR/lib the libraries it loads
 #
 # STIC_CACHE        where the toolkit is kept, 1.2 GB (~/.cache/stic)
-# CUDA_COMPUTE_CAP  the GPU to compile for; code for one kind runs on no other (90: H100, H200)
+# CUDA_COMPUTE_CAP  the oldest GPU to compile for (80: A100); the driver compiles for later ones when the trainer starts
 # PYTHON            an interpreter with pip (python3)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 target=${1:?usage: build.sh TARGET_DIR}
 cache=${STIC_CACHE:-$HOME/.cache/stic}
-export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
+export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
 requirements=$here/requirements.txt
 wheels=$cache/cuda-$(sha256sum "$requirements" | cut -c1-12)
 toolkit=$wheels/nvidia/cu13

@@ -1,42 +1,55 @@
-//! Chooses the device.
+//! Chooses the devices.
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 
 use candle_core::{DType, Device};
 use stic_contract::recipe::Precision;
 
 use crate::error::Result;
 
-/// The first GPU in builds with CUDA, the CPU in all others.
+/// The device of a command: the first GPU in builds with CUDA, the CPU in all others.
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) where the build has CUDA and there is no usable GPU.
-pub fn choose() -> Result<Device> {
+pub fn first() -> Result<Device> {
     #[cfg(feature = "cuda")]
-    return cuda::first_gpu();
+    return Ok(cuda::gpus(NonZeroU32::MIN)?.remove(0));
     #[cfg(not(feature = "cuda"))]
     Ok(Device::Cpu)
 }
 
-/// That this build of the trainer can use the `gpus` of the pods of a run that computes in `precision`; which devices they
-/// will have is not known before one starts.
+/// The devices of a step whose pod requests `gpus`: as many GPUs, or the one of [`first`] for a step without a request.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) for GPUs without CUDA.
-pub fn require_support(precision: Precision, gpus: Option<NonZeroU64>) -> Result<()> {
-    if precision == Precision::F32 || cfg!(feature = "cuda") {
-        return Ok(());
-    }
-    if gpus.is_none() {
+/// [`Error::Config`](crate::Error::Config) where there are fewer, or they cannot be used.
+pub fn of_step(gpus: Option<NonZeroU32>, precision: Precision) -> Result<Vec<Device>> {
+    let Some(gpus) = gpus else {
+        if !cfg!(feature = "cuda") {
+            warn_of_slow(precision);
+        }
+        return Ok(vec![first()?]);
+    };
+    #[cfg(feature = "cuda")]
+    return cuda::gpus(gpus);
+    #[cfg(not(feature = "cuda"))]
+    Err(crate::Error::Config(format!(
+        "the pod of this step requests {}, but this trainer is built without CUDA; use a trainer image with CUDA \
+         (stic-trainer-cuda), or request no GPU and set training.precision: F32",
+        count(gpus.get())
+    )))
+}
+
+/// Warns of a number format that is slow on CPUs.
+pub fn warn_of_slow(precision: Precision) {
+    if precision == Precision::Bf16 {
         tracing::warn!(
             "computing in BF16 on a CPU is many times slower than in F32; training.precision: F32 is for CPUs"
         );
-        return Ok(());
     }
-    Err(crate::Error::Config(
-        "the pods of the run request GPUs, but this trainer is built without CUDA; set training.precision: F32 and request no GPUs, or use a trainer image with CUDA"
-            .into(),
-    ))
+}
+
+fn count(gpus: u32) -> String {
+    if gpus == 1 { "a GPU".to_owned() } else { format!("{gpus} GPUs") }
 }
 
 /// The type of frozen weights and activations.
@@ -50,25 +63,68 @@ pub const fn dtype(precision: Precision) -> DType {
 
 #[cfg(feature = "cuda")]
 mod cuda {
+    use std::num::NonZeroU32;
+
     use candle_core::Device;
-    use candle_core::cuda::cudarc::driver::sys;
+    use candle_core::cuda::cudarc::driver::{CudaContext, DriverError, sys};
 
     use crate::error::{Error, Result};
 
-    pub(super) fn first_gpu() -> Result<Device> {
+    pub(super) fn gpus(wanted: NonZeroU32) -> Result<Vec<Device>> {
+        check_driver()?;
+        let found = match CudaContext::device_count() {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
+            counted => counted.map_err(failed)?,
+        };
+        super::require_devices(u32::try_from(found).unwrap_or_default(), wanted.get())?;
+        (0..wanted.get() as usize).map(gpu).collect()
+    }
+
+    fn gpu(index: usize) -> Result<Device> {
+        let context = CudaContext::new(index).map_err(failed)?;
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        super::require_capability(major, minor)?;
+        Ok(Device::new_cuda(index)?)
+    }
+
+    fn failed(error: DriverError) -> Error {
+        Error::DeviceFailed(error.to_string())
+    }
+
+    fn check_driver() -> Result<()> {
         let mut version = 0;
         // SAFETY: it writes one int to `version`. Where there is no driver, the stub in trainer/cuda/driver.c
         // returns an error.
         #[expect(unsafe_code, reason = "cudarc has no safe form of it")]
         let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-        super::require_driver(status.result().is_ok().then_some(version), sys::CUDA_VERSION)?;
-        Device::new_cuda(0).map_err(|e| {
-            Error::Config(format!(
-                "no usable GPU: {e}; give the pod one (nvidia.com/gpu in its resources), or use the trainer image \
-                 without CUDA"
-            ))
-        })
+        super::require_driver(status.result().is_ok().then_some(version), sys::CUDA_VERSION)
     }
+}
+
+/// Checks that a GPU is not older than those that the kernels are compiled for (`trainer/cuda/build.sh`).
+#[cfg(any(feature = "cuda", test))]
+fn require_capability(major: i32, minor: i32) -> Result<()> {
+    if major >= 8 {
+        return Ok(());
+    }
+    Err(crate::Error::Config(format!(
+        "the GPU has compute capability {major}.{minor}, and this trainer needs 8.0 (A100) or later; keep its pods on other \
+         nodes with spec.pod.nodeSelector"
+    )))
+}
+
+/// Checks that there are as many GPUs as the step needs.
+#[cfg(any(feature = "cuda", test))]
+fn require_devices(found: u32, wanted: u32) -> Result<()> {
+    if found >= wanted {
+        return Ok(());
+    }
+    let found = if found == 0 { "none".to_owned() } else { format!("only {found}") };
+    Err(crate::Error::Config(format!(
+        "this step needs {}, but {found} can be seen; request it in the pod's resources (nvidia.com/gpu), check the device \
+         plugin and NVIDIA_VISIBLE_DEVICES, or use the trainer image without CUDA",
+        count(wanted)
+    )))
 }
 
 /// Checks that a driver for CUDA `found` runs code compiled with CUDA `needed`; 13000 is CUDA 13.0.
@@ -90,18 +146,39 @@ fn require_driver(found: Option<i32>, needed: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
+    use std::num::NonZeroU32;
 
     use stic_contract::recipe::Precision;
 
-    use super::{require_driver, require_support};
+    use super::{of_step, require_capability, require_devices, require_driver};
 
     #[test]
     fn gpus_need_a_build_with_cuda() {
-        let one = Some(NonZeroU64::MIN);
-        assert!(require_support(Precision::F32, one).is_ok());
-        assert!(require_support(Precision::Bf16, None).is_ok());
-        assert_eq!(require_support(Precision::Bf16, one).is_ok(), cfg!(feature = "cuda"));
+        for precision in [Precision::F32, Precision::Bf16] {
+            if !cfg!(feature = "cuda") {
+                assert_eq!(of_step(None, precision).expect("the CPU").len(), 1);
+                let refused = of_step(NonZeroU32::new(2), precision).expect_err("it has no CUDA").to_string();
+                assert!(
+                    refused.contains("requests 2 GPUs, but this trainer is built without CUDA"),
+                    "{refused}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn fewer_gpus_than_requested_are_refused() {
+        assert!(require_devices(2, 2).is_ok() && require_devices(8, 1).is_ok());
+        let refusal = |found, wanted| require_devices(found, wanted).expect_err("too few").to_string();
+        assert!(refusal(1, 2).contains("needs 2 GPUs, but only 1 can be seen"));
+        assert!(refusal(0, 1).contains("needs a GPU, but none can be seen"));
+    }
+
+    #[test]
+    fn older_gpus_are_refused() {
+        assert!(require_capability(8, 0).is_ok() && require_capability(10, 0).is_ok());
+        let refused = require_capability(7, 5).expect_err("too old").to_string();
+        assert!(refused.contains("compute capability 7.5"), "{refused}");
     }
 
     fn refusal(found: Option<i32>) -> String {

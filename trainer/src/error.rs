@@ -20,9 +20,53 @@ pub enum Error {
     /// The step ended because of SIGTERM or SIGINT, after it saved its state.
     #[error("interrupted; finished work was saved, run the step again to continue")]
     Interrupted,
+    /// The memory of the GPU does not suffice.
+    #[error(
+        "the memory of the GPU does not suffice: {0}; use a GPU with more, or lower training.maxLength, the rank or maxNewTokens, then raise spec.retry"
+    )]
+    OutOfMemory(String),
+    /// The GPU failed. A retry resumes from what was saved, on another one if there is one.
+    #[error("the GPU failed: {0}")]
+    DeviceFailed(String),
     /// The tensor library failed, which is a bug of the trainer.
     #[error("tensor computation failed: {0}; this is a bug, please report it with the run config")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+/// What CUDA and cuBLAS call a lack of memory.
+const OUT_OF_MEMORY: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+
+/// What they call a GPU that no longer works. An illegal address or an invalid value is not among them: that is a bug.
+const DEVICE_FAILED: [&str; 14] = [
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_NVLINK_UNCORRECTABLE",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE",
+    "CUDA_ERROR_DEVICE_NOT_LICENSED",
+    "CUDA_ERROR_NO_DEVICE",
+    "CUDA_ERROR_SYSTEM_NOT_READY",
+    "CUDA_ERROR_EXTERNAL_DEVICE",
+    "CUDA_ERROR_CONTAINED",
+    "CUDA_ERROR_TENSOR_MEMORY_LEAK",
+    "CUDA_ERROR_UNKNOWN",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+];
+
+impl From<candle_core::Error> for Error {
+    /// candle has no variant for what happens to a device: its errors contain the text of CUDA's.
+    fn from(error: candle_core::Error) -> Self {
+        let text = error.to_string();
+        let is_any = |names: &[&str]| names.iter().any(|name| text.contains(name));
+        if is_any(&OUT_OF_MEMORY) {
+            Self::OutOfMemory(text)
+        } else if is_any(&DEVICE_FAILED) {
+            Self::DeviceFailed(text)
+        } else {
+            Self::Tensor(error)
+        }
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -64,6 +108,8 @@ impl Error {
             Self::Data(_) => ExitCode::DataInvalid,
             Self::Storage { .. } => ExitCode::StorageFailed,
             Self::Interrupted => ExitCode::Interrupted,
+            Self::OutOfMemory(_) => ExitCode::OutOfMemory,
+            Self::DeviceFailed(_) => ExitCode::DeviceFailed,
             Self::Tensor(_) => ExitCode::Bug,
         }
     }
@@ -103,6 +149,19 @@ fn permission_advice(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_happens_to_a_gpu_is_no_bug() {
+        let exit = |text: &str| Error::from(candle_core::Error::Msg(text.into()).bt()).exit_code();
+        let of_driver =
+            |name: &str| exit(&format!("DriverError({name}, \"what it means\") when launching copy"));
+        assert_eq!(of_driver("CUDA_ERROR_OUT_OF_MEMORY"), ExitCode::OutOfMemory);
+        assert_eq!(exit("CublasError(CUBLAS_STATUS_ALLOC_FAILED)"), ExitCode::OutOfMemory);
+        assert_eq!(of_driver("CUDA_ERROR_ECC_UNCORRECTABLE"), ExitCode::DeviceFailed);
+        assert_eq!(of_driver("CUDA_ERROR_LAUNCH_FAILED"), ExitCode::DeviceFailed);
+        assert_eq!(of_driver("CUDA_ERROR_ILLEGAL_ADDRESS"), ExitCode::Bug);
+        assert_eq!(exit("shape mismatch in matmul"), ExitCode::Bug);
+    }
 
     #[test]
     fn outside_a_pod_a_denied_path_is_named_without_a_pod() {

@@ -40,10 +40,11 @@ pub fn budget_bytes() -> u64 {
 pub fn budget_bytes_on(device: &Device) -> u64 {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(_) => {
+        Device::Cuda(cuda) => {
             use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
-            // Without an answer from the driver, nothing can be planned with.
-            let free = mem_get_info().map_or(0, |(free, _)| free);
+            // Without an answer from the driver, nothing can be planned with. It answers for the device of this thread.
+            let bound = cuda.cuda_stream().context().bind_to_thread();
+            let free = bound.and_then(|()| mem_get_info()).map_or(0, |(free, _)| free);
             (free as f64 * PLANNED_SHARE) as u64
         }
         _ => budget_bytes(),

@@ -136,9 +136,12 @@ pub(crate) struct RenderArgs {
     /// Only this step
     #[arg(long, value_parser = values::step())]
     pub step: Option<StepName>,
-    /// The trainer image for pods that set none
+    /// The trainer image for pods that set none and request no GPU
     #[arg(long, value_name = "IMAGE")]
     pub trainer_image: Option<String>,
+    /// The trainer image for pods that set none and request a GPU
+    #[arg(long, value_name = "IMAGE")]
+    pub trainer_gpu_image: Option<String>,
     /// The namespace of manifests without one
     #[arg(short, long, default_value = "default")]
     pub namespace: String,

@@ -19,8 +19,9 @@ pub(super) const NOTE: &str = "\
 /// A UID that no run has. [`insert`] replaces it.
 pub(super) const UID: &str = "00000000-0000-0000-0000-000000000000";
 const UID_PLACEHOLDER: &str = "<UID of the run>";
-/// The image from the operator's settings.
+/// The images from the operator's settings.
 pub(super) const TRAINER_IMAGE: &str = "<trainer image of the operator>";
+pub(super) const TRAINER_GPU_IMAGE: &str = "<trainer image of the operator for GPUs>";
 
 /// The digests of inputs, and their placeholders. Those of artifacts follow from [`ArtifactKind::ALL`].
 const INPUT_DIGESTS: [(&str, &str); 3] = [

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use stic_contract::artifact::{SKIPPED_FILE, progress_file};
+use stic_contract::recipe::Precision;
 use stic_contract::{ArtifactKind, ExitCode, Progress, StepName, StepResult};
 use stic_operator::Validated;
 use stic_operator::decide::decide;
@@ -52,17 +53,21 @@ impl Machine {
         state: &mut State,
         interrupts: &mut Interrupts,
     ) -> Result<()> {
-        let mounted = self.volumes.claim_folders(run, &manifest.folder);
-        let steps = step_results::load_valid(run, state, &mounted)?;
+        // Whoever runs the command decides how long it may take, and retries by running it again.
+        let mut run = run.clone();
+        run.operation.active_deadline_seconds = None;
+        run.operation.backoff_limit = 0;
+        // There are no pods, and in F32 every machine can do what a GPU would.
+        if run.precision == Precision::F32 {
+            run.operation.pods.clear();
+        }
+        let mounted = self.volumes.claim_folders(&run, &manifest.folder);
+        let steps = step_results::load_valid(&run, state, &mounted)?;
         let title = state.title();
         progress_display::print_headline(&title);
         for step in steps.keys() {
             progress_display::print_already_done(&title, *step);
         }
-        // Whoever runs the command decides how long it may take, and retries by running it again.
-        let mut run = run.clone();
-        run.operation.active_deadline_seconds = None;
-        run.operation.backoff_limit = 0;
         let snapshot = Snapshot::local(&run, state.generation(), &state.status, state::now());
         let report = Report { state, snapshot: Snapshot { steps, ..snapshot } };
         let mut execution = Execution { machine: self, manifest, interrupts, report };

@@ -147,8 +147,8 @@ fn pod_failure_policy() -> PodFailurePolicy {
                 }]),
                 ..PodFailurePolicyRule::default()
             },
-            on_exit("FailJob", &[ExitCode::ConfigInvalid, ExitCode::DataInvalid]),
-            on_exit("Ignore", &[ExitCode::Interrupted]),
+            on_exit("FailJob", &[ExitCode::ConfigInvalid, ExitCode::DataInvalid, ExitCode::OutOfMemory]),
+            on_exit("Ignore", &[ExitCode::Interrupted, ExitCode::DeviceFailed]),
         ],
     }
 }

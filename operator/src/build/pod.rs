@@ -14,7 +14,7 @@ use stic_crds::pod::{self, PodSettings};
 use super::labels;
 use super::names::{self, LaunchId};
 use super::paths::{CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR};
-use crate::validated::{MODEL_IMAGE, Validated, gpus};
+use crate::validated::{MODEL_IMAGE, Validated};
 
 /// The container of the trainer, beside which others may be injected.
 pub const TRAINER_CONTAINER: &str = "trainer";
@@ -60,7 +60,7 @@ pub(super) fn template(
     let own_labels = labels::of_step(&run.run, launch.step);
     let mut all_labels = extra_labels.unwrap_or_default();
     all_labels.extend(own_labels);
-    let several_gpus = gpus(&run.pod(launch.step)) > 1;
+    let several_gpus = run.gpus(launch.step).is_some_and(|gpus| gpus.get() > 1);
     let extra_mounts = extra_mounts.unwrap_or_default();
     let own_shm = several_gpus && !extra_mounts.iter().any(|mount| mount.mount_path == SHARED_MEMORY);
     let (mut volumes, mut volume_mounts) = volumes(run, launch, own_shm, read_only_claims);

@@ -71,6 +71,7 @@ pub fn run_config(
         run: run.run.clone(),
         output: run.output.location.clone(),
         seed: run.seed,
+        gpus: run.gpus(step),
         task,
     })
 }
@@ -84,7 +85,7 @@ fn prepare(run: &Validated) -> Prepare {
         recipe: run.data.clone(),
         train: run.train.clone(),
         precision: run.precision,
-        gpus: run.gpus(),
+        later_on_cpu: run.uses_cpu(),
     }
 }
 

@@ -21,11 +21,12 @@ pub struct JobState {
     pub reading: Reading,
     /// The largest number of pods that any index had.
     pub attempts: u32,
-    /// The largest number of pods of any index that exited in order to be resumed (exit code 75). Disruptions from outside
-    /// are not counted.
+    /// The largest number of pods of any index that exited in order to be resumed. Disruptions from outside are not counted.
     pub interrupted: u32,
     /// Why the last pod ended that did not succeed.
     pub last_failure: Option<String>,
+    /// Whether that was because its GPU failed.
+    pub device_failed: bool,
 }
 
 /// The outcome of a step, as far as its Job and pods determine it.
@@ -67,6 +68,7 @@ pub fn read(step: StepName, job: &Job, pods: &[Arc<Pod>], now: &Time) -> JobStat
         attempts: most(&|_| true).max(1),
         interrupted: most(&exited_to_be_resumed),
         last_failure: trainer_exit::last_failure(step, pods),
+        device_failed: trainer_exit::device_failed(pods),
     }
 }
 
@@ -135,7 +137,7 @@ fn failed(step: StepName, shards: u32, pods: &[Arc<Pod>], reason: &str, message:
     failures.sort_by_key(|(_, ended)| (!exit_code(ended).is_retryable(), ended.finished_at.clone()));
     let (reason, message) = match failures.last() {
         Some((pod, ended)) => {
-            let message = failure_message(step, ended);
+            let message = failure_message(step, pod, ended);
             let of_index = (shards > 1).then(|| format!("index {} of {shards}: {message}", index(pod)));
             (trainer_exit::reason(ended), of_index.unwrap_or(message))
         }

@@ -144,7 +144,7 @@ fn sidecar(step: StepName, pod: &Pod, now: &Time) -> Option<Trouble> {
     }
     let how = match ended.exit_code {
         0 => "exit code 0: it has succeeded".to_owned(),
-        code => format!("exit code {code}: {}", failure_message(step, ended)),
+        code => format!("exit code {code}: {}", failure_message(step, pod, ended)),
     };
     Some(Trouble {
         reason: Reason::SidecarRunning,

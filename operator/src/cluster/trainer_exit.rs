@@ -8,6 +8,7 @@ use stic_crds::Reason;
 
 use super::objects::{ContainerStatus, INDEX, Pod, PodStatus, Terminated};
 use crate::build::pod::TRAINER_CONTAINER;
+use crate::snapshot::RAN_OUT_OF_MEMORY;
 
 /// A termination message that is not a result is the end of a log, of which this much is shown.
 const SHOWN_CHARS: usize = 600;
@@ -69,7 +70,7 @@ pub(super) fn other_failure(pod: &Pod) -> Option<String> {
     })?;
     (phase.as_deref() == Some("Failed")).then(|| {
         let text = match ended.message.as_deref().map(|text| tail(text.trim())) {
-            _ if ran_out_of_memory(ended) => ": it ran out of memory and was killed".to_owned(),
+            _ if ran_out_of_memory(ended) => format!(": {RAN_OUT_OF_MEMORY}"),
             Some(text) if !text.is_empty() => format!(": {text}"),
             _ => String::new(),
         };
@@ -99,8 +100,7 @@ pub(super) fn reason(ended: &Terminated) -> Reason {
 
 /// Why the last pod ended that did not succeed.
 pub(super) fn last_failure(step: StepName, pods: &[Arc<Pod>]) -> Option<String> {
-    let ended = pods.iter().filter(|pod| pod.status.phase.as_deref() == Some("Failed"));
-    let last = ended.max_by_key(|pod| terminated(pod).and_then(|ended| ended.finished_at.clone()))?;
+    let last = last_failed(pods)?;
     let disruption = last.status.conditions.iter().find(|condition| condition.is("DisruptionTarget", "True"));
     let failed = terminated(last).filter(|_| succeeded(last).is_none());
     Some(match (disruption, eviction(last), failed) {
@@ -109,9 +109,20 @@ pub(super) fn last_failure(step: StepName, pods: &[Arc<Pod>]) -> Option<String> 
             format!("{reason}: {}", disruption.message.as_deref().unwrap_or("Kubernetes does not say more"))
         }
         (None, Some(eviction), _) => eviction,
-        (None, None, Some(ended)) => failure_message(step, ended),
+        (None, None, Some(ended)) => failure_message(step, last, ended),
         (None, None, None) => other_failure(last).unwrap_or_else(|| "it ended without a trainer".to_owned()),
     })
+}
+
+fn last_failed(pods: &[Arc<Pod>]) -> Option<&Pod> {
+    let failed = pods.iter().filter(|pod| pod.status.phase.as_deref() == Some("Failed"));
+    let last = failed.max_by_key(|pod| terminated(pod).and_then(|ended| ended.finished_at.clone()));
+    last.map(AsRef::as_ref)
+}
+
+/// Whether the last pod that did not succeed ended because its GPU failed.
+pub(super) fn device_failed(pods: &[Arc<Pod>]) -> bool {
+    last_failed(pods).and_then(terminated).is_some_and(|ended| exit_code(ended) == ExitCode::DeviceFailed)
 }
 
 /// The end of a trainer that succeeded.
@@ -125,11 +136,11 @@ pub fn has_result(pod: &Pod) -> bool {
     pod.status.is_finished() && succeeded(pod).is_some()
 }
 
-/// Whether the trainer exited in order to be resumed (exit code 75).
+/// Whether the trainer exited in order to be resumed: it was interrupted, or its GPU failed.
 pub(super) fn exited_to_be_resumed(pod: &Pod) -> bool {
     let deleted = pod.metadata.deletion_timestamp.is_some();
-    let exit = terminated(pod).map(|ended| ended.exit_code);
-    !is_disrupted(pod) && !deleted && exit == Some(i32::from(ExitCode::Interrupted.code()))
+    let interrupted = terminated(pod).is_some_and(|ended| exit_code(ended).is_interruption());
+    !is_disrupted(pod) && !deleted && interrupted
 }
 
 /// The result in a termination message.
@@ -143,15 +154,19 @@ pub(super) fn parse_result(step: StepName, ended: &Terminated) -> Result<StepRes
 }
 
 /// Why a trainer failed.
-pub(super) fn failure_message(step: StepName, ended: &Terminated) -> String {
+pub(super) fn failure_message(step: StepName, pod: &Pod, ended: &Terminated) -> String {
     if ran_out_of_memory(ended) {
-        return "it ran out of memory and was killed".into();
+        return RAN_OUT_OF_MEMORY.into();
     }
     let text = match parse_result(step, ended) {
         Ok(result) => result.message,
         Err(_) => ended.message.as_deref().map(|text| tail(text.trim())).filter(|text| !text.is_empty()),
     };
     match (text, ended.exit_code) {
+        (Some(text), _) if exit_code(ended) == ExitCode::DeviceFailed => match &pod.spec.node_name {
+            Some(node) => format!("node {node}: {text}"),
+            None => text,
+        },
         // The log ends where the trainer was killed, and does not say why.
         (Some(text), 137) => {
             format!("it was killed without time to save its state; its log ends with: {text}")

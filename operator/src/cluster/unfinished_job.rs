@@ -82,7 +82,7 @@ fn retrying(step: StepName, job: &Job, pods: &[Arc<Pod>]) -> Option<(Reason, Str
         };
         let exit = exit_code(ended);
         let retried = exit.is_retryable() && exit != ExitCode::Interrupted;
-        retried.then(|| (*index, Reason::of_step(step), failure_message(step, ended)))
+        retried.then(|| (*index, Reason::of_step(step), failure_message(step, pod, ended)))
     })?;
     let message = match () {
         () if job.status.failed_indexes().any(|failed| failed == index) => {

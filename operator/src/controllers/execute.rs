@@ -43,9 +43,8 @@ pub(super) async fn launch<K: Run>(
         let verdict = Verdict::Waiting { reason: Reason::of_step(step), message, poll: false };
         record.write(context, gathered.status(context, &verdict)).await?;
     }
-    let resolved = record.status.resolved.as_ref();
-    let pinned_image = resolved.and_then(|resolved| resolved.trainer_image.clone());
-    let trainer_image = pinned_image.unwrap_or_else(|| context.settings.trainer_image.clone());
+    let images = context.settings.trainer_images.pinned(record.status.resolved.as_ref());
+    let trainer_image = images.of_step(&launch.run, step);
     let job = match create_objects(context, &launch, trainer_image).await? {
         Ok(job) => job,
         Err(Blocked { reason, message }) => return Ok(Verdict::blocked(reason, message)),

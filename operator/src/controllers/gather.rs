@@ -49,8 +49,8 @@ pub(super) struct Gathered {
 impl Gathered {
     /// The status that reports `verdict`.
     pub(super) fn status(&self, context: &Context, verdict: &Verdict) -> RunStatus {
-        let image = context.settings.trainer_image.as_str();
-        status(&self.snapshot, verdict, self.progress.as_ref(), Some(image))
+        let images = &context.settings.trainer_images;
+        status(&self.snapshot, verdict, self.progress.as_ref(), Some(images))
     }
 }
 

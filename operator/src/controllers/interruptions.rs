@@ -27,16 +27,28 @@ pub(super) fn count(
     Some(Interruptions { total, without_progress, at: reached })
 }
 
-/// The failure of a step that is interrupted again and again without progress.
-pub(super) fn failure(interruptions: Option<Interruptions>) -> Option<StepOutcome> {
+/// The failure of a step that is interrupted again and again without progress. `device_failure` is how its GPU failed, if that
+/// was the last interruption.
+pub(super) fn failure(
+    interruptions: Option<Interruptions>,
+    device_failure: Option<&str>,
+) -> Option<StepOutcome> {
     let repeated = interruptions.is_some_and(|count| count.without_progress >= LIMIT);
-    repeated.then(|| StepOutcome::Failed {
-        reason: Reason::Interrupted,
-        exhausted: true,
-        message: format!(
-            "it was interrupted {LIMIT} times without progress in between; see the log of its last pod for what interrupts it, then raise spec.retry"
+    let (reason, message) = match device_failure {
+        Some(failure) => (
+            Reason::DeviceFailed,
+            format!(
+                "it ended {LIMIT} times without progress in between, the last time because its GPU failed: {failure}; have that node checked, or keep the run away from it, then raise spec.retry"
+            ),
         ),
-    })
+        None => (
+            Reason::Interrupted,
+            format!(
+                "it was interrupted {LIMIT} times without progress in between; see the log of its last pod for what interrupts it, then raise spec.retry"
+            ),
+        ),
+    };
+    repeated.then_some(StepOutcome::Failed { reason, exhausted: true, message })
 }
 
 #[cfg(test)]
@@ -52,13 +64,19 @@ mod tests {
         let second = known(first, 2, 0);
         let third = known(second, 3, 0);
         assert_eq!(third.map(|count| count.without_progress), Some(3));
-        assert!(failure(second).is_none() && failure(third).is_some());
+        assert!(failure(second, None).is_none() && failure(third, None).is_some());
+        let device = failure(third, Some("node a: it fell off the bus"));
+        assert!(
+            matches!(&device, Some(StepOutcome::Failed { reason: Reason::DeviceFailed, exhausted: true, message })
+                if message.contains("node a: it fell off the bus")),
+            "{device:?}"
+        );
         let moved = known(second, 3, 10);
         assert_eq!(moved, Some(Interruptions { total: 3, without_progress: 1, at: 10 }));
         assert_eq!(known(None, 0, 10), None);
         let unknown = (3..9).fold(second, |before, total| count(before, total, None));
         assert_eq!(unknown, Some(Interruptions { total: 8, without_progress: 2, at: 0 }));
-        assert!(failure(unknown).is_none(), "it may have made progress");
-        assert!(failure(known(unknown, 9, 0)).is_some());
+        assert!(failure(unknown, None).is_none(), "it may have made progress");
+        assert!(failure(known(unknown, 9, 0), None).is_some());
     }
 }

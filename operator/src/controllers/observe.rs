@@ -24,8 +24,9 @@ use crate::cluster::workloads::{self, Found};
 use crate::context::Context;
 use crate::snapshot::{JobRef, StepOutcome, StepSnapshot, Steps};
 
-/// How much longer than the completion of its Job a result may take to arrive. After that it is lost.
-const RESULT_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
+/// How much longer than the completion of its Job a result may take to arrive. After that it is lost, and the step runs again:
+/// that costs more than to wait for a slow watch.
+const RESULT_TIMEOUT: SignedDuration = SignedDuration::from_secs(60);
 /// More launches than any limit of retries allows.
 const MAX_LAUNCHES: u32 = 128;
 
@@ -183,7 +184,7 @@ async fn read_job(
         list_pods(context, job, &mut pods).await?;
         state = job_state::read(step, job, &pods, now);
     }
-    let JobState { reading, attempts, interrupted, last_failure } = state;
+    let JobState { reading, attempts, interrupted, last_failure, device_failed } = state;
     let before = previous.step(step);
     let same_job = before.filter(|before| before.job_uid.as_deref() == Some(&uid));
     // The attempts of a Job that was deleted still count.
@@ -210,7 +211,8 @@ async fn read_job(
         },
     };
     if outcome.is_open()
-        && let Some(failure) = interruptions::failure(interruptions)
+        && let Some(failure) =
+            interruptions::failure(interruptions, last_failure.as_deref().filter(|_| device_failed))
     {
         outcome = failure;
     } else if matches!(outcome, StepOutcome::Starting | StepOutcome::Running) {

@@ -1,6 +1,7 @@
 //! Parts of a spec that both kinds validate in the same way.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stic_contract::pipeline::Phase;
@@ -14,7 +15,8 @@ use stic_crds::{Decimal, Reason, training};
 use crate::build::{labels, names};
 use crate::refusal::Refusal;
 use crate::validated::{
-    Hardware, MODEL_IMAGE, Model, Output, Validated, computing_pods, requested_gpu, used_claims,
+    Hardware, MODEL_IMAGE, Model, Output, Validated, computing_pods, other_accelerator, requested_gpu,
+    used_claims,
 };
 
 pub(super) fn identity(kind: RunKind, metadata: &ObjectMeta, rerun: u32) -> Result<RunIdentity, Refusal> {
@@ -126,6 +128,29 @@ pub(super) fn check_mounts(run: &Validated) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Rejects devices that the trainer cannot use.
+pub(super) fn check_devices(run: &Validated, pod: &Pod) -> Result<(), Refusal> {
+    for (step, settings) in computing_pods(&run.operation.pods) {
+        let field = || format!("{}.resources.limits", section(pod, step));
+        if let Some(name) = other_accelerator(settings) {
+            return Err(Refusal::invalid(
+                field(),
+                format!("the trainer cannot use {name}: it computes on NVIDIA GPUs and CPUs"),
+                "request nvidia.com/gpu, or no GPU",
+            ));
+        }
+        let gpus = run.gpus(step).map_or(0, NonZeroU32::get);
+        if step == StepName::Train && gpus > 1 {
+            return Err(Refusal::invalid(
+                field(),
+                format!("step {step} uses one GPU, and its pod requests {gpus}"),
+                "request one under spec.pod.training; those of other steps may have several",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The number format of a run, and why it is that.
 pub(super) fn precision(
     requested: training::Precision,
@@ -180,13 +205,15 @@ pub(super) fn memory_limits(
     pod: &Pod,
     steps: impl IntoIterator<Item = StepName>,
 ) -> BTreeMap<StepName, String> {
-    let of_step = |step: StepName| {
-        let (section, settings) = pod.overrides(step.phase());
-        let own = settings.is_some_and(|settings| settings.resources.is_some());
-        let section = if own { format!("spec.pod.{section}") } else { "spec.pod".to_owned() };
-        format!("{section}.resources.limits.memory")
-    };
+    let of_step = |step: StepName| format!("{}.resources.limits.memory", section(pod, step));
     steps.into_iter().map(|step| (step, of_step(step))).collect()
+}
+
+/// The field that holds the resources of a step.
+fn section(pod: &Pod, step: StepName) -> String {
+    let (section, settings) = pod.overrides(step.phase());
+    let own = settings.is_some_and(|settings| settings.resources.is_some());
+    if own { format!("spec.pod.{section}") } else { "spec.pod".to_owned() }
 }
 
 // `prepare` finds bad data before a GPU is allocated, so it must not request one itself.

@@ -11,13 +11,14 @@ use stic_crds::training::Precision;
 use stic_crds::volumes::VolumeFolder;
 
 use crate::snapshot::{StepOutcome, StepSnapshot, Steps};
+use crate::trainer_images::TrainerImages;
 use crate::validated::Validated;
 
 pub(super) fn volume(location: &VolumePath) -> VolumeFolder {
     VolumeFolder { claim_name: location.volume.clone(), path: location.path.clone() }
 }
 
-pub(super) fn resolved(run: &Validated, previous: &RunStatus, trainer_image: Option<&str>) -> Resolved {
+pub(super) fn resolved(run: &Validated, previous: &RunStatus, images: Option<&TrainerImages>) -> Resolved {
     // Once the trainer image is pinned, the run is under way and keeps what it was resolved to.
     if let Some(pinned) = previous.resolved.as_ref().filter(|resolved| resolved.trainer_image.is_some()) {
         return pinned.clone();
@@ -33,7 +34,8 @@ pub(super) fn resolved(run: &Validated, previous: &RunStatus, trainer_image: Opt
             recipe::Precision::Bf16 => Precision::Bf16,
         },
         precision_reason: Some(run.precision_reason.clone()),
-        trainer_image: trainer_image.map(Into::into),
+        trainer_image: images.map(|images| images.cpu.clone()),
+        trainer_gpu_image: images.map(|images| images.gpu.clone()),
         corrupted_share: share.map(|share| Decimal::new(share.to_string())),
         generation_template,
         training_template: run.train.chat_template,

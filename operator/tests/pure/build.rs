@@ -106,11 +106,11 @@ fn the_job_of_several_gpus_with_a_model_from_an_image_and_a_claim_of_its_own() {
   images: {volume: {claimName: data.set_of.images}}
   output: {volumeClaimTemplate: {accessModes: [ReadWriteOnce], storageClassName: fast, resources: {requests: {storage: 50Gi}}}}
   retention: {whenDeleted: Delete}
-  pod: {training: {resources: {limits: {nvidia.com/gpu: 2}}}}
+  pod: {generation: {resources: {limits: {nvidia.com/gpu: 2}}}}
 "
     .replace("data.set_of.images", "data.set.images");
     let run = validated(&admitted("StageOneRun", &spec, &metadata()));
-    assert_yaml_snapshot!("several-gpus-job", job(&run, first(StepName::Train), &settings()));
+    assert_yaml_snapshot!("several-gpus-job", job(&run, first(StepName::Generate), &settings()));
     assert_yaml_snapshot!("several-gpus-claim", volume_claim(&run));
 }
 

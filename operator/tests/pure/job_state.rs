@@ -103,13 +103,30 @@ fn outcome(job: &Job, pods: &[Arc<Pod>]) -> StepOutcome {
 #[test]
 fn the_result_of_a_step_is_the_sum_of_its_indexes() {
     let pods = [failed_with(0, 74, "disk full"), succeeded(0), succeeded(1)];
-    let JobState { reading, attempts, interrupted, last_failure } = state(&complete(2), &pods);
+    let JobState { reading, attempts, interrupted, last_failure, device_failed: _ } =
+        state(&complete(2), &pods);
     let Reading::Outcome(StepOutcome::Succeeded(result)) = reading else { panic!("{reading:?}") };
     assert_eq!(result.items.map(|items| items.total), Some(12_000));
     assert_eq!((attempts, interrupted), (2, 0));
     assert_eq!(last_failure.as_deref(), Some("disk full"));
     assert_eq!(state(&complete(2), &pods[..2]).reading, Reading::ResultMissing { index: 1 });
     assert_eq!(state(&complete(1), &[]).reading, Reading::ResultMissing { index: 0 });
+}
+
+#[test]
+fn a_gpu_that_fails_is_an_interruption_that_names_its_node() {
+    let pods = [failed_with(0, 76, "the GPU failed: an uncorrectable ECC error")];
+    let state = state(&open(1), &pods);
+    assert_eq!((state.interrupted, state.device_failed), (1, true));
+    assert_eq!(
+        state.last_failure.as_deref(),
+        Some("node node-7: the GPU failed: an uncorrectable ECC error")
+    );
+    let Reading::Outcome(StepOutcome::Waiting { reason, message }) = state.reading else {
+        panic!("{state:?}")
+    };
+    assert_eq!(reason, Reason::Generating);
+    assert!(message.contains("is being retried: node node-7: the GPU failed"), "{message}");
 }
 
 #[test]

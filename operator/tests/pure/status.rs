@@ -8,11 +8,17 @@ use stic_operator::decide::decide;
 use stic_operator::decision::{Decision, Verdict};
 use stic_operator::snapshot::{Facts, Snapshot, StepOutcome, StepSnapshot, Steps};
 use stic_operator::status::{differs, status};
+use stic_operator::trainer_images::TrainerImages;
 use stic_operator::validated::Hardware;
 
 use crate::common::{artifact, at, done, failed, result, snapshot, stage_two};
 
-const IMAGE: Option<&str> = Some("registry/stic-trainer@sha256:00");
+fn images() -> TrainerImages {
+    TrainerImages {
+        cpu: "registry/stic-trainer@sha256:00".into(),
+        gpu: "registry/stic-trainer-cuda@sha256:00".into(),
+    }
+}
 
 fn verdict(snapshot: &Snapshot) -> Verdict {
     match decide(snapshot).expect("every fact is known") {
@@ -25,7 +31,7 @@ fn verdict(snapshot: &Snapshot) -> Verdict {
 /// The status that follows `previous`.
 fn report(previous: &RunStatus, steps: Steps, progress: Option<&Progress>, time: &str) -> RunStatus {
     let snapshot = Snapshot { previous: previous.clone(), steps, now: at(time), ..snapshot("") };
-    status(&snapshot, &verdict(&snapshot), progress, IMAGE)
+    status(&snapshot, &verdict(&snapshot), progress, Some(&images()))
 }
 
 #[test]
@@ -95,7 +101,7 @@ fn a_limit_that_is_larger_than_the_data_is_reported() {
         let outcome = StepOutcome::Succeeded(Box::new(prepared));
         let steps = Steps::from([(StepName::Prepare, StepSnapshot::new(1, outcome))]);
         let snapshot = Snapshot { steps, ..snapshot(extra) };
-        status(&snapshot, &verdict(&snapshot), None, IMAGE).steps[0].message.clone()
+        status(&snapshot, &verdict(&snapshot), None, Some(&images())).steps[0].message.clone()
     };
     let message = |total: u64| message_with("", total);
     assert_eq!(message(6000).as_deref(), Some("5998 images can be used"), "the limit is 6000");
@@ -183,7 +189,7 @@ fn a_run_that_waits_for_its_upstream_reports_that() {
     let run = stic_contract::RunIdentity { kind: stic_contract::RunKind::StageTwoRun, ..snapshot("").run };
     let waiting = Snapshot::new(run, 1, &RunStatus::default(), at("2026-11-24T10:00:00Z"), |_| validated);
     let waiting = Snapshot { facts: Facts::local(), ..waiting };
-    let status = status(&waiting, &verdict(&waiting), None, IMAGE);
+    let status = status(&waiting, &verdict(&waiting), None, Some(&images()));
     assert_eq!(status.active_time, Some(ActiveTime::default()), "its deadline is paused");
     assert_yaml_snapshot!("conditions-waiting", status.conditions);
 }

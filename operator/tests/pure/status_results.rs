@@ -12,7 +12,7 @@ use crate::common::{artifact, done, result, snapshot};
 
 fn status_of(steps: Steps) -> RunStatus {
     let verdict = Verdict::running(StepName::Train);
-    status(&Snapshot { steps, ..snapshot("") }, &verdict, None, Some("registry/trainer"))
+    status(&Snapshot { steps, ..snapshot("") }, &verdict, None, None)
 }
 
 #[test]

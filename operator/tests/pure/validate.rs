@@ -1,5 +1,7 @@
 //! What a spec means: the paper's and the released code's settings, precision, pods, and what is refused.
 
+use std::num::NonZeroU32;
+
 use crate::common::{UID, admitted, artifact, at, metadata, stage_one, stage_two};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
@@ -8,11 +10,14 @@ use stic_contract::recipe::{
     ChatTemplate, ImageLayout, Negatives, Objective, Precision, PreferenceRecipe, RejectedTerm,
 };
 use stic_contract::{ArtifactKind, Digest, StepName};
-use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, Inputs, RunStatus};
+use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, Inputs, Resolved, RunStatus};
 use stic_crds::volumes::VolumeFolder;
 use stic_crds::{ConditionType, Reason, StageOneRun, StageTwoRun};
 use stic_operator::controllers::stage_two::Upstream;
 use stic_operator::controllers::{stage_one as one, stage_two as two};
+use stic_operator::decision::Verdict;
+use stic_operator::status::status;
+use stic_operator::trainer_images::TrainerImages;
 use stic_operator::validated::Hardware;
 use stic_operator::{Refusal, Validated};
 
@@ -212,6 +217,80 @@ fn precision_follows_the_pods_and_prepare_holds_no_gpu() {
     assert_eq!(valid("  training: {precision: BF16}\n").precision_reason, "spec.training.precision is BF16");
     let here = one::validate(&stage_one(gpu), Hardware::Cpu).expect("it is valid");
     assert_eq!(here.precision, Precision::F32, "a laptop has no pods");
+}
+
+#[test]
+fn each_step_gets_the_image_for_what_its_pods_request() {
+    let images = TrainerImages { cpu: "cpu".into(), gpu: "gpu".into() };
+    let of = |extra: &str| {
+        let run = valid(extra);
+        let steps = [StepName::Prepare, StepName::Generate, StepName::Train];
+        steps.map(|step| (images.clone().of_step(&run, step), run.gpus(step).map_or(0, NonZeroU32::get)))
+    };
+    let (cpu, gpu) = (|| ("cpu".to_owned(), 0), |gpus| ("gpu".to_owned(), gpus));
+    assert_eq!(of(""), [cpu(), cpu(), cpu()]);
+    assert_eq!(of("  pod: {resources: {limits: {nvidia.com/gpu: 1}}}\n"), [cpu(), gpu(1), gpu(1)]);
+    let several = "  pod: {generation: {resources: {limits: {nvidia.com/gpu: 4}}}}\n";
+    assert_eq!(of(several), [cpu(), gpu(4), cpu()]);
+    assert_eq!(of("  pod: {prepare: {resources: {limits: {nvidia.com/gpu: 1}}}}\n"), [cpu(), cpu(), cpu()]);
+    let claim = "  pod: {resourceClaims: [{name: device, resourceClaimName: a}], resources: {claims: [{name: device}]}}\n";
+    assert_eq!(of(claim), [cpu(), cpu(), cpu()], "it may be anything");
+    assert_eq!(of(&format!("{claim}  training: {{precision: BF16}}\n")), [cpu(), gpu(1), gpu(1)]);
+}
+
+#[test]
+fn a_run_that_is_under_way_keeps_its_images() {
+    let images = TrainerImages { cpu: "new".into(), gpu: "new-gpu".into() };
+    let resolved = |gpu: Option<&str>| {
+        let old = TrainerImages { cpu: "old".into(), gpu: "old-gpu".into() };
+        let snapshot = crate::common::snapshot("");
+        let status = status(&snapshot, &Verdict::running(StepName::Prepare), None, Some(&old));
+        let mut resolved = status.resolved.expect("it is resolved");
+        resolved.trainer_gpu_image = gpu.map(Into::into);
+        resolved
+    };
+    let pinned = |resolved: Option<&Resolved>| {
+        let TrainerImages { cpu, gpu } = images.pinned(resolved);
+        (cpu, gpu)
+    };
+    let pair = |cpu: &str, gpu: &str| (cpu.to_owned(), gpu.to_owned());
+    assert_eq!(pinned(None), pair("new", "new-gpu"));
+    assert_eq!(pinned(Some(&resolved(Some("old-gpu")))), pair("old", "old-gpu"));
+    assert_eq!(pinned(Some(&resolved(None))), pair("old", "old"), "an earlier version had one image");
+}
+
+#[test]
+fn devices_that_the_trainer_cannot_use_are_refused_by_name() {
+    let refusal = |pod: &str| {
+        let run = one::validate(&stage_one(&format!("  pod: {pod}\n")), Hardware::OfPods);
+        run.map(drop).map_err(|refusal| refusal.to_string())
+    };
+    for name in [
+        "amd.com/gpu",
+        "gpu.intel.com/i915",
+        "habana.ai/gaudi",
+        "google.com/tpu",
+        "aws.amazon.com/neuroncore",
+    ] {
+        let refused =
+            refusal(&format!("{{resources: {{limits: {{{name}: 1}}}}}}")).expect_err("not NVIDIA's");
+        assert!(
+            refused.starts_with("spec.pod.resources.limits")
+                && refused.contains(&format!("cannot use {name}")),
+            "{refused}"
+        );
+    }
+    let refused = refusal("{training: {resources: {limits: {nvidia.com/gpu: 2}}}}").expect_err("one at most");
+    assert!(
+        refused.starts_with("spec.pod.training.resources.limits") && refused.contains("its pod requests 2"),
+        "{refused}"
+    );
+    for pod in [
+        "{resources: {limits: {intel.com/qat: 1, amd.com/nic: 1}}}",
+        "{prepare: {resources: {limits: {amd.com/gpu: 1}}}}",
+    ] {
+        assert_eq!(refusal(pod), Ok(()), "{pod}");
+    }
 }
 
 #[test]

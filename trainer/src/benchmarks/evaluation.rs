@@ -18,6 +18,7 @@ use crate::data::encode::Encoder;
 use crate::data::image::{self, ImageLimits};
 use crate::data::images_dir;
 use crate::data::template::Turn;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::{ModelFiles, Policy, ResponseWriter, Vlm};
 use crate::io::atomic;
@@ -75,7 +76,7 @@ impl Evaluation<'_> {
         let files = ModelFiles::open(self.model, ImageLayout::Model)?;
         let encoder = files.encoder(self.chat_template)?;
         self.check_rows(&requests, &files, &encoder)?;
-        let vlm = Vlm::with_files(files, self.precision)?;
+        let vlm = Vlm::with_files(files, self.precision, &device::first()?)?;
         let mut policies: Vec<NamedPolicy<'_>> = vec![("base", None)];
         for (name, dir) in self.adapters {
             policies.push((name, Some(vlm.load_adapter(dir, TrainedProjector::Refuse)?)));
@@ -168,7 +169,7 @@ impl Evaluation<'_> {
             done.insert(id.to_owned());
             Ok(())
         })?;
-        let batch_size = vlm.batch_size(0, self.max_description_tokens);
+        let batch_size = vlm.batch_size(0, self.max_description_tokens, false);
         for (name, adapter) in policies {
             let missing: Vec<_> =
                 requests.iter().filter(|request| !done.contains(&answers_id(name, request.image))).collect();

@@ -24,7 +24,7 @@ pub(super) fn score(args: &ScoreArgs) -> Result<()> {
         return Err(Error::Config("--policy: adapter and both need an adapter; add --adapter DIR".into()));
     }
     let requests = Scorer::read(&args.input)?;
-    let vlm = Vlm::load(&args.model, ImageLayout::Model, args.precision.into())?;
+    let vlm = Vlm::load(&args.model, ImageLayout::Model, args.precision.into(), &device::first()?)?;
     // A checkpoint without a tokenizer can still score token ids.
     let needs_text = requests.iter().any(|(_, request)| request.prompt.is_some());
     let encoder = needs_text.then(|| vlm.files.encoder(args.chat_template.into())).transpose()?;

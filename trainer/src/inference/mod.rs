@@ -12,5 +12,5 @@ pub use self::model_files::ModelFiles;
 pub use self::prefetch::Prefetcher;
 pub use self::response_plan::{ImageRequest, Policy, PromptRequest, ResponsePlan, required};
 pub use self::response_record::ResponseRecord;
-pub use self::response_writer::ResponseWriter;
+pub use self::response_writer::{ResponseWriter, write_side_by_side};
 pub use self::vlm::{ImageFeatures, Vlm};

@@ -4,11 +4,14 @@
 //! An image is prefilled when a slot of the batch is free, and its cache is freed with its last response: memory does
 //! not grow with the number of items.
 
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+
 use super::prefetch::Prefetcher;
 use super::request_queue::{PlannedItem, RequestQueue, Settings};
 use super::response_plan::{Policy, ResponsePlan};
 use crate::cancellation::CancellationToken;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generation::Generator;
 
 /// Items that are planned before the batch has room for them; one more is being planned.
@@ -52,4 +55,46 @@ impl ResponseWriter<'_> {
             generator.generate(self.batch_size, &mut queue)
         })
     }
+}
+
+/// Writes with several writers, each on a device of its own. `items_of` gives the items of a writer by its number, and `append`
+/// receives the records of all of them, in no particular order.
+///
+/// # Errors
+/// As [`ResponseWriter::write`]. The first error of a writer ends the others, through their cancellation.
+pub fn write_side_by_side<P, I>(
+    writers: &[ResponseWriter<'_>],
+    plan: &P,
+    items_of: impl Fn(usize) -> I + Sync,
+    append: impl FnMut(P::Record) -> Result<()> + Send,
+) -> Result<()>
+where
+    P: ResponsePlan<Record: Send>,
+    I: Iterator<Item = Result<(P::Item, ::image::RgbImage)>> + Send,
+{
+    let append = Mutex::new(append);
+    let (append, items_of) = (&append, &items_of);
+    let write = |number: usize, writer: &ResponseWriter<'_>| {
+        let written = writer.write(plan, items_of(number), |record| {
+            let mut append = append.lock().unwrap_or_else(PoisonError::into_inner);
+            (*append)(record)
+        });
+        // A step that fails ends, whatever the other devices could still do.
+        written.inspect_err(|_| writer.cancellation.cancel())
+    };
+    if let [only] = writers {
+        return write(0, only);
+    }
+    let written: Vec<Result<()>> = std::thread::scope(|scope| {
+        let started: Vec<_> = writers
+            .iter()
+            .enumerate()
+            .map(|(number, writer)| scope.spawn(move || write(number, writer)))
+            .collect();
+        started.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    // That the others were interrupted explains nothing.
+    let (interrupted, failed): (Vec<_>, Vec<_>) =
+        written.into_iter().filter_map(Result::err).partition(|error| matches!(error, Error::Interrupted));
+    failed.into_iter().chain(interrupted).next().map_or(Ok(()), Err)
 }

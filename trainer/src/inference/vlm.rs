@@ -10,12 +10,13 @@ use crate::cancellation::CancellationToken;
 use crate::checkpoint::adapter::{self, TrainedProjector};
 use crate::data::anyres::Packing;
 use crate::data::processor::PixelValues;
+use crate::device::dtype;
 use crate::error::Result;
 use crate::generation::{Footprint, LargestRequest, batch_size};
 use crate::kernels::pool::on_pool;
+use crate::memory;
 use crate::model::VisionLanguageModel;
 use crate::model::lora::LoraAdapter;
-use crate::{device, memory};
 
 /// Counted for a prompt besides its image when memory is estimated.
 const PROMPT_TOKENS: usize = 512;
@@ -34,21 +35,20 @@ pub struct ImageFeatures {
 }
 
 impl Vlm {
-    /// Loads the model in `dir`.
+    /// Loads the model in `dir` to a device.
     ///
     /// # Errors
     /// [`crate::Error::Config`] naming the file and the field or tensor.
-    pub fn load(dir: &Path, layout: ImageLayout, precision: Precision) -> Result<Self> {
-        Self::with_files(ModelFiles::open(dir, layout)?, precision)
+    pub fn load(dir: &Path, layout: ImageLayout, precision: Precision, device: &Device) -> Result<Self> {
+        Self::with_files(ModelFiles::open(dir, layout)?, precision, device)
     }
 
     /// Loads the model whose files were read already.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn with_files(files: ModelFiles, precision: Precision) -> Result<Self> {
-        let device = device::choose()?;
-        let model = VisionLanguageModel::load(&files.dir, device::dtype(precision), &device)?;
+    pub fn with_files(files: ModelFiles, precision: Precision, device: &Device) -> Result<Self> {
+        let model = VisionLanguageModel::load(&files.dir, dtype(precision), device)?;
         tracing::info!(model = %files.dir.display(), "loaded the model");
         Ok(Self { files, model })
     }
@@ -87,9 +87,9 @@ impl Vlm {
     }
 
     /// How many responses of at most `max_new_tokens` tokens to generate at a time: `requested`; if that is 0, as many as
-    /// fit in memory.
+    /// fit in memory. A quarter of that if `frugal`.
     #[must_use]
-    pub fn batch_size(&self, requested: usize, max_new_tokens: u32) -> usize {
+    pub fn batch_size(&self, requested: usize, max_new_tokens: u32, frugal: bool) -> usize {
         let processor = &self.files.processor;
         // An image that has exactly the size of a grid fills it; without grids all images take the same.
         let sizes = processor.geometry().map_or_else(|| vec![(1, 1)], |geometry| geometry.pinpoints.clone());
@@ -102,7 +102,8 @@ impl Vlm {
         let dtype = self.model.language.dtype();
         let footprint = Footprint::of(self.model.config(), dtype, self.device(), request);
         let budget = memory::budget_bytes_on(self.device());
-        let batch_size = batch_size(requested, budget, footprint, self.device());
+        let planned = batch_size(requested, budget, footprint, self.device());
+        let batch_size = if frugal { (planned / 4).max(1) } else { planned };
         tracing::info!(
             batch_size,
             budget_bytes = budget,

@@ -1,5 +1,6 @@
 //! The environment of a step, besides its task.
 
+use candle_core::Device;
 use stic_contract::RunConfig;
 
 use crate::cancellation::CancellationToken;
@@ -21,11 +22,23 @@ pub struct StepContext {
     /// Where progress is published.
     pub board: LatestProgress,
     pub activation_checkpointing: ActivationCheckpointing,
+    /// Whether memory has run out once with what was planned. No result depends on it.
+    pub frugal: bool,
+}
+
+impl StepContext {
+    /// The same, with less in memory at a time.
+    pub(super) fn frugal(&self) -> Self {
+        let activation_checkpointing = ActivationCheckpointing::EveryLayer;
+        Self { activation_checkpointing, frugal: true, ..self.clone() }
+    }
 }
 
 /// One execution of a step.
 pub(super) struct Execution<'a> {
     pub config: &'a RunConfig,
+    /// Those of the pod, at least one; of a step that computes nothing, the CPU.
+    pub devices: &'a [Device],
     pub context: &'a StepContext,
     pub output: &'a Output,
     pub reporter: &'a mut Reporter,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candle_core::Device;
 use stic_contract::ArtifactRef;
 use stic_contract::config::ModelInput;
 use stic_contract::recipe::Precision;
@@ -14,8 +15,13 @@ use crate::io::file_digest;
 use crate::io::volumes::Volumes;
 use crate::model::lora::LoraAdapter;
 
-pub(super) fn load_model(volumes: &Volumes, model: &ModelInput, precision: Precision) -> Result<Vlm> {
-    Vlm::load(&volumes.resolve(&model.location)?, model.image_layout, precision)
+pub(super) fn load_model(
+    volumes: &Volumes,
+    model: &ModelInput,
+    precision: Precision,
+    device: &Device,
+) -> Result<Vlm> {
+    Vlm::load(&volumes.resolve(&model.location)?, model.image_layout, precision, device)
 }
 
 /// The adapter that a run continues from.

@@ -15,6 +15,7 @@ mod train;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use candle_core::Device;
 use stic_contract::artifact::progress_file;
 use stic_contract::{RunConfig, StepResult, Task};
 
@@ -23,6 +24,7 @@ pub use self::items::{GivenPair, Item, Message, PreparedItems};
 pub use self::records::{DescriptionRecord, PreferenceRecord};
 
 use self::context::Execution;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::io::artifact::Output;
 use crate::io::atomic;
@@ -48,17 +50,32 @@ pub fn read_config(path: &Path) -> Result<RunConfig> {
 /// # Errors
 /// Whatever ends the step early; finished items and training states are kept.
 pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
+    // Before anything else: a pod that cannot compute must not occupy a GPU.
+    let devices = match config.task.precision() {
+        Some(precision) => device::of_step(config.gpus, precision)?,
+        None => vec![Device::Cpu],
+    };
     let output = Output::open(&config.run, &config.output, &context.volumes)?;
     let progress = output.root().join(progress_file(&config.run, config.step(), context.shard));
     let lock = output.partial().join(format!("{}-{:05}.lock", config.step(), context.shard));
     let _lock = StepLock::acquire(&lock, &context.cancellation)?;
     let mut reporter = Reporter::new(progress, context.board.clone(), config.step());
-    let execution = Execution { config, context, output: &output, reporter: &mut reporter };
-    let result = match &config.task {
-        Task::Prepare(task) => prepare::run(task, execution),
-        Task::Generate(task) => generate::run(task, execution),
-        Task::Describe(task) => describe::run(task, execution),
-        Task::Train(task) => train::run(task, execution),
+    let mut execute = |context: &StepContext| {
+        let execution =
+            Execution { config, devices: &devices, context, output: &output, reporter: &mut reporter };
+        match &config.task {
+            Task::Prepare(task) => prepare::run(task, execution),
+            Task::Generate(task) => generate::run(task, execution),
+            Task::Describe(task) => describe::run(task, execution),
+            Task::Train(task) => train::run(task, execution),
+        }
+    };
+    let result = match execute(context) {
+        Err(Error::OutOfMemory(why)) => {
+            tracing::warn!("the memory of the GPU does not suffice: {why}; continuing with less at a time");
+            execute(&context.frugal())
+        }
+        result => result,
     };
     reporter.flush()?;
     result

@@ -35,8 +35,10 @@ use crate::model::VisionLanguageModel;
 use crate::model::digest::DigestedFiles;
 
 pub(super) fn run(task: &Prepare, execution: Execution<'_>) -> Result<StepResult> {
-    let Execution { config, context, output, reporter } = execution;
-    device::require_support(task.precision, task.gpus)?;
+    let Execution { config, devices: _, context, output, reporter } = execution;
+    if task.later_on_cpu && cfg!(not(feature = "cuda")) {
+        device::warn_of_slow(task.precision);
+    }
     let model_dir =
         context.volumes.folder(&task.model.location, model_field(task), Error::Config, "correct the path")?;
     let files = ModelFiles::open(&model_dir, task.model.image_layout)?;

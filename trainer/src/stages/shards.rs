@@ -2,20 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde_json::{Value, json};
 use stic_contract::config::{DataRecipe, ModelInput, ShardSet};
 use stic_contract::recipe::{ChatTemplate, Precision, Sampling};
 use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, Digest, StepResult, VolumePath};
 
-use super::context::Execution;
+use super::context::{Execution, StepContext};
 use super::disk_space::Requirement;
 use super::inputs::{load_adapter, load_model};
 use super::items::{Item, PreparedItems};
 use crate::algorithm::sampling::SAMPLER;
+use crate::data::encode::Encoder;
 use crate::error::Result;
-use crate::inference::{Policy, ResponsePlan, ResponseWriter};
+use crate::inference::{Policy, ResponsePlan, ResponseWriter, Vlm, write_side_by_side};
 use crate::io::journal::{Journal, Row};
+use crate::model::lora::LoraAdapter;
 
 /// What the generating steps have in common.
 pub(super) struct ShardTask<'a> {
@@ -56,12 +59,12 @@ pub(super) fn data_key(
 }
 
 /// Makes a record of every item of the shard that an earlier attempt has not made.
-pub(super) fn write_shard<P: ResponsePlan<Item = Item, Record: Row>>(
+pub(super) fn write_shard<P: ResponsePlan<Item = Item, Record: Row + Send>>(
     task: &ShardTask<'_>,
     execution: Execution<'_>,
     plan: &P,
 ) -> Result<StepResult> {
-    let Execution { config, context, output, reporter } = execution;
+    let Execution { config, devices, context, output, reporter } = execution;
     let prepared = PreparedItems::open(&context.volumes, task.items, task.images)?;
     let key = data_key(
         &task.recipe,
@@ -83,21 +86,18 @@ pub(super) fn write_shard<P: ResponsePlan<Item = Item, Record: Row>>(
     Requirement::of_data(&task.recipe, todo).check(config.step().as_str(), output.root())?;
     reporter.begin(task.activity, "items", total - todo, total)?;
     if todo > 0 {
-        let vlm = load_model(&context.volumes, task.model, task.precision)?;
-        let adapter = load_adapter(&context.volumes, &vlm, task.adapter)?;
-        let encoder = vlm.files.encoder(task.chat_template)?;
-        let writer = ResponseWriter {
-            policy: Policy { vlm: &vlm, adapter: adapter.as_ref(), encoder: &encoder },
-            seed: config.seed,
-            batch_size: vlm.batch_size(context.batch_size, task.sampling.max_new_tokens),
-            cancellation: &context.cancellation,
+        let models = devices.iter().map(|device| LoadedModel::load(task, context, device));
+        let models = models.collect::<Result<Vec<_>>>()?;
+        let writers: Vec<ResponseWriter<'_>> =
+            models.iter().map(|model| model.writer(task, context, config.seed)).collect();
+        let items_of = |writer: usize| {
+            remaining().skip(writer).step_by(writers.len()).map(|index| {
+                let item = prepared.get(index)?;
+                let image = prepared.open_image(&item)?;
+                Ok((item, image))
+            })
         };
-        let items = remaining().map(|index| {
-            let item = prepared.get(index)?;
-            let image = prepared.open_image(&item)?;
-            Ok((item, image))
-        });
-        writer.write(plan, items, |record| {
+        write_side_by_side(&writers, plan, items_of, |record| {
             journal.append(&record)?;
             reporter.advance(1)
         })?;
@@ -107,6 +107,32 @@ pub(super) fn write_shard<P: ResponsePlan<Item = Item, Record: Row>>(
         items: Some(ItemCounts { total, done: total, skipped: 0 }),
         ..StepResult::new(config.step())
     })
+}
+
+/// A model on one of the devices.
+struct LoadedModel {
+    vlm: Vlm,
+    adapter: Option<LoraAdapter>,
+    encoder: Encoder,
+}
+
+impl LoadedModel {
+    fn load(task: &ShardTask<'_>, context: &StepContext, device: &Device) -> Result<Self> {
+        let vlm = load_model(&context.volumes, task.model, task.precision, device)?;
+        let adapter = load_adapter(&context.volumes, &vlm, task.adapter)?;
+        let encoder = vlm.files.encoder(task.chat_template)?;
+        Ok(Self { vlm, adapter, encoder })
+    }
+
+    fn writer<'a>(&'a self, task: &ShardTask<'_>, context: &'a StepContext, seed: u64) -> ResponseWriter<'a> {
+        let Self { vlm, adapter, encoder } = self;
+        ResponseWriter {
+            policy: Policy { vlm, adapter: adapter.as_ref(), encoder },
+            seed,
+            batch_size: vlm.batch_size(context.batch_size, task.sampling.max_new_tokens, context.frugal),
+            cancellation: &context.cancellation,
+        }
+    }
 }
 
 /// The journal of shard `index` in `dir`.

@@ -47,7 +47,11 @@ pub(super) fn run(task: &Train, execution: Execution<'_>) -> Result<StepResult> 
 }
 
 fn train_on<R: TrainingRecord>(task: &Train, execution: Execution<'_>) -> Result<StepResult> {
-    let Execution { config, context, output, reporter } = execution;
+    let Execution { config, devices, context, output, reporter } = execution;
+    let [device] = devices else {
+        let message = "training uses one GPU; request one in pod.training.resources";
+        return Err(Error::Config(message.into()));
+    };
     let prepared = PreparedItems::open(&context.volumes, &task.items, &task.images)?;
     let (data, data_dir) = seal::<R>(task, &prepared, context, output)?;
     let key = key(task, &data.digest, config.seed);
@@ -78,7 +82,7 @@ fn train_on<R: TrainingRecord>(task: &Train, execution: Execution<'_>) -> Result
     }
 
     check_disk_space(task, &prepared, context, output, 0)?;
-    let vlm = load_model(&context.volumes, &task.model, task.precision)?;
+    let vlm = load_model(&context.volumes, &task.model, task.precision, device)?;
     let encoder = vlm.files.encoder(task.recipe.chat_template)?;
     let builder = ExampleBuilder { vlm: &vlm, encoder: &encoder, recipe: &task.recipe };
     let examples = read_examples::<R>(&builder, &prepared, &data_dir)?;

@@ -83,6 +83,7 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
         ineffective: ineffective(*profile, preferences),
     };
     validation::check_mounts(&run)?;
+    validation::check_devices(&run, pod)?;
     Ok(run)
 }
 

@@ -93,6 +93,7 @@ pub fn validate(
         ineffective: Vec::new(),
     };
     validation::check_mounts(&run)?;
+    validation::check_devices(&run, pod)?;
     Ok(run)
 }
 
