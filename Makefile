@@ -28,7 +28,7 @@ venv = $(STIC_CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
 
 .PHONY: help build install quickstart test tools lint unit python-tests quickstart-test generate images test-images \
 	script-test chart-test cluster-test cluster-programs controller-test kueue-test cluster e2e rbac-test bench-scale bench-peers bench-data \
-	trainer-cuda audit msrv fuzz miri clean
+	trainer-cuda gpu-test audit msrv fuzz miri clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -186,6 +186,12 @@ bench-peers: $(call venv,$(PEERS))/ready ## The trainer beside TRL, transformers
 
 trainer-cuda: ## target/cuda/stic-trainer, for NVIDIA GPUs; neither GPU nor CUDA is needed
 	PYTHON=$(PYTHON) trainer/cuda/build.sh target/cuda
+
+GPU_TRAINER ?= target/cuda/stic-trainer
+
+# Not part of `make test`: it needs a GPU, or a driver that emulates one, and the trainer that `make trainer-cuda` compiles.
+gpu-test: build ## The trainer on a GPU against that on the CPU: after changes of the model or of devices (minutes)
+	$(PYTHON) tests/gpu.py --programs $(STIC_BIN) --trainer $(GPU_TRAINER) --work $(CURDIR)/target/gpu-test
 
 clean:
 	cargo clean

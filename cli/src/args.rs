@@ -58,8 +58,10 @@ Exit codes:
   1   a bug; please report it
   64  a manifest or an argument is invalid
   65  the data is invalid
+  71  the memory of the GPU does not suffice
   74  storage failed
   75  interrupted; run the same command again to resume
+  76  the GPU failed; run the same command again to resume
 
 Examples:
   kubectl stic run -f examples/quickstart/stage-one.yaml -f examples/quickstart/stage-two.yaml

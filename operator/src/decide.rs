@@ -281,6 +281,7 @@ fn failed(run: &Validated, step: StepName, reason: Reason, message: &str) -> Ver
                 run.operation.memory_limits.get(&step).map_or("spec.pod.resources.limits.memory", |it| it);
             format!("step {step} failed: {message}; raise {field} and spec.retry")
         }
+        Reason::OutOfMemory => format!("step {step} failed: {message}, then raise spec.retry"),
         _ => format!("step {step} failed: {message}"),
     };
     Verdict::Failed { reason, message }

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct CancellationToken {
     cancelled: Arc<AtomicBool>,
+    /// That of the token that this one is a child of.
+    parent: Option<Arc<AtomicBool>>,
 }
 
 impl CancellationToken {
@@ -26,13 +28,20 @@ impl CancellationToken {
         Ok(token)
     }
 
+    /// A token that is cancelled with this one, or by itself. It must be called on one that is no child.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { cancelled: Arc::default(), parent: Some(Arc::clone(&self.cancelled)) }
+    }
+
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        is_set(&self.cancelled) || self.parent.as_ref().is_some_and(is_set)
     }
 
     /// # Errors

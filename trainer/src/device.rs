@@ -66,7 +66,7 @@ mod cuda {
     use std::num::NonZeroU32;
 
     use candle_core::Device;
-    use candle_core::cuda::cudarc::driver::{CudaContext, DriverError, sys};
+    use candle_core::cuda::cudarc::driver::{CudaContext, DriverError, result, sys};
 
     use crate::error::{Error, Result};
 
@@ -84,7 +84,31 @@ mod cuda {
         let context = CudaContext::new(index).map_err(failed)?;
         let (major, minor) = context.compute_capability().map_err(failed)?;
         super::require_capability(major, minor)?;
-        Ok(Device::new_cuda(index)?)
+        retain_freed_memory(&context);
+        let device = Device::new_cuda(index)?;
+        // SAFETY: one thread uses the device, and all of its work is on one stream, which keeps the order. Events would
+        // keep that of several: one is recorded for every operand of every operation.
+        #[expect(unsafe_code, reason = "candle has no safe form of it")]
+        if let Device::Cuda(cuda) = &device {
+            unsafe { cuda.disable_event_tracking() };
+        }
+        Ok(device)
+    }
+
+    /// Lets the device's memory pool keep what is freed: every layer frees and allocates the same sizes again, and returning
+    /// them to the driver waits for the device. A device without a pool works without.
+    fn retain_freed_memory(context: &CudaContext) {
+        let mut all = u64::MAX;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the device is that of the context, the pool is its own, and the attribute is a `u64`.
+        #[expect(unsafe_code, reason = "cudarc has no safe form of it")]
+        let retained = unsafe {
+            result::device::get_default_mem_pool(context.cu_device())
+                .and_then(|pool| result::mem_pool::set_attribute(pool, threshold, (&raw mut all).cast()))
+        };
+        if let Err(error) = retained {
+            tracing::debug!(%error, "the device returns freed memory to the driver");
+        }
     }
 
     fn failed(error: DriverError) -> Error {

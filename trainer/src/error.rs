@@ -22,7 +22,7 @@ pub enum Error {
     Interrupted,
     /// The memory of the GPU does not suffice.
     #[error(
-        "the memory of the GPU does not suffice: {0}; use a GPU with more, or lower training.maxLength, the rank or maxNewTokens, then raise spec.retry"
+        "the memory of the GPU does not suffice: {0}; use a GPU with more, or lower training.maxLength, the rank or maxNewTokens"
     )]
     OutOfMemory(String),
     /// The GPU failed. A retry resumes from what was saved, on another one if there is one.
@@ -31,6 +31,11 @@ pub enum Error {
     /// The tensor library failed, which is a bug of the trainer.
     #[error("tensor computation failed: {0}; this is a bug, please report it with the run config")]
     Tensor(candle_core::Error),
+}
+
+/// Without the backtrace of a build that has one, which explains nothing here.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// What CUDA and cuBLAS call a lack of memory.
@@ -60,9 +65,9 @@ impl From<candle_core::Error> for Error {
         let text = error.to_string();
         let is_any = |names: &[&str]| names.iter().any(|name| text.contains(name));
         if is_any(&OUT_OF_MEMORY) {
-            Self::OutOfMemory(text)
+            Self::OutOfMemory(first_line(&text))
         } else if is_any(&DEVICE_FAILED) {
-            Self::DeviceFailed(text)
+            Self::DeviceFailed(first_line(&text))
         } else {
             Self::Tensor(error)
         }

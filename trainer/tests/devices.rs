@@ -117,4 +117,5 @@ fn the_error_of_one_device_ends_the_others() {
     };
     let ended = write_side_by_side(&writers(&models, &cancellation), &Captions, items_of, |_| Ok(()));
     assert!(matches!(&ended, Err(Error::Data(message)) if message == "a.png is cut off"), "{ended:?}");
+    assert!(!cancellation.is_cancelled(), "what follows may still work");
 }

@@ -18,6 +18,7 @@ use crate::generation::Generator;
 const PREFETCHED_ITEMS: usize = 1;
 
 /// Generates responses under one policy.
+#[derive(Clone, Copy)]
 pub struct ResponseWriter<'a> {
     pub policy: Policy<'a>,
     /// Of every draw.
@@ -61,7 +62,7 @@ impl ResponseWriter<'_> {
 /// receives the records of all of them, in no particular order.
 ///
 /// # Errors
-/// As [`ResponseWriter::write`]. The first error of a writer ends the others, through their cancellation.
+/// As [`ResponseWriter::write`]. The first error of a writer ends the others.
 pub fn write_side_by_side<P, I>(
     writers: &[ResponseWriter<'_>],
     plan: &P,
@@ -72,19 +73,20 @@ where
     P: ResponsePlan<Record: Send>,
     I: Iterator<Item = Result<(P::Item, ::image::RgbImage)>> + Send,
 {
+    if let [only] = writers {
+        return only.write(plan, items_of(0), append);
+    }
+    let Some(stop) = writers.first().map(|writer| writer.cancellation.child()) else { return Ok(()) };
     let append = Mutex::new(append);
-    let (append, items_of) = (&append, &items_of);
+    let (append, items_of, stop) = (&append, &items_of, &stop);
     let write = |number: usize, writer: &ResponseWriter<'_>| {
+        let writer = ResponseWriter { cancellation: stop, ..*writer };
         let written = writer.write(plan, items_of(number), |record| {
             let mut append = append.lock().unwrap_or_else(PoisonError::into_inner);
             (*append)(record)
         });
-        // A step that fails ends, whatever the other devices could still do.
-        written.inspect_err(|_| writer.cancellation.cancel())
+        written.inspect_err(|_| stop.cancel())
     };
-    if let [only] = writers {
-        return write(0, only);
-    }
     let written: Vec<Result<()>> = std::thread::scope(|scope| {
         let started: Vec<_> = writers
             .iter()

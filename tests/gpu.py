@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Compares the trainer on a GPU with the trainer on the CPU, on the quickstart's toy model: `make gpu-test`.
+
+A GPU may be emulated: what counts is which libcuda.so.1 the trainer finds. Each check prints a line; the exit code is 1 if one
+failed. Numbers in F32 must agree to rounding, tokens exactly; in BF16 both stages must end in adapters that pass their proof.
+"""
+
+import argparse
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "quickstart"
+IMAGES, INSTRUCTIONS = 6, 6
+# Sums of a few hundred products in another order.
+LOG_PROBS, RELATIVE = 1e-4, 1e-4
+STAGE_ONE = """
+apiVersion: stic.dev/v1alpha1
+kind: StageOneRun
+metadata: {{name: scenes}}
+spec:
+  model: {{volume: {{claimName: models, path: scenes-llava}}}}
+  images: {{volume: {{claimName: images, path: unlabelled}}, limit: {images}}}
+  preferences: {{sampling: {{maxNewTokens: 24, temperature: "0"}}}}
+  training:
+    precision: {precision}
+    lora: {{rank: 4, alpha: 24}}
+    optimizer: {{learningRate: "1e-3"}}
+    globalBatchSize: 2
+  output: {{volume: {{claimName: stic, path: scenes}}}}
+"""
+STAGE_TWO = """
+apiVersion: stic.dev/v1alpha1
+kind: StageTwoRun
+metadata: {{name: scenes}}
+spec:
+  initFrom: {{stageOneRunRef: {{name: scenes}}}}
+  instructions: {{volume: {{claimName: instructions}}, file: instructions.json, limit: {instructions}}}
+  images: {{volume: {{claimName: instructions}}}}
+  description: {{sampling: {{maxNewTokens: 24, temperature: "0"}}}}
+  training: {{precision: {precision}, optimizer: {{learningRate: "1e-3"}}, globalBatchSize: 2}}
+  output: {{volume: {{claimName: stic, path: scenes}}}}
+"""
+
+
+class Checks:
+    def __init__(self):
+        self.failed = 0
+
+    def check(self, what, passed, measured=""):
+        self.failed += not passed
+        print(f"{'ok    ' if passed else 'FAILED'} {what}{f': {measured}' if measured else ''}", flush=True)
+
+
+class Machine:
+    """The programs, one of whose trainers runs."""
+
+    def __init__(self, kubectl_stic, trainer, work):
+        self.kubectl_stic, self.trainer, self.work = kubectl_stic, trainer, work
+
+    def run_both(self, precision):
+        """Runs both stages and returns the folder of the artifacts."""
+        work = self.work / precision
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        manifest = work / "runs.yaml"
+        texts = (STAGE_ONE, STAGE_TWO)
+        manifest.write_text("---".join(t.format(precision=precision, images=IMAGES, instructions=INSTRUCTIONS) for t in texts))
+        volumes = [f"--volume={claim}={EXAMPLE / 'volumes' / claim}" for claim in ("models", "images", "instructions")]
+        command = [self.kubectl_stic, "run", "-f", manifest, "--work-dir", work, "--trainer", self.trainer, *volumes]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            sys.exit(f"{self.trainer} in {precision}: exit code {ended.returncode}\n{ended.stderr[-3000:]}")
+        return work / "volumes" / "stic" / "scenes"
+
+    def tool(self, *arguments):
+        ended = subprocess.run([self.trainer, *arguments], capture_output=True, text=True, check=False)
+        if ended.returncode:
+            sys.exit(f"{self.trainer} {arguments[0]}: exit code {ended.returncode}\n{ended.stderr[-3000:]}")
+        return ended.stdout
+
+
+def payload(output, kind, name):
+    """The bytes of an artifact's file, of which there is one in each stage's order."""
+    return [path.read_bytes() for path in sorted(output.glob(f"{kind}-*/{name}"))]
+
+
+def adapters(output):
+    """The adapters of both stages: that of stage 1 has fewer steps behind it, and comes first by its card."""
+    return sorted(output.glob("adapter-*"), key=lambda path: "StageTwoRun" in (path / "README.md").read_text())
+
+
+def tensors(file):
+    data = file.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    for name, tensor in sorted(header.items()):
+        if name != "__metadata__":
+            assert tensor["dtype"] == "F32", tensor
+            start, end = tensor["data_offsets"]
+            yield name, struct.unpack(f"<{(end - start) // 4}f", data[8 + length + start : 8 + length + end])
+
+
+def distance(one, other):
+    """The largest difference of two adapters' tensors, relative to the largest value of each."""
+    largest = 0.0
+    for (name, a), (other_name, b) in zip(tensors(one), tensors(other), strict=True):
+        assert name == other_name
+        scale = max(map(abs, a)) or 1.0
+        largest = max(largest, max(abs(x - y) for x, y in zip(a, b, strict=True)) / scale)
+    return largest
+
+
+def metrics(adapter):
+    return [json.loads(line) for line in (adapter / "metrics.jsonl").read_text().splitlines()]
+
+
+def compare_training(checks, stage, cpu, gpu):
+    for name in ("loss", "grad_norm"):
+        pairs = [(a[name], b[name]) for a, b in zip(metrics(cpu), metrics(gpu), strict=True)]
+        worst = max(abs(a - b) / max(abs(a), 1e-6) for a, b in pairs)
+        checks.check(f"F32, stage {stage}: {name} of {len(pairs)} steps", worst <= RELATIVE, f"{worst:.1e} apart, relative")
+    file = "adapter_model.safetensors"
+    apart = distance(cpu / file, gpu / file)
+    # Adam's first steps have the size of the learning rate whatever the gradient's: where that is near 0, rounding decides
+    # its sign.
+    checks.check(f"F32, stage {stage}: the adapters", apart <= 1e-2, f"{apart:.1e} apart, relative")
+
+
+def compare_scores(checks, cpu, gpu, adapter, work):
+    rows = [{"id": f"{i}", "image": f"scene-{i:03}.jpg", "prompt": "Describe the image.", "response": "A red circle."} for i in range(4)]
+    (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["score", "--model", EXAMPLE / "volumes/models/scenes-llava", "--adapter", adapter, "--input", work / "rows.jsonl"]
+    arguments += ["--images", EXAMPLE / "volumes/heldout/images"]
+    scores = [[json.loads(line) for line in machine.tool(*arguments).splitlines()] for machine in (cpu, gpu)]
+    pairs = [(a, b) for of_cpu, of_gpu in zip(*scores, strict=True) for a, b in zip(of_cpu["logprobs"], of_gpu["logprobs"], strict=True)]
+    worst = max(abs(a - b) for a, b in pairs)
+    checks.check(f"F32: score, {len(pairs)} log-probabilities", worst <= LOG_PROBS, f"{worst:.1e} apart")
+
+
+def compare_evaluations(checks, cpu, gpu, adapter, work):
+    heldout = EXAMPLE / "volumes/heldout"
+    for name, lines in (("questions.jsonl", 8), ("scenes.jsonl", 2)):
+        (work / name).write_text("".join((heldout / name).read_text().splitlines(keepends=True)[:lines]))
+    arguments = ["evaluate", "--model", EXAMPLE / "volumes/models/scenes-llava", "--adapter", f"tuned={adapter}", "--images", heldout]
+    arguments += ["--questions", work / "questions.jsonl", "--scenes", work / "scenes.jsonl"]
+    tables = [machine.tool(*arguments, "--output", machine.work / "evaluation") for machine in (cpu, gpu)]
+    checks.check("F32: evaluate prints the same table", tables[0] == tables[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=Path, required=True, help="the folder of kubectl-stic and of the CPU's stic-trainer")
+    parser.add_argument("--trainer", type=Path, required=True, help="the trainer with CUDA")
+    parser.add_argument("--work", type=Path, required=True)
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.work, ignore_errors=True)
+    kubectl_stic = arguments.programs / "kubectl-stic"
+    cpu = Machine(kubectl_stic, arguments.programs / "stic-trainer", arguments.work / "cpu")
+    gpu = Machine(kubectl_stic, arguments.trainer, arguments.work / "gpu")
+    checks = Checks()
+
+    outputs = [machine.run_both("F32") for machine in (cpu, gpu)]
+    for kind, name in (("preferences", "preferences.jsonl"), ("descriptions", "descriptions.jsonl")):
+        of_cpu, of_gpu = (payload(output, kind, name) for output in outputs)
+        checks.check(f"F32: {kind} have the same tokens", of_cpu == of_gpu and len(of_cpu) > 0)
+    (one_cpu, two_cpu), (one_gpu, two_gpu) = map(adapters, outputs)
+    compare_training(checks, 1, one_cpu, one_gpu)
+    compare_training(checks, 2, two_cpu, two_gpu)
+    compare_scores(checks, cpu, gpu, one_cpu, arguments.work)
+    compare_evaluations(checks, cpu, gpu, one_cpu, arguments.work)
+
+    output = gpu.run_both("BF16")
+    first = metrics(adapters(output)[0])[0]
+    checks.check("BF16: both stages end in adapters that pass their proof", len(adapters(output)) == 2)
+    checks.check("BF16: a fresh adapter has no margin", first["rewards/margins"] == 0.0, f"{first['rewards/margins']}")
+    sys.exit(1 if checks.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
