@@ -85,14 +85,7 @@ mod cuda {
         let (major, minor) = context.compute_capability().map_err(failed)?;
         super::require_capability(major, minor)?;
         retain_freed_memory(&context);
-        let device = Device::new_cuda(index)?;
-        // SAFETY: one thread uses the device, and all of its work is on one stream, which keeps the order. Events would
-        // keep that of several: one is recorded for every operand of every operation.
-        #[expect(unsafe_code, reason = "candle has no safe form of it")]
-        if let Device::Cuda(cuda) = &device {
-            unsafe { cuda.disable_event_tracking() };
-        }
-        Ok(device)
+        Ok(Device::new_cuda(index)?)
     }
 
     /// Lets the device's memory pool keep what is freed: every layer frees and allocates the same sizes again, and returning
