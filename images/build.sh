@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-declare -A limits=([stic-operator]=20000000 [stic-trainer]=40000000 [stic-trainer-cuda]=1500000000)
+declare -A limits=([stic-operator]=20000000 [stic-trainer]=40000000 [stic-trainer-cuda]=1000000000)
 if [ $# = 0 ]; then
   set -- stic-operator stic-trainer
   [ -n "$programs" ] || [ "$(uname -m)" != x86_64 ] || set -- "$@" stic-trainer-cuda

@@ -205,7 +205,8 @@ pub fn requested_gpu(pod: &PodSettings) -> Option<String> {
 }
 
 fn extended_gpu_count(pod: &PodSettings) -> u32 {
-    extended_gpus(pod).map(|(_, Quantity(count))| count.parse::<u32>().unwrap_or(1)).sum()
+    let counts = extended_gpus(pod).map(|(_, Quantity(count))| count.parse::<u32>().unwrap_or(1));
+    counts.fold(0, u32::saturating_add)
 }
 
 fn extended_gpus(pod: &PodSettings) -> impl Iterator<Item = (&String, &Quantity)> {
