@@ -41,6 +41,8 @@ def main():
             path = find(source, stage_name, arguments)
             # As Docker does: of a folder, what is in it.
             found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+            if path.is_dir() and not found:
+                raise Refused(f"{path}: is empty; the image needs what should be in it")
             for name, file in (found or {path.name: path}).items():
                 name = target + name if target.endswith("/") else target
                 files[name.lstrip("/")] = file.read_bytes()

@@ -30,6 +30,7 @@ spec:
     lora: {{rank: 4, alpha: 24}}
     optimizer: {{learningRate: "1e-3"}}
     globalBatchSize: 2
+  pod: {pod}
   output: {{volume: {{claimName: stic, path: scenes}}}}
 """
 STAGE_TWO = """
@@ -42,6 +43,7 @@ spec:
   images: {{volume: {{claimName: instructions}}}}
   description: {{sampling: {{maxNewTokens: 24, temperature: "0"}}}}
   training: {{precision: {precision}, optimizer: {{learningRate: "1e-3"}}, globalBatchSize: 2}}
+  pod: {pod}
   output: {{volume: {{claimName: stic, path: scenes}}}}
 """
 
@@ -67,8 +69,10 @@ class Machine:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         manifest = work / "runs.yaml"
-        texts = (STAGE_ONE, STAGE_TWO)
-        manifest.write_text("---".join(t.format(precision=precision, images=IMAGES, instructions=INSTRUCTIONS) for t in texts))
+        # In BF16 the steps ask for a GPU, which a trainer without CUDA refuses.
+        pod = "{resources: {limits: {nvidia.com/gpu: 1}}}" if precision == "BF16" else "{}"
+        values = {"precision": precision, "images": IMAGES, "instructions": INSTRUCTIONS, "pod": pod}
+        manifest.write_text("---".join(text.format(**values) for text in (STAGE_ONE, STAGE_TWO)))
         volumes = [f"--volume={claim}={EXAMPLE / 'volumes' / claim}" for claim in ("models", "images", "instructions")]
         command = [self.kubectl_stic, "run", "-f", manifest, "--work-dir", work, "--trainer", self.trainer, *volumes]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)

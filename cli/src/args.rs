@@ -58,7 +58,7 @@ Exit codes:
   1   a bug; please report it
   64  a manifest or an argument is invalid
   65  the data is invalid
-  71  the memory of the GPU does not suffice
+  71  the GPU ran out of memory
   74  storage failed
   75  interrupted; run the same command again to resume
   76  the GPU failed; run the same command again to resume

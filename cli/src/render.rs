@@ -67,11 +67,11 @@ fn render_run(manifest: &Manifest, all: &[Manifest], args: &RenderArgs) -> Resul
         cpu: image(&args.trainer_image, placeholders::TRAINER_IMAGE),
         gpu: image(&args.trainer_gpu_image, placeholders::TRAINER_GPU_IMAGE),
     };
-    let settings = |step| JobSettings {
-        trainer_image: images.clone().of_step(&run, step),
+    let settings = |launch: &Launch| JobSettings {
+        trainer_image: images.clone().of_step(&launch.run, launch.id.step),
         one_node: false,
         read_only_claims: BTreeSet::new(),
-        deadline_seconds: run.operation.active_deadline_seconds,
+        deadline_seconds: launch.deadline_seconds,
     };
     let shards = run.shards;
     let mut snapshot = Snapshot::local(&run, 1, &RunStatus::default(), Time(Timestamp::UNIX_EPOCH));
@@ -85,7 +85,7 @@ fn render_run(manifest: &Manifest, all: &[Manifest], args: &RenderArgs) -> Resul
         };
         let step = launch.id.step;
         if args.step.is_none_or(|selected| selected == step) {
-            add_objects(&mut text, &launch, &settings(step), shards)?;
+            add_objects(&mut text, &launch, &settings(&launch), shards)?;
         }
         let spec = pipeline::step(manifest.kind(), step)
             .ok_or_else(|| Failure::bug(no_such_step(step, manifest.kind(), &title)))?;

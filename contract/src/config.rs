@@ -168,9 +168,9 @@ pub struct Prepare {
     pub train: TrainRecipe,
     /// The number format that later steps use.
     pub precision: Precision,
-    /// Whether the pods of a later step request no GPU.
-    #[serde(default)]
-    pub later_on_cpu: bool,
+    /// Whether a later step computes in bf16 without a GPU, which is slow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bf16_on_cpu: bool,
 }
 
 /// An initial adapter before `prepare` has digested it.

@@ -15,7 +15,7 @@ enumerated! {
         ConfigInvalid,
         /// The data is invalid (`EX_DATAERR`). The message names file, line and reason.
         DataInvalid,
-        /// The memory of the GPU does not suffice (`EX_OSERR`), even with less at a time.
+        /// The GPU ran out of memory (`EX_OSERR`), even with less in it at a time.
         OutOfMemory,
         /// Storage failed (`EX_IOERR`), for example a full disk. A retry may succeed.
         StorageFailed,
@@ -58,6 +58,12 @@ impl ExitCode {
         !matches!(self, Self::Done | Self::ConfigInvalid | Self::DataInvalid)
     }
 
+    /// Whether Kubernetes ends the whole Job: another pod would fail in the same way.
+    #[must_use]
+    pub const fn fails_job(self) -> bool {
+        matches!(self, Self::ConfigInvalid | Self::DataInvalid | Self::OutOfMemory)
+    }
+
     /// Whether Kubernetes starts the pod again without counting it: the step is not at fault, and resumes from what it saved.
     #[must_use]
     pub const fn is_interruption(self) -> bool {
@@ -82,8 +88,8 @@ impl ExitCode {
                 "Fix or restore the file that the message names.",
             ),
             Self::OutOfMemory => (
-                "The memory of the GPU does not suffice, even with less at a time.",
-                "Use a GPU with more memory, or a lower rank, `maxLength` or batch. On a cluster, then raise `spec.retry`, which continues with what was saved.",
+                "The GPU ran out of memory, even with less in it at a time.",
+                "Use a GPU with more memory and run again, on a cluster with `spec.retry`; it continues with what was saved. Or create a run with a lower rank, `maxLength` or `maxNewTokens`.",
             ),
             Self::StorageFailed => (
                 "Storage failed, for example a full disk.",
@@ -97,7 +103,7 @@ impl ExitCode {
             ),
             Self::DeviceFailed => (
                 "The GPU failed, for example with an uncorrectable memory error.",
-                "Have the node checked that the message names. The step resumes by itself from what it saved, unless that happens three times without progress; then raise `spec.retry`.",
+                "Check the node that the message names. The step resumes by itself from what it saved, unless that happens three times without progress; then raise `spec.retry`.",
             ),
         };
         ExitStatusHelp { status: self.code(), meaning, advice }

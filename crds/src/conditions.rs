@@ -312,7 +312,7 @@ impl Reason {
             Self::InvalidSpec | Self::ModelSourceUnsupported | Self::WorkloadDeactivated => {
                 Classification::of(Failed, Never, Unaffected, ConfigInvalid)
             }
-            // That of a Job: once the one of the run is over, nothing starts.
+            // The deadline of a Job came first. Once that of the run has passed, `decide` starts nothing.
             Self::DeadlineExceeded => Classification::of(Failed, WithinLimit, Unaffected, ConfigInvalid),
             Self::ClaimNotShareable => Classification::of(Failed, Never, Unavailable, ConfigInvalid),
             Self::ConfigInvalid => Classification::of(Failed, Never, Rejected, ConfigInvalid),

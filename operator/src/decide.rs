@@ -275,13 +275,12 @@ fn failed(run: &Validated, step: StepName, reason: Reason, message: &str) -> Ver
     let message = match reason {
         Reason::TrainerFailed => format!("step {step} failed: {message}; see the log of the step"),
         Reason::PodRejected => format!("step {step} failed: {message}, then raise spec.retry"),
-        // A trainer whose GPU has too little memory says itself what to do.
+        // A trainer whose GPU ran out of memory says itself what to do.
         Reason::OutOfMemory if message.ends_with(RAN_OUT_OF_MEMORY) => {
             let field =
                 run.operation.memory_limits.get(&step).map_or("spec.pod.resources.limits.memory", |it| it);
             format!("step {step} failed: {message}; raise {field} and spec.retry")
         }
-        Reason::OutOfMemory => format!("step {step} failed: {message}, then raise spec.retry"),
         _ => format!("step {step} failed: {message}"),
     };
     Verdict::Failed { reason, message }
@@ -298,8 +297,8 @@ fn model_changed(run: &Validated, previous: &PreviousResults) -> Option<Verdict>
     })
 }
 
-/// The deadline of a Job that starts `left` before that of its run. It must not come first: the operator reports the one of
-/// the run. Kubernetes counts from a start in whole seconds.
+/// The deadline of a Job that starts `left` before that of its run: two seconds later, so that the operator reports that of the
+/// run. Kubernetes counts from a start in whole seconds.
 fn job_deadline(left: Duration) -> u32 {
     u32::try_from(left.as_secs()).unwrap_or(u32::MAX).saturating_add(2)
 }

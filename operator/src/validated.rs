@@ -135,7 +135,7 @@ impl Validated {
     /// operator nor a change to the pods alters a run that is under way.
     pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {
         let Task::Prepare(prepare) = &started_with.task else { return };
-        let Prepare { model, adapter, source, recipe, train, precision, later_on_cpu: _ } = prepare.as_ref();
+        let Prepare { model, adapter, source, recipe, train, precision, bf16_on_cpu: _ } = prepare.as_ref();
         self.seed = started_with.seed;
         self.output.location = started_with.output.clone();
         self.model.location = model.location.clone();
@@ -158,7 +158,7 @@ impl Validated {
         // Whatever a resource claim is named, it stands for a GPU if the user asked for the format of GPUs.
         let unnamed = self.precision == Precision::Bf16 && used_claims(pod).next().is_some();
         let least = u32::from(unnamed || requested_gpu(pod).is_some());
-        NonZeroU32::new(extended_gpu_count(pod).max(least))
+        NonZeroU32::new(whole_gpus(pod).max(least))
     }
 
     /// Whether a step after `prepare` computes on the CPU.
@@ -204,19 +204,21 @@ pub fn requested_gpu(pod: &PodSettings) -> Option<String> {
     })
 }
 
-fn extended_gpu_count(pod: &PodSettings) -> u32 {
-    let counts = extended_gpus(pod).map(|(_, Quantity(count))| count.parse::<u32>().unwrap_or(1));
-    counts.fold(0, u32::saturating_add)
+/// How many whole GPUs a pod requests. Other resources are shares or the memory of one, and CUDA sees one MIG slice at most.
+fn whole_gpus(pod: &PodSettings) -> u32 {
+    let whole = extended_gpus(pod).filter(|(name, _)| name.ends_with("/gpu"));
+    whole.map(|(_, Quantity(count))| count.parse::<u32>().unwrap_or(1)).fold(0, u32::saturating_add)
 }
 
 fn extended_gpus(pod: &PodSettings) -> impl Iterator<Item = (&String, &Quantity)> {
     let limits = pod.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let limits = limits.into_iter().flatten();
-    limits.filter(|(name, _)| name.rsplit_once('/').is_some_and(|(_, device)| is_gpu(device)))
+    let is_gpu = |name: &str| name.rsplit_once('/').is_some_and(|(_, device)| is_gpu(device));
+    limits.filter(move |(name, count)| is_gpu(name) && count.0 != "0")
 }
 
 /// Accelerators that are not NVIDIA's: the domain of the extended resource, and what its name contains. Other devices of the
-/// same vendors, such as network cards, are none of the trainer's business.
+/// same vendors, such as network cards, are ignored.
 const OTHER_ACCELERATORS: [(&str, &str); 10] = [
     ("amd.com", "gpu"),
     ("gpu.intel.com", ""),
@@ -234,10 +236,9 @@ const OTHER_ACCELERATORS: [(&str, &str); 10] = [
 #[must_use]
 pub fn other_accelerator(pod: &PodSettings) -> Option<&str> {
     let resources = pod.resources.iter();
-    let mut names = resources
-        .flat_map(|resources| [&resources.limits, &resources.requests])
-        .flatten()
-        .flat_map(BTreeMap::keys);
+    let requested =
+        resources.flat_map(|resources| [&resources.limits, &resources.requests]).flatten().flatten();
+    let mut names = requested.filter(|(_, count)| count.0 != "0").map(|(name, _)| name);
     let is_other = |name: &str| {
         let (domain, device) = name.split_once('/').unwrap_or_default();
         let device = device.to_lowercase();

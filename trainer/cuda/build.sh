@@ -25,6 +25,7 @@ if [ ! -e "$wheels/ready" ]; then
   done
   touch "$wheels/ready"
 fi
+rm -rf "$target/lib"
 mkdir -p "$toolkit/lib/stubs" "$target/lib"
 rm -f "$toolkit/lib/stubs/libcuda.a"
 cc -O2 -fPIC -c "$here/driver.c" -o "$target/driver.o"

@@ -20,10 +20,11 @@ sed -n 's/^\t.* => \(\/.*\) (0x.*)$/\1/p' <<<"$loaded" | sort -u | while read -r
   [ "$(dirname "$(realpath "$library")")" = "$(realpath "$folder/lib")" ] || cp -L "$library" "$folder/lib/"
 done
 # Drivers load these by name.
-for library in libdl.so.2 libpthread.so.0 librt.so.1; do
-  cp -L "$(dirname "$(sed -n 's/^\tlibc.so.6 => \(.*\) (0x.*)$/\1/p' <<<"$loaded" | head -1)")/$library" "$folder/lib/"
-done
+libc=$(sed -n '/^\tlibc.so.6 => /{s/^\tlibc.so.6 => \(.*\) (0x.*)$/\1/p;q}' <<<"$loaded")
+for library in libdl.so.2 libpthread.so.0 librt.so.1; do cp -L "$(dirname "$libc")/$library" "$folder/lib/"; done
 cp -L /lib64/ld-linux-x86-64.so.2 "$folder/lib64/"
-toolkit=$(dirname "$(dirname "$(realpath "$build/lib/$(ls "$build/lib" | head -1)")")")
-license=$(find "$toolkit/../.." -ipath '*cublas*/license*' -type f | head -1)
+toolkit=$(dirname "$(dirname "$(realpath "$build/lib/libcublas.so.13")")")
+license=$(find "$toolkit/../.." -ipath '*cublas*/license*' -type f -print -quit)
 cp "${license:?files.sh: error: the wheels of CUDA have no licence}" "$folder/licenses/NVIDIA"
+# That of the C library, where this machine has the text.
+[ ! -e /usr/share/common-licenses/LGPL-2.1 ] || cp /usr/share/common-licenses/LGPL-2.1 "$folder/licenses/"

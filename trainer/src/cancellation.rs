@@ -10,8 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct CancellationToken {
     cancelled: Arc<AtomicBool>,
-    /// That of the token that this one is a child of.
-    parent: Option<Arc<AtomicBool>>,
+    parent: Option<Box<CancellationToken>>,
 }
 
 impl CancellationToken {
@@ -28,10 +27,10 @@ impl CancellationToken {
         Ok(token)
     }
 
-    /// A token that is cancelled with this one, or by itself. It must be called on one that is no child.
+    /// A token that is cancelled with this one, or by itself.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { cancelled: Arc::default(), parent: Some(Arc::clone(&self.cancelled)) }
+        Self { cancelled: Arc::default(), parent: Some(Box::new(self.clone())) }
     }
 
     pub fn cancel(&self) {
@@ -40,8 +39,8 @@ impl CancellationToken {
 
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
-        is_set(&self.cancelled) || self.parent.as_ref().is_some_and(is_set)
+        self.cancelled.load(Ordering::Relaxed)
+            || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
     }
 
     /// # Errors

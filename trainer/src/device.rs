@@ -62,6 +62,9 @@ pub const fn dtype(precision: Precision) -> DType {
 }
 
 #[cfg(feature = "cuda")]
+pub use cuda::free_in_pool;
+
+#[cfg(feature = "cuda")]
 mod cuda {
     use std::num::NonZeroU32;
 
@@ -104,8 +107,36 @@ mod cuda {
         }
     }
 
+    /// Bytes that the device's memory pool keeps and nothing uses, which the driver does not count as free.
+    #[must_use]
+    pub fn free_in_pool(context: &CudaContext) -> u64 {
+        let attribute = |name: sys::CUmemPool_attribute| {
+            let mut bytes = 0_u64;
+            // SAFETY: the device is that of the context, the pool is its own, and both attributes are a `u64`.
+            #[expect(unsafe_code, reason = "cudarc has no safe form of it")]
+            let read = unsafe {
+                result::device::get_default_mem_pool(context.cu_device())
+                    .and_then(|pool| result::mem_pool::get_attribute(pool, name, (&raw mut bytes).cast()))
+            };
+            read.ok().map(|()| bytes)
+        };
+        let reserved = attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+        let used = attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+        reserved.zip(used).map_or(0, |(reserved, used)| reserved.saturating_sub(used))
+    }
+
     fn failed(error: DriverError) -> Error {
-        Error::DeviceFailed(error.to_string())
+        use sys::CUresult::{
+            CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE, CUDA_ERROR_OUT_OF_MEMORY,
+            CUDA_ERROR_SYSTEM_DRIVER_MISMATCH,
+        };
+        match error.0 {
+            CUDA_ERROR_OUT_OF_MEMORY => Error::OutOfMemory(error.to_string()),
+            CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+                Error::Config(format!("the node's driver cannot be used: {error}; install it again"))
+            }
+            _ => Error::DeviceFailed(error.to_string()),
+        }
     }
 
     fn check_driver() -> Result<()> {
@@ -138,8 +169,8 @@ fn require_devices(found: u32, wanted: u32) -> Result<()> {
     }
     let found = if found == 0 { "none".to_owned() } else { format!("only {found}") };
     Err(crate::Error::Config(format!(
-        "this step needs {}, but {found} can be seen; request it in the pod's resources (nvidia.com/gpu), check the device \
-         plugin and NVIDIA_VISIBLE_DEVICES, or use the trainer image without CUDA",
+        "this step needs {}, but {found} can be seen; request it in the pod's resources (nvidia.com/gpu) and check the node's \
+         device plugin, or use the trainer image without CUDA",
         count(wanted)
     )))
 }

@@ -20,9 +20,9 @@ pub enum Error {
     /// The step ended because of SIGTERM or SIGINT, after it saved its state.
     #[error("interrupted; finished work was saved, run the step again to continue")]
     Interrupted,
-    /// The memory of the GPU does not suffice.
+    /// The GPU ran out of memory.
     #[error(
-        "the memory of the GPU does not suffice: {0}; use a GPU with more, or lower training.maxLength, the rank or maxNewTokens"
+        "the GPU ran out of memory: {0}; use one with more memory and raise spec.retry, or create a run with a lower training.maxLength, rank or maxNewTokens"
     )]
     OutOfMemory(String),
     /// The GPU failed. A retry resumes from what was saved, on another one if there is one.
@@ -38,8 +38,9 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// What CUDA and cuBLAS call a lack of memory.
-const OUT_OF_MEMORY: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+/// What CUDA and cuBLAS call a lack of memory. cuBLAS cannot be initialized without memory for its workspace.
+const OUT_OF_MEMORY: [&str; 3] =
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED"];
 
 /// What they call a GPU that no longer works. An illegal address or an invalid value is not among them: that is a bug.
 const DEVICE_FAILED: [&str; 14] = [

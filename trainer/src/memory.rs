@@ -43,8 +43,10 @@ pub fn budget_bytes_on(device: &Device) -> u64 {
         Device::Cuda(cuda) => {
             use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
             // Without an answer from the driver, nothing can be planned with. It answers for the device of this thread.
-            let bound = cuda.cuda_stream().context().bind_to_thread();
-            let free = bound.and_then(|()| mem_get_info()).map_or(0, |(free, _)| free);
+            let stream = cuda.cuda_stream();
+            let bound = stream.context().bind_to_thread();
+            let free = bound.and_then(|()| mem_get_info()).map_or(0, |(free, _)| free as u64);
+            let free = free + crate::device::free_in_pool(stream.context());
             (free as f64 * PLANNED_SHARE) as u64
         }
         _ => budget_bytes(),

@@ -127,13 +127,17 @@ fn output_is_for_one_node(run: &Validated) -> bool {
 
 // The first rule that matches applies.
 fn pod_failure_policy() -> PodFailurePolicy {
-    let on_exit = |action: &str, codes: &[ExitCode]| PodFailurePolicyRule {
+    let on_exit = |action: &str, of: fn(ExitCode) -> bool| PodFailurePolicyRule {
         action: action.into(),
         on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
             // The exit codes of injected containers mean something else.
             container_name: Some(TRAINER_CONTAINER.into()),
             operator: "In".into(),
-            values: codes.iter().map(|code| i32::from(code.code())).collect(),
+            values: ExitCode::ALL
+                .into_iter()
+                .filter(|code| of(*code))
+                .map(|code| i32::from(code.code()))
+                .collect(),
         }),
         ..PodFailurePolicyRule::default()
     };
@@ -147,8 +151,8 @@ fn pod_failure_policy() -> PodFailurePolicy {
                 }]),
                 ..PodFailurePolicyRule::default()
             },
-            on_exit("FailJob", &[ExitCode::ConfigInvalid, ExitCode::DataInvalid, ExitCode::OutOfMemory]),
-            on_exit("Ignore", &[ExitCode::Interrupted, ExitCode::DeviceFailed]),
+            on_exit("FailJob", ExitCode::fails_job),
+            on_exit("Ignore", ExitCode::is_interruption),
         ],
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use stic_contract::config::{
     DataRecipe, Describe, Generate, ModelInput, ModelLocation, Prepare, ShardSet, Train, TrainData, VERSION,
 };
-use stic_contract::recipe::ImageLayout;
+use stic_contract::recipe::{ImageLayout, Precision};
 use stic_contract::result::InputDigests;
 use stic_contract::{Artifact, ArtifactKind, ArtifactRef, RunConfig, StepName, StepResult, Task};
 
@@ -85,7 +85,7 @@ fn prepare(run: &Validated) -> Prepare {
         recipe: run.data.clone(),
         train: run.train.clone(),
         precision: run.precision,
-        later_on_cpu: run.uses_cpu(),
+        bf16_on_cpu: run.precision == Precision::Bf16 && run.uses_cpu(),
     }
 }
 

@@ -133,8 +133,8 @@ fn failed(step: StepName, shards: u32, pods: &[Arc<Pod>], reason: &str, message:
         .filter_map(|pod| Some((pod.as_ref(), terminated(pod)?)))
         .filter(|(_, ended)| ended.exit_code != i32::from(ExitCode::Done.code()))
         .collect();
-    // A failure that cannot be retried explains more than one that came later.
-    failures.sort_by_key(|(_, ended)| (!exit_code(ended).is_retryable(), ended.finished_at.clone()));
+    // A failure that ended the Job explains more than one that came later.
+    failures.sort_by_key(|(_, ended)| (exit_code(ended).fails_job(), ended.finished_at.clone()));
     let (reason, message) = match failures.last() {
         Some((pod, ended)) => {
             let message = failure_message(step, pod, ended);

@@ -165,7 +165,7 @@ pub(super) fn failure_message(step: StepName, pod: &Pod, ended: &Terminated) -> 
     match (text, ended.exit_code) {
         (Some(text), _) if exit_code(ended) == ExitCode::DeviceFailed => match &pod.spec.node_name {
             Some(node) => format!("node {node}: {text}"),
-            None => text,
+            None => format!("its node: {text}"),
         },
         // The log ends where the trainer was killed, and does not say why.
         (Some(text), 137) => {

@@ -24,7 +24,7 @@ use crate::cluster::results::pods_of;
 use crate::cluster::workloads::Found;
 use crate::context::Context;
 use crate::decide::open_verdict;
-use crate::decision::{JobChanges, Launch, Suspension, Verdict};
+use crate::decision::{JobChanges, JobDeadline, Launch, Suspension, Verdict};
 use crate::failpoint::Write;
 use crate::snapshot::{JobRef, StepOutcome, StepSnapshot};
 
@@ -132,11 +132,11 @@ pub(super) async fn change_open_job(
     JobChanges { deadline, suspension, queue_labels }: JobChanges,
 ) -> Result<Option<Verdict>, Error> {
     let Some(job) = job else { return Ok(None) };
-    // Before it is resumed: it may start with it.
-    if let Some(deadline) = deadline {
-        let changed = context.writer.set_deadline(job, deadline).await;
-        changed.map_err(Error::of("change activeDeadlineSeconds of the Job"))?;
-    }
+    // Before it is resumed, so that it starts with it.
+    let refused = match deadline {
+        Some(deadline) => set_deadline(context, job, deadline).await?,
+        None => None,
+    };
     if let Some(suspension) = suspension {
         let changed = set_suspension(context, job, suspension).await;
         if let Err(Blocked { reason, message }) = changed.map_err(Error::of("suspend or resume the Job"))? {
@@ -144,7 +144,7 @@ pub(super) async fn change_open_job(
         }
     }
     if queue_labels.is_empty() {
-        return Ok(None);
+        return Ok(refused);
     }
     match move_job(context, job, &queue_labels).await {
         Err(kube::Error::Api(status)) if api_writer::is_refusal(&status) => {
@@ -155,7 +155,26 @@ pub(super) async fn change_open_job(
             );
             Ok(Some(Verdict::blocked(Reason::JobRejected, message)))
         }
-        moved => moved.map(|()| None).map_err(Error::of("label the Job")),
+        moved => moved.map(|()| refused).map_err(Error::of("label the Job")),
+    }
+}
+
+/// Changes the deadline of a Job. Returns the verdict on a change that was refused, which keeps nothing else from being done.
+async fn set_deadline(
+    context: &Context,
+    job: &Arc<Job>,
+    deadline: JobDeadline,
+) -> Result<Option<Verdict>, Error> {
+    match context.writer.set_deadline(job, deadline).await {
+        Err(kube::Error::Api(status)) if api_writer::is_refusal(&status) => {
+            let message = format!(
+                "the deadline of Job {} cannot be changed: {}; set spec.activeDeadlineSeconds to what is allowed",
+                job.name_any(),
+                status.message
+            );
+            Ok(Some(Verdict::blocked(Reason::JobRejected, message)))
+        }
+        changed => changed.map(|()| None).map_err(Error::of("change activeDeadlineSeconds of the Job")),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn failure(
         Some(failure) => (
             Reason::DeviceFailed,
             format!(
-                "it ended {LIMIT} times without progress in between, the last time because its GPU failed: {failure}; have that node checked, or keep the run away from it, then raise spec.retry"
+                "it ended {LIMIT} times without progress in between, the last time on {failure}; check that node, or exclude it with spec.pod, then raise spec.retry"
             ),
         ),
         None => (

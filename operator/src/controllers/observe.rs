@@ -197,7 +197,9 @@ async fn read_job(
     let is_known = context.progress_log.is_known(&uid, counted.map_or(0, |count| count.total));
     let progress = previous.progress.as_ref().filter(|progress| progress.step == step);
     let reached = progress.map(|progress| progress.current_step);
-    let interruptions = interruptions::count(counted, interrupted, reached.filter(|_| is_known));
+    // A GPU that fails before the trainer serves its progress leaves what the status has.
+    let at_start = device_failed.then(|| reached.unwrap_or_default());
+    let interruptions = interruptions::count(counted, interrupted, reached.filter(|_| is_known).or(at_start));
     let mut outcome = match reading {
         Reading::Outcome(outcome) => wait_after_refusal(outcome, job, launch, now),
         // A pod that was deleted is in no list, but its watch may be about to deliver the result.

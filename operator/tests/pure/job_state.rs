@@ -130,6 +130,24 @@ fn a_gpu_that_fails_is_an_interruption_that_names_its_node() {
 }
 
 #[test]
+fn what_ended_a_job_explains_its_failure_and_not_the_pods_that_it_ended() {
+    let ended_at = |pod: Arc<Pod>, time: &str| {
+        let mut pod = Arc::unwrap_or_clone(pod);
+        let ended = pod.status.container_statuses[0].state.terminated.as_mut().expect("it has ended");
+        ended.finished_at = Some(at(time));
+        Arc::new(pod)
+    };
+    let pods = [
+        ended_at(failed_with(0, 71, "the GPU ran out of memory"), "2026-11-24T10:01:00Z"),
+        ended_at(failed_with(1, 75, "interrupted"), "2026-11-24T10:02:00Z"),
+    ];
+    let StepOutcome::Failed { reason, message, .. } = outcome(&failed("PodFailurePolicy", ""), &pods) else {
+        panic!("it has failed")
+    };
+    assert_eq!((reason, message.as_str()), (Reason::OutOfMemory, "the GPU ran out of memory"));
+}
+
+#[test]
 fn an_invalid_result_fails_for_good() {
     for message in ["", "panicked at", "{\"step\":\"train\"}"] {
         let StepOutcome::Failed { reason, exhausted, .. } = outcome(&complete(1), &[ended(0, 0, message)])

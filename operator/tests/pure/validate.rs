@@ -233,6 +233,12 @@ fn each_step_gets_the_image_for_what_its_pods_request() {
     let several = "  pod: {generation: {resources: {limits: {nvidia.com/gpu: 4}}}}\n";
     assert_eq!(of(several), [cpu(), gpu(4), cpu()]);
     assert_eq!(of("  pod: {prepare: {resources: {limits: {nvidia.com/gpu: 1}}}}\n"), [cpu(), cpu(), cpu()]);
+    let shares = "{nvidia.com/gpu: 1, nvidia.com/gpumem: 3000, nvidia.com/gpucores: 30}";
+    for one in [shares, "{nvidia.com/mig-1g.10gb: 2}", "{volcano.sh/vgpu-memory: 8}"] {
+        let run = format!("  pod: {{resources: {{limits: {one}}}}}\n");
+        assert_eq!(of(&run), [cpu(), gpu(1), gpu(1)], "{one}");
+    }
+    assert_eq!(of("  pod: {resources: {limits: {nvidia.com/gpu: 0}}}\n"), [cpu(), cpu(), cpu()]);
     let claim = "  pod: {resourceClaims: [{name: device, resourceClaimName: a}], resources: {claims: [{name: device}]}}\n";
     assert_eq!(of(claim), [cpu(), cpu(), cpu()], "it may be anything");
     assert_eq!(of(&format!("{claim}  training: {{precision: BF16}}\n")), [cpu(), gpu(1), gpu(1)]);

@@ -104,7 +104,7 @@ fn step(args: &StepArgs) -> Result<()> {
         cancellation,
         board,
         activation_checkpointing: args.activation_checkpointing.into(),
-        frugal: false,
+        reduced_memory: false,
     };
     let outcome = stages::run(&config, &context);
     let result = match &outcome {

@@ -87,9 +87,9 @@ impl Vlm {
     }
 
     /// How many responses of at most `max_new_tokens` tokens to generate at a time: `requested`; if that is 0, as many as
-    /// fit in memory. A quarter of that if `frugal`.
+    /// fit in memory. A quarter of that with `reduced` memory.
     #[must_use]
-    pub fn batch_size(&self, requested: usize, max_new_tokens: u32, frugal: bool) -> usize {
+    pub fn batch_size(&self, requested: usize, max_new_tokens: u32, reduced: bool) -> usize {
         let processor = &self.files.processor;
         // An image that has exactly the size of a grid fills it; without grids all images take the same.
         let sizes = processor.geometry().map_or_else(|| vec![(1, 1)], |geometry| geometry.pinpoints.clone());
@@ -103,7 +103,7 @@ impl Vlm {
         let footprint = Footprint::of(self.model.config(), dtype, self.device(), request);
         let budget = memory::budget_bytes_on(self.device());
         let planned = batch_size(requested, budget, footprint, self.device());
-        let batch_size = if frugal { (planned / 4).max(1) } else { planned };
+        let batch_size = if reduced { (planned / 4).max(1) } else { planned };
         tracing::info!(
             batch_size,
             budget_bytes = budget,

@@ -22,15 +22,15 @@ pub struct StepContext {
     /// Where progress is published.
     pub board: LatestProgress,
     pub activation_checkpointing: ActivationCheckpointing,
-    /// Whether memory has run out once with what was planned. No result depends on it.
-    pub frugal: bool,
+    /// Set for the second attempt, after the GPU ran out of memory.
+    pub reduced_memory: bool,
 }
 
 impl StepContext {
-    /// The same, with less in memory at a time.
-    pub(super) fn frugal(&self) -> Self {
+    /// The same with less in memory at a time.
+    pub(super) fn with_reduced_memory(&self) -> Self {
         let activation_checkpointing = ActivationCheckpointing::EveryLayer;
-        Self { activation_checkpointing, frugal: true, ..self.clone() }
+        Self { activation_checkpointing, reduced_memory: true, ..self.clone() }
     }
 }
 

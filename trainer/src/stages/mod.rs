@@ -72,8 +72,8 @@ pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
     };
     let result = match execute(context) {
         Err(Error::OutOfMemory(why)) => {
-            tracing::warn!("the memory of the GPU does not suffice: {why}; continuing with less at a time");
-            execute(&context.frugal())
+            tracing::warn!("the GPU ran out of memory: {why}; continuing with less in it at a time");
+            execute(&context.with_reduced_memory())
         }
         result => result,
     };

@@ -36,7 +36,7 @@ use crate::model::digest::DigestedFiles;
 
 pub(super) fn run(task: &Prepare, execution: Execution<'_>) -> Result<StepResult> {
     let Execution { config, devices: _, context, output, reporter } = execution;
-    if task.later_on_cpu && cfg!(not(feature = "cuda")) {
+    if task.bf16_on_cpu && cfg!(not(feature = "cuda")) {
         device::warn_of_slow(task.precision);
     }
     let model_dir =

@@ -129,7 +129,11 @@ impl LoadedModel {
         ResponseWriter {
             policy: Policy { vlm, adapter: adapter.as_ref(), encoder },
             seed,
-            batch_size: vlm.batch_size(context.batch_size, task.sampling.max_new_tokens, context.frugal),
+            batch_size: vlm.batch_size(
+                context.batch_size,
+                task.sampling.max_new_tokens,
+                context.reduced_memory,
+            ),
             cancellation: &context.cancellation,
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::images;
+use crate::config::{generate, images};
 use crate::sandbox::{Case, Sandbox, Spoil, check};
 use crate::tensors::{edit_header, named, with_header};
 
@@ -472,17 +472,16 @@ fn a_processor_whose_crops_differ_between_images_is_refused_by_prepare() {
 }
 
 #[test]
-fn bf16_without_cuda() {
+fn a_gpu_without_cuda() {
     let sandbox = Sandbox::new();
-    let mut config = images(None, "Skip");
-    config["task"]["prepare"]["precision"] = json!("Bf16");
-    config["task"]["prepare"]["gpus"] = json!(1);
+    // It is refused before the artifact is looked for, which does not exist.
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let mut config = generate(&json!({"inputs": {"model": digest}, "artifacts": [
+        {"kind": "Prepared", "location": {"volume": "stic", "path": "absent"}, "digest": digest}]}));
+    config["gpus"] = json!(1);
     if !cfg!(feature = "cuda") {
-        sandbox.step(&config).expect_exit(
-            "",
-            64,
-            &["this trainer is built without CUDA; set training.precision"],
-        );
+        let wanted = "requests a GPU, but this trainer is built without CUDA; use a trainer image with CUDA";
+        sandbox.step(&config).expect_exit("", 64, &[wanted]);
     }
 }
 

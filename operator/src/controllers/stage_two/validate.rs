@@ -93,7 +93,10 @@ pub fn validate(
         ineffective: Vec::new(),
     };
     validation::check_mounts(&run)?;
-    validation::check_devices(&run, pod)?;
+    // The trainer itself refuses what a run that is under way cannot use.
+    if object.status.as_ref().is_none_or(|status| status.resolved.is_none()) {
+        validation::check_devices(&run, pod)?;
+    }
     Ok(run)
 }
 

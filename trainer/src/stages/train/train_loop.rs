@@ -79,7 +79,8 @@ fn run_steps(
             .cancellation
             .check()
             .and_then(|()| batches.accumulate(&batch, &mut pixels, references));
-        if matches!(accumulated, Err(Error::Interrupted)) {
+        // After either the step can be repeated: the optimizer was not changed.
+        if matches!(accumulated, Err(Error::Interrupted | Error::OutOfMemory(_))) {
             references.save()?;
             states.keep(optimizer, true)?;
         }
