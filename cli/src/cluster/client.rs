@@ -115,10 +115,15 @@ impl Cluster {
         Ok(OwnedJobs::new(&run.uid, jobs, pods))
     }
 
-    /// Applies a merge patch to a run.
-    pub(super) async fn patch_run(&self, name: &RunName, patch: &Value) -> Result<()> {
+    /// Applies a merge patch to a run. Returns whether it was applied: not if the run is no longer of the version that the patch
+    /// names.
+    pub(super) async fn patch_run(&self, name: &RunName, patch: &Value) -> Result<bool> {
         let parameters = PatchParams { field_manager: Some("kubectl-stic".into()), ..PatchParams::default() };
         let patched = self.runs(name.kind).patch(&name.name, &parameters, &Patch::Merge(patch)).await;
-        patched.map(drop).map_err(api_error::failure)
+        match patched {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(api_error::failure(error)),
+        }
     }
 }

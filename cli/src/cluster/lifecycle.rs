@@ -6,26 +6,26 @@ use super::client::Cluster;
 use super::run::Run;
 use crate::args::{RerunArgs, RetryArgs, SuspendArgs};
 use crate::error::{Failure, Result};
+use crate::run_name::RunName;
 use crate::stdio;
+
+/// How often a change is decided on. The operator writes the status of a run every few seconds, and each write may come between
+/// reading the run and changing it.
+const ATTEMPTS: u32 = 20;
 
 pub(super) async fn set_suspended(args: &SuspendArgs, suspended: bool) -> Result<()> {
     let cluster = Cluster::connect(&args.connection).await?;
-    let run = cluster.get_run(&args.run).await?;
-    apply(&cluster, &run, decide_suspension(&run, suspended)).await
+    change(&cluster, &args.run, |run| Ok(decide_suspension(run, suspended))).await
 }
 
 pub(super) async fn rerun(args: &RerunArgs) -> Result<()> {
     let cluster = Cluster::connect(&args.connection).await?;
-    let run = cluster.get_run(&args.run).await?;
-    let change = decide_rerun(&run, args.force)?;
-    apply(&cluster, &run, change).await
+    change(&cluster, &args.run, |run| decide_rerun(run, args.force)).await
 }
 
 pub(super) async fn retry(args: &RetryArgs) -> Result<()> {
     let cluster = Cluster::connect(&args.connection).await?;
-    let run = cluster.get_run(&args.run).await?;
-    let change = decide_retry(&run)?;
-    apply(&cluster, &run, change).await
+    change(&cluster, &args.run, decide_retry).await
 }
 
 /// A change to a run, and the message about it.
@@ -37,11 +37,22 @@ struct Change {
     message: String,
 }
 
-async fn apply(cluster: &Cluster, run: &Run, change: Change) -> Result<()> {
-    if let Some(patch) = &change.patch {
-        cluster.patch_run(&run.name, patch).await?;
+/// Changes a run as it is decided of its newest version.
+async fn change(cluster: &Cluster, name: &RunName, decide: impl Fn(&Run) -> Result<Change>) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let run = cluster.get_run(name).await?;
+        let Change { patch, message } = decide(&run)?;
+        let applied = match &patch {
+            Some(patch) => cluster.patch_run(&run.name, patch).await?,
+            None => true,
+        };
+        if applied {
+            return stdio::print(format_args!("{} {message}", run.name));
+        }
     }
-    stdio::print(format_args!("{} {}", run.name, change.message))
+    Err(Failure::unavailable(format!(
+        "{name} was changed by something else at each of {ATTEMPTS} attempts. Run the same command again."
+    )))
 }
 
 fn decide_suspension(run: &Run, suspended: bool) -> Change {
