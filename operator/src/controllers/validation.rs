@@ -10,7 +10,7 @@ use stic_contract::{RunIdentity, RunKind, StepName, VolumePath};
 use stic_crds::model::ModelSource;
 use stic_crds::pod::{Pod, PodSettings};
 use stic_crds::volumes::{AccessMode, Output as OutputSpec, VolumeFolder};
-use stic_crds::{Decimal, Reason, training};
+use stic_crds::{Decimal, Reason, RunStatus, training};
 
 use crate::build::{labels, names};
 use crate::refusal::Refusal;
@@ -128,8 +128,11 @@ pub(super) fn check_mounts(run: &Validated) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Rejects devices that the trainer cannot use.
-pub(super) fn check_devices(run: &Validated, pod: &Pod) -> Result<(), Refusal> {
+/// Rejects devices that the trainer cannot use. In a run that is under way the trainer itself refuses them.
+pub(super) fn check_devices(run: &Validated, pod: &Pod, status: Option<&RunStatus>) -> Result<(), Refusal> {
+    if status.is_some_and(|status| status.resolved.is_some()) {
+        return Ok(());
+    }
     for (step, settings) in computing_pods(&run.operation.pods) {
         let field = || format!("{}.resources.limits", section(pod, step));
         if let Some(name) = other_accelerator(settings) {

@@ -83,10 +83,7 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
         ineffective: ineffective(*profile, preferences),
     };
     validation::check_mounts(&run)?;
-    // The trainer itself refuses what a run that is under way cannot use.
-    if object.status.as_ref().is_none_or(|status| status.resolved.is_none()) {
-        validation::check_devices(&run, pod)?;
-    }
+    validation::check_devices(&run, pod, object.status.as_ref())?;
     Ok(run)
 }
 
