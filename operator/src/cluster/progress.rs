@@ -1,7 +1,7 @@
 //! Reads the progress of a step from its pods.
 //!
-//! The trainer has no API token, so that the operator reads its progress over HTTP. No decision depends on it: while a
-//! pod cannot be reached, the status keeps the last progress.
+//! The trainer has no API token, so that the operator reads its progress over HTTP. While a pod cannot be reached, the status
+//! keeps the last progress. It decides only how often a step that fails or is interrupted may go on.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -243,7 +243,8 @@ async fn read_job(
         workload_held,
         uncounted: before.map_or(0, |before| before.uncounted_launches),
         progress_at_launch,
-        has_progressed: reached.unwrap_or(0) > progress_at_launch.unwrap_or(0),
+        // Every attempt of `prepare` starts over.
+        has_progressed: step != StepName::Prepare && reached.unwrap_or(0) > progress_at_launch.unwrap_or(0),
         last_failure,
     })
 }
