@@ -18,6 +18,10 @@ echo "== further models through the Rust parity gates: other seeds, widths, head
 "$python" "$root/tests/parity/make_fixtures.py" --variants "$scratch/variants"
 STIC_PARITY_DIR=$scratch/variants cargo test --profile ci --workspace --test parity
 
+echo "== bf16 against transformers in bf16"
+"$python" "$root/tests/parity/check_bf16.py" --trainer "$bin/stic-trainer" --toy "$volumes/models/scenes-llava" \
+  --images "$volumes/heldout" --questions "$volumes/heldout/questions.jsonl"
+
 echo "== all layouts of LLaVA checkpoints"
 "$python" "$root/tests/parity/check_layouts.py" --trainer "$bin/stic-trainer"
 

@@ -122,5 +122,5 @@ def log_probs(model: torch.nn.Module, fed: dict[str, torch.Tensor], image: int |
             inputs |= {"pixel_values": fed["pixel_values"][None], "image_sizes": fed["image_sizes"]}
         else:
             inputs |= {"pixel_values": fed["pixel_values"]}
-    logits = model(**inputs).logits[0, len(prompt) - 1 : -1]
+    logits = model(**inputs).logits[0, len(prompt) - 1 : -1].float()
     return logits.log_softmax(-1).gather(-1, fed["response_ids"][:, None])[:, 0]

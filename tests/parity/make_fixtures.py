@@ -14,7 +14,8 @@ Each folder is a random model as transformers saves it, `adapter0/` as PEFT save
     loss, grad.*, gnorm, step1.*         the paper's loss (DPO + alpha term), its gradients and their norm, and the
                                          weights after one AdamW step on gradients clipped to 1
 
-Everything is drawn from `--seed`, on the CPU in f32 with eager attention.
+Everything is drawn from `--seed`, on the CPU in f32 with eager attention. `bf16.safetensors` has the gradients of the same loss
+with weights and `feats` rounded to bf16, as REFERENCE.grad.*, of each model in `bf16_references.py`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionConfig,
@@ -40,6 +41,7 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
+from bf16_references import references
 from common import LANGUAGE_MODEL, quiet
 
 VOCABULARY, BOS, EOS, IMAGE, PAD = 320, 1, 2, 3, 4
@@ -195,8 +197,7 @@ def make(spec: Spec, out: Path) -> dict[str, torch.Tensor]:
     with torch.no_grad(), policy.disable_adapter():
         rw, rl = log_probs(policy, chosen), log_probs(policy, rejected)
     lw, ll = log_probs(policy, chosen), log_probs(policy, rejected)
-    margin = BETA * ((lw.sum() - rw.sum()) - (ll.sum() - rl.sum()))
-    loss = -F.logsigmoid(margin) - ALPHA_TERM * lw.sum()
+    margin, loss = paper_loss(lw, ll, rw, rl)
     loss.backward()
     trained = [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
     tensors |= {"lw": lw, "ll": ll, "rw": rw, "rl": rl, "loss": loss[None]}
@@ -207,13 +208,44 @@ def make(spec: Spec, out: Path) -> dict[str, torch.Tensor]:
     tensors |= {f"step1.{name}": parameter for name, parameter in trained}
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     save_file(tensors, out / "fixture.safetensors")
+    save_file(gradients_in_bf16(out, tensors), out / "bf16.safetensors")
     print(f"{spec.name}: loss {loss.item():.6f}, margin {margin.item():.6f}, gradient norm "
           f"{tensors['gnorm'].item():.5f}, {len(features)} image tokens, {len(trained)} LoRA tensors")
     return tensors
 
 
+def paper_loss(lw, ll, rw, rl) -> tuple[torch.Tensor, torch.Tensor]:
+    """The margin and the loss of a pair."""
+    margin = BETA * ((lw.sum() - rw.sum()) - (ll.sum() - rl.sum()))
+    return margin, -F.logsigmoid(margin) - ALPHA_TERM * lw.sum()
+
+
+def gradients_in_bf16(folder: Path, fixture: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The gradients of the adapter, which is in f32, on each of the references."""
+    prompt, chosen, rejected = fixture["prompt"], fixture["yw"], fixture["yl"]
+
+    def log_probs(policy, response: torch.Tensor) -> torch.Tensor:
+        ids = torch.cat([prompt, response], 1)
+        embeddings = policy.get_input_embeddings()(ids).detach()
+        embeddings[ids == IMAGE] = fixture["feats"].bfloat16().to(embeddings.dtype)
+        logits = policy(inputs_embeds=embeddings).logits[:, prompt.shape[1] - 1 : -1].float()
+        return logits.log_softmax(-1).gather(-1, response[..., None])[0, :, 0]
+
+    tensors = {}
+    for reference, model in references(folder).items():
+        policy = PeftModel.from_pretrained(model, folder / "adapter0", is_trainable=True).eval()
+        with torch.no_grad(), policy.disable_adapter():
+            rw, rl = log_probs(policy, chosen), log_probs(policy, rejected)
+        paper_loss(log_probs(policy, chosen), log_probs(policy, rejected), rw, rl)[1].backward()
+        trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+        assert all(parameter.dtype == parameter.grad.dtype == torch.float32 for parameter in trained.values())
+        tensors |= {f"{reference}.grad.{name}": parameter.grad for name, parameter in trained.items()}
+    return tensors
+
+
 def check(spec: Spec, committed: Path) -> bool:
-    """Whether `make` reproduces the committed files: ids exactly, numbers up to the rounding of another CPU."""
+    """Whether `make` reproduces the committed files: ids exactly, numbers up to the rounding of another CPU.
+    `bf16.safetensors` is not compared: another order of sums changes them by far more than 1e-5."""
     with tempfile.TemporaryDirectory() as scratch:
         remade = Path(scratch)
         make(spec, remade)

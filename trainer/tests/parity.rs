@@ -29,6 +29,8 @@ const FEATURES_AND_LOGITS: f32 = 1e-4;
 const LOSS: f64 = 1e-5;
 const GRADIENT_RELATIVE: f32 = 1e-4;
 const STEP: f32 = 1e-6;
+/// As in `tests/parity/check_bf16.py`.
+const SAME_ROUNDINGS: f64 = 0.4;
 
 struct Fixture {
     name: String,
@@ -295,6 +297,72 @@ fn loss_gradients_and_one_optimizer_step_equal_torch() {
             }
         }
     }
+}
+
+/// The gradients of the fixture's pair in bf16, from its features rounded to bf16.
+fn gradients_in_bf16(fixture: &Fixture) -> Gradients {
+    let model = VisionLanguageModel::load(&fixture.dir, DType::BF16, &Device::Cpu).unwrap();
+    let (prompt, chosen, rejected) = (fixture.ids("prompt"), fixture.ids("yw"), fixture.ids("yl"));
+    let features = fixture.expected["feats"].to_dtype(DType::BF16).unwrap();
+    let responses: [&[u32]; 2] = [&chosen, &rejected];
+    let pair = Pair { prompt: &prompt, features: Some(&features), rejected_features: None, responses };
+    let (stop, adapter, mut gradients) =
+        (CancellationToken::default(), fixture.adapter(), Gradients::default());
+    let known = reference_log_probs(&model, &pair, None, STIC.rejected_term, true, &stop).unwrap();
+    let limits = PassLimits { cancellation: &stop, graph_bytes: 0 };
+    preference_step(&model, &[(pair, known)], (&adapter).into(), &STIC, 1.0, limits, &mut gradients).unwrap();
+    gradients
+}
+
+/// The criteria of `tests/parity/check_bf16.py`, which explains them, for gradients. A distance is the root mean square over
+/// tensors, each relative to its norm in f32.
+#[test]
+fn gradients_in_bf16_are_closer_to_transformers_than_its_attentions_are_to_each_other() {
+    let (mut to_same, mut to_f32) = (Vec::new(), Vec::new());
+    for fixture in Fixture::all() {
+        let found = gradients_in_bf16(&fixture);
+        let expected =
+            candle_core::safetensors::load(fixture.dir.join("bf16.safetensors"), &Device::Cpu).unwrap();
+        let names: Vec<&str> = found.iter().map(|(name, _)| name).collect();
+        assert_eq!(expected.len(), 4 * names.len(), "{}", fixture.name);
+        let gradient = |of: &str, name: &str| -> Vec<f32> {
+            let tensor = match of {
+                "ours" => found.get(name).unwrap(),
+                reference => {
+                    let name = name.trim_end_matches(".weight");
+                    &expected[&format!(
+                        "{reference}.grad.base_model.model.model.language_model.{name}.default.weight"
+                    )]
+                }
+            };
+            tensor.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let square = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        let distance = |one: &str, other: &str| -> f64 {
+            let of_tensor = |name: &&str| {
+                let (one, other) = (gradient(one, name), gradient(other, name));
+                let off: Vec<f32> = one.iter().zip(&other).map(|(a, b)| a - b).collect();
+                square(&off) / square(&gradient("f32", name))
+            };
+            (names.iter().map(of_tensor).sum::<f64>() / names.len() as f64).sqrt()
+        };
+        let to_both = |one: &str| distance(one, "eager").hypot(distance(one, "sdpa")) / 2f64.sqrt();
+        let attentions = distance("eager", "sdpa");
+        // With `--nocapture`.
+        println!(
+            "{}: eager-sdpa {attentions:.4}, ours-both {:.4}, ours-same {:.4}, ours-f32 {:.4}, both-f32 {:.4}",
+            fixture.name,
+            to_both("ours"),
+            distance("ours", "same"),
+            distance("ours", "f32"),
+            to_both("f32"),
+        );
+        to_same.push(distance("ours", "same") / attentions);
+        to_f32.push(distance("ours", "f32") / to_both("f32"));
+    }
+    let mean = |ratios: &[f64]| ratios.iter().sum::<f64>() / ratios.len() as f64;
+    assert!(mean(&to_same) <= SAME_ROUNDINGS, "transformers with the trainer's roundings: {to_same:?}");
+    assert!(mean(&to_f32) <= 1.0, "f32: {to_f32:?}");
 }
 
 /// Adam divides a gradient by its own size. Where that is near zero, rounding decides the step, so those elements are
