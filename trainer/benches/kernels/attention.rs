@@ -2,7 +2,7 @@
 
 use candle_core::Var;
 use criterion::{BatchSize, Criterion, Throughput};
-use stic_trainer::kernels::attention::{DecodeRow, Heads, PackedKv, Span, attention, decode};
+use stic_trainer::kernels::attention::{DecodeRow, Heads, Mask, PackedKv, Span, attention, decode};
 
 use crate::{tensor, values};
 
@@ -22,10 +22,10 @@ fn pass(criterion: &mut Criterion) {
     let queries = Var::from_tensor(&tensor((TOKENS, HEADS.queries * HEADS.dim), 1)).unwrap();
     let keys = Var::from_tensor(&tensor((TOKENS, HEADS.keys * HEADS.dim), 2)).unwrap();
     let values = Var::from_tensor(&tensor((TOKENS, HEADS.keys * HEADS.dim), 3)).unwrap();
-    let spans =
-        [Span { start: 0, len: TOKENS, position: 0, context: 0..0, context_position: 0, first_key: 0 }];
+    let span = Span { start: 0, len: TOKENS, position: 0, context: 0..0, context_position: 0, first_key: 0 };
+    let mask = Mask::new(vec![span], None);
     let inputs = (queries.as_tensor(), keys.as_tensor(), values.as_tensor());
-    let run = || attention(HEADS, inputs, &spans, None).unwrap();
+    let run = || attention(HEADS, inputs, &mask).unwrap();
     // Two FLOPs per multiply-add, half of all pairs of tokens; two products forward, five back.
     let product = (TOKENS * TOKENS * HEADS.queries * HEADS.dim) as u64;
     let mut group = criterion.benchmark_group(format!("attention/{TOKENS} tokens"));

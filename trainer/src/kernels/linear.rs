@@ -11,7 +11,7 @@ use super::gemm::{Matrix, matmul};
 use super::storage::{f32_slice, is_supported, with_f32_slices};
 
 /// Rows of a weight that are in memory in f32 at a time.
-const WIDENED_ROWS: usize = 8192;
+pub(crate) const WIDENED_ROWS: usize = 8192;
 /// On a GPU, products of up to so many rows take as long as reading the weights.
 const TILE_ROWS: usize = 64;
 
@@ -30,6 +30,18 @@ pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
         Some(bias) if !is_supported(&xs) => xs.apply_op1(op(None))?.broadcast_add(bias),
         _ => xs.apply_op1(op(bias)),
     }
+}
+
+/// `ys` `[.., out]` to `ys weight` `[.., in]`: the gradient of the input of [`linear`] from that of its output.
+///
+/// # Errors
+/// As `linear`.
+pub(super) fn linear_transposed(ys: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    ys.contiguous()?.apply_op1_no_bwd(&FrozenLinearOp {
+        weight: weight.clone(),
+        bias: None,
+        transposed: true,
+    })
 }
 
 /// `linear` for decoding: batch-invariant, which means that a row's bits do not depend on the other rows.
@@ -59,6 +71,22 @@ pub fn linear_batch_invariant(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor
 /// As `linear`.
 pub(crate) fn linear_in_f32(xs: &Tensor, weight: &Tensor) -> Result<Tensor> {
     by_widened_parts(xs, weight, |xs, part| linear(xs, part, None))
+}
+
+/// `ys` `[rows, out]` in f32 to `ys weight` `[rows, in]`: the gradient of the input of [`linear_in_f32`].
+///
+/// # Errors
+/// As `linear`.
+pub(super) fn linear_in_f32_transposed(ys: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let out = weight.dim(0)?;
+    let mut sum: Option<Tensor> = None;
+    for start in (0..out).step_by(WIDENED_ROWS) {
+        let len = WIDENED_ROWS.min(out - start);
+        let part = weight.narrow(0, start, len)?.to_dtype(DType::F32)?;
+        let product = linear_transposed(&ys.narrow(D::Minus1, start, len)?, &part)?;
+        sum = Some(sum.map_or(Ok(product.clone()), |sum| sum + product)?);
+    }
+    sum.ok_or_else(|| candle_core::Error::Msg("a head without rows".into()))
 }
 
 /// [`linear_in_f32`] for decoding: batch-invariant, and without a gradient.

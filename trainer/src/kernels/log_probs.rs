@@ -4,9 +4,10 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::composed_op::composed_op1;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, matmul_into};
-use super::linear::linear_in_f32;
+use super::linear::{linear_in_f32, linear_in_f32_transposed};
 use super::storage::{f32_slice, is_supported, with_f32_slices};
 use super::vector_math::{exp_and_sum, max};
 
@@ -28,15 +29,56 @@ pub(crate) fn log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Re
         return Tensor::zeros(0, DType::F32, hidden.device());
     }
     if !is_supported(hidden) || !is_supported(weight) {
-        return composed(hidden, weight, targets);
+        return composed_with_gradient(hidden, weight, targets);
     }
     hidden.contiguous()?.apply_op1(LogProbsOp { weight: weight.clone(), targets: targets.to_vec() })
 }
 
-fn composed(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    let logits = linear_in_f32(hidden, weight)?;
-    let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
-    candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)
+/// Rows whose logits are in memory at a time where they are composed.
+pub(crate) const COMPOSED_CHUNK: usize = 256;
+
+fn composed_with_gradient(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let (head, ids) = (weight.clone(), targets.to_vec());
+    composed_op1(
+        "log-probs",
+        hidden,
+        |hidden| {
+            let chunks = in_chunks(hidden, targets);
+            let parts = chunks.map(|chunk| {
+                let (hidden, targets) = chunk?;
+                let log_probs = candle_nn::ops::log_softmax(&linear_in_f32(&hidden, weight)?, D::Minus1)?;
+                log_probs.gather(&targets.unsqueeze(1)?, 1)?.squeeze(1)
+            });
+            Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+        },
+        move |hidden, dy| composed_backward(hidden, &head, &ids, dy),
+    )
+}
+
+/// As [`LogProbsOp::bwd`], in f32 and rounded once: dy (onehot - softmax) times the head.
+fn composed_backward(hidden: &Tensor, head: &Tensor, targets: &[u32], dy: &Tensor) -> Result<Tensor> {
+    let mut start = 0;
+    let parts = in_chunks(hidden, targets).map(|chunk| {
+        let (rows, targets) = chunk?;
+        let dy = dy.narrow(0, start, rows.dim(0)?)?.unsqueeze(1)?;
+        start += rows.dim(0)?;
+        let probabilities = candle_nn::ops::softmax_last_dim(&linear_in_f32(&rows, head)?)?;
+        let of_all = linear_in_f32_transposed(&probabilities.broadcast_mul(&dy)?, head)?;
+        let of_targets = head.index_select(&targets, 0)?.to_dtype(DType::F32)?.broadcast_mul(&dy)?;
+        (of_targets - of_all)?.to_dtype(hidden.dtype())
+    });
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// Some rows of `hidden` after others, each with its targets.
+fn in_chunks<'a>(
+    hidden: &'a Tensor,
+    targets: &'a [u32],
+) -> impl Iterator<Item = Result<(Tensor, Tensor)>> + 'a {
+    targets.chunks(COMPOSED_CHUNK).enumerate().map(move |(chunk, targets)| {
+        let rows = hidden.narrow(0, chunk * COMPOSED_CHUNK, targets.len())?;
+        Ok((rows, Tensor::new(targets, hidden.device())?))
+    })
 }
 
 struct LogProbsOp {
@@ -156,16 +198,25 @@ mod tests {
         Ok(())
     }
 
+    /// The definition.
+    fn composed(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Tensor> {
+        let logits = hidden.matmul(&weight.t()?)?;
+        let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
+        candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?.squeeze(1)
+    }
+
     #[test]
     fn matches_the_composed_form_in_value_and_gradient_over_several_chunks() -> Result<()> {
         let weight = tensor((515, 40), 2)?;
-        for rows in [1, CHUNK, 2 * CHUNK + 5] {
+        for rows in [1, CHUNK, 2 * CHUNK + 5, COMPOSED_CHUNK + 3] {
             let targets = targets(rows);
-            assert_matches_composed(
-                &[tensor((rows, 40), 1)?],
-                |t| log_probs(&t[0], &weight, &targets),
-                |t| composed(&t[0], &weight, &targets),
-            )?;
+            for with_gradient in [log_probs, composed_with_gradient] {
+                assert_matches_composed(
+                    &[tensor((rows, 40), 1)?],
+                    |t| with_gradient(&t[0], &weight, &targets),
+                    |t| composed(&t[0], &weight, &targets),
+                )?;
+            }
         }
         Ok(())
     }

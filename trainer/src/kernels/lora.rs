@@ -2,12 +2,13 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 
 use super::batched_gemv::batched_gemv_add;
+use super::composed_op::composed_op3;
 use super::epilogue::Epilogue;
 use super::gemm::{Matrix, matmul, matmul_into};
-use super::linear::{broadcast_bias, in_tiles, linear, matmul_and_bias, output_shape};
+use super::linear::{broadcast_bias, in_tiles, linear, linear_transposed, matmul_and_bias, output_shape};
 use super::storage::{f32_slice, is_supported, with_f32_slices};
 
 /// What LoRA adds to a linear layer: `scale b a xs`.
@@ -24,10 +25,15 @@ impl LoraDelta {
     /// What a frozen layer made, `[.., out]`, plus the delta of `xs` `[.., in]`, composed of candle's operations. The sum is
     /// in f32, rounded once: a delta of zero leaves the bits of the frozen layer.
     pub(crate) fn add_to(&self, frozen: &Tensor, xs: &Tensor) -> Result<Tensor> {
-        let inner = xs.to_dtype(DType::F32)?.broadcast_matmul(&self.a.t()?)?;
-        let delta = (inner.broadcast_matmul(&self.b.t()?)? * self.scale)?;
-        (frozen.to_dtype(DType::F32)? + delta)?.to_dtype(frozen.dtype())
+        let inner = wide_rows(xs)?.matmul(&self.a.t()?)?;
+        let delta = (inner.matmul(&self.b.t()?)? * self.scale)?;
+        (wide_rows(frozen)? + delta)?.to_dtype(frozen.dtype())?.reshape(frozen.shape())
     }
+}
+
+/// `[.., width]` to `[rows, width]` in f32.
+fn wide_rows(xs: &Tensor) -> Result<Tensor> {
+    xs.reshape(((), xs.dim(D::Minus1)?))?.to_dtype(DType::F32)
 }
 
 /// `xs` `[.., in]` to `xs weightᵀ + bias + delta` `[.., out]`, with gradients of xs, a and b.
@@ -41,7 +47,7 @@ pub(crate) fn lora_linear(
     delta: &LoraDelta,
 ) -> Result<Tensor> {
     if !is_supported(xs) {
-        return composed(xs, weight, bias, delta);
+        return composed_with_gradient(xs, weight, bias, delta);
     }
     let op = LoraLinearOp {
         weight: weight.clone(),
@@ -50,6 +56,39 @@ pub(crate) fn lora_linear(
         inner: OnceLock::new(),
     };
     xs.contiguous()?.apply_op3(&delta.a, &delta.b, op)
+}
+
+fn composed_with_gradient(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    delta: &LoraDelta,
+) -> Result<Tensor> {
+    let (frozen, scale) = (weight.clone(), delta.scale);
+    composed_op3(
+        "adapted-linear",
+        [xs, &delta.a, &delta.b],
+        |[xs, a, b]| composed(xs, weight, bias, &LoraDelta { a: a.clone(), b: b.clone(), scale }),
+        move |inputs, dy| composed_backward(inputs, &frozen, scale, dy),
+    )
+}
+
+/// As [`LoraLinearOp::bwd`]: the product with the frozen weights in their type, all others and all sums in f32.
+fn composed_backward(
+    [xs, a, b]: [&Tensor; 3],
+    weight: &Tensor,
+    scale: f64,
+    dy: &Tensor,
+) -> Result<[Tensor; 3]> {
+    let (wide_xs, wide_dy) = (wide_rows(xs)?, wide_rows(dy)?);
+    let d_inner = (wide_dy.matmul(b)? * scale)?;
+    let db = (wide_dy.t()?.matmul(&wide_xs.matmul(&a.t()?)?)? * scale)?;
+    drop(wide_dy);
+    let da = d_inner.t()?.matmul(&wide_xs)?;
+    drop(wide_xs);
+    let frozen = linear_transposed(dy, weight)?;
+    let dx = (wide_rows(&frozen)? + d_inner.matmul(a)?)?.to_dtype(xs.dtype())?.reshape(xs.shape())?;
+    Ok([dx, da, db])
 }
 
 fn composed(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, delta: &LoraDelta) -> Result<Tensor> {
@@ -176,11 +215,13 @@ mod tests {
         let (weight, bias) = (tensor((30, 40), 1)?, tensor(30, 2)?);
         let inputs = [tensor((1, 70, 40), 3)?, tensor((4, 40), 4)?, tensor((30, 4), 5)?];
         for bias in [Some(&bias), None] {
-            assert_matches_composed(
-                &inputs,
-                |t| lora_linear(&t[0], &weight, bias, &delta(&t[1..])),
-                |t| composed(&t[0], &weight, bias, &delta(&t[1..])),
-            )?;
+            for with_gradient in [lora_linear, composed_with_gradient] {
+                assert_matches_composed(
+                    &inputs,
+                    |t| with_gradient(&t[0], &weight, bias, &delta(&t[1..])),
+                    |t| composed(&t[0], &weight, bias, &delta(&t[1..])),
+                )?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The operations that the model spends its time in, written for the CPU's vector instructions in f32.
 //!
 //! Each operation exists twice in its file: as a kernel, and composed of candle's operations for every other
-//! device and type. Both have gradients, and tests compare them.
+//! device and type. Both have gradients of their own, which tests compare with those that candle derives.
 //!
 //! **Invariant:** a result's bits depend on its inputs alone: not on the number of threads and, where rows are decoded
 //! together, not on the other rows. So work is split by outputs, never along a sum.
@@ -13,6 +13,7 @@
 mod aligned_buffer;
 pub mod attention;
 mod batched_gemv;
+mod composed_op;
 mod elementwise;
 mod epilogue;
 mod gemm;

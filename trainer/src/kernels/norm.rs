@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
+use super::composed_op::composed_op1;
 use super::elementwise::collect_row_chunks;
 use super::storage::{f32_slice, is_supported, with_f32_slices};
 use super::vector_math::dot;
@@ -10,18 +11,31 @@ use super::vector_math::dot;
 pub fn rms_norm(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let xs = xs.contiguous()?;
     if !is_supported(&xs) {
-        return composed(&xs, weight, eps);
+        return fused(&xs, weight, eps);
     }
     xs.apply_op1(RmsNormOp { weight: weight.clone(), eps: eps as f32 })
 }
 
-/// In f32, rounded once. Not candle's fused operation, which has no gradient: a layer that is run for the backward pass
-/// must have the bits that it had in the forward pass.
-fn composed(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let wide = xs.to_dtype(DType::F32)?;
-    let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = wide.broadcast_div(&(variance + eps)?.sqrt()?)?;
-    normed.broadcast_mul(weight)?.to_dtype(xs.dtype())
+/// candle's fused operation in f32, rounded once.
+fn fused(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let frozen = weight.clone();
+    composed_op1(
+        "rms-norm",
+        xs,
+        |xs| {
+            let wide = xs.to_dtype(DType::F32)?;
+            candle_nn::ops::rms_norm(&wide, weight, eps as f32)?.to_dtype(xs.dtype())
+        },
+        move |xs, dy| fused_backward(xs, &frozen, eps, dy),
+    )
+}
+
+/// As [`RmsNormOp::bwd`], in f32 and rounded once.
+fn fused_backward(xs: &Tensor, weight: &Tensor, eps: f64, dy: &Tensor) -> Result<Tensor> {
+    let (wide, dy) = (xs.to_dtype(DType::F32)?, dy.to_dtype(DType::F32)?.broadcast_mul(weight)?);
+    let inverse = (wide.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
+    let along = ((&dy * &wide)?.mean_keepdim(D::Minus1)? * (inverse.sqr()? * &inverse)?)?;
+    (dy.broadcast_mul(&inverse)? - wide.broadcast_mul(&along)?)?.to_dtype(xs.dtype())
 }
 
 struct RmsNormOp {
@@ -114,16 +128,24 @@ mod tests {
         Ok(())
     }
 
+    /// The definition.
+    fn composed(xs: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+        let variance = xs.sqr()?.mean_keepdim(D::Minus1)?;
+        xs.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)
+    }
+
     #[test]
     fn matches_the_composed_form_in_value_and_gradient() -> Result<()> {
         for width in [5, 64, 515] {
             let weight = tensor(width, 2)?;
             let xs = tensor((1, 70, width), 3)?;
-            assert_matches_composed(
-                &[xs],
-                |t| rms_norm(&t[0], &weight, 1e-5),
-                |t| composed(&t[0], &weight, 1e-5),
-            )?;
+            for with_gradient in [rms_norm, fused] {
+                assert_matches_composed(
+                    std::slice::from_ref(&xs),
+                    |t| with_gradient(&t[0], &weight, 1e-5),
+                    |t| composed(&t[0], &weight, 1e-5),
+                )?;
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
+use super::composed_op::composed_op1;
 use super::elementwise::collect_row_chunks;
 use super::storage::{f32_slice, is_supported, with_f32_slices};
 
@@ -17,24 +18,28 @@ pub fn rotate(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Te
     }
     let xs = xs.contiguous()?;
     if !is_supported(&xs) {
-        return composed(&xs, axis, cos, sin);
+        return fused(&xs, axis, cos, sin);
     }
     let repeats = xs.dims()[axis + 1..xs.rank() - 1].iter().product();
     xs.apply_op1(RotationOp { cos: cos.clone(), sin: sin.clone(), repeats, inverse: false })
 }
 
-/// In f32, rounded once. Not candle's fused operation, which has no gradient.
-fn composed(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+/// candle's fused operation in f32, rounded once, with its inverse as gradient.
+fn fused(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (inverse_cos, inverse_sin) = (cos.clone(), sin.neg()?);
+    composed_op1(
+        "rotary-embedding",
+        xs,
+        |xs| fused_forward(xs, axis, cos, sin),
+        move |_, dy| fused_forward(&dy.contiguous()?, axis, &inverse_cos, &inverse_sin),
+    )
+}
+
+fn fused_forward(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (tokens, half) = cos.dims2()?;
-    let dtype = xs.dtype();
-    let xs = xs.to_dtype(DType::F32)?;
-    let mut shape = vec![1; xs.rank()];
-    (shape[axis], shape[xs.rank() - 1]) = (tokens, half);
-    let (cos, sin) = (cos.reshape(shape.as_slice())?, sin.reshape(shape.as_slice())?);
-    let (low, high) = (xs.narrow(D::Minus1, 0, half)?, xs.narrow(D::Minus1, half, half)?);
-    let rotated_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
-    let rotated_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[rotated_low, rotated_high], D::Minus1)?.to_dtype(dtype)
+    let before = xs.dims()[..axis].iter().product::<usize>();
+    let by_token = xs.to_dtype(DType::F32)?.reshape((before, tokens, (), 2 * half))?;
+    candle_nn::rotary_emb::rope_thd(&by_token, cos, sin)?.reshape(xs.shape())?.to_dtype(xs.dtype())
 }
 
 struct RotationOp {
@@ -89,8 +94,20 @@ impl CustomOp1 for RotationOp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, assert_matches_composed, tensor, values, wide};
+    use super::super::testing::{assert_matches_composed, tensor, values};
     use super::*;
+
+    /// The definition.
+    fn composed(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+        let (tokens, half) = cos.dims2()?;
+        let mut shape = vec![1; xs.rank()];
+        (shape[axis], shape[xs.rank() - 1]) = (tokens, half);
+        let (cos, sin) = (cos.reshape(shape.as_slice())?, sin.reshape(shape.as_slice())?);
+        let (low, high) = (xs.narrow(D::Minus1, 0, half)?, xs.narrow(D::Minus1, half, half)?);
+        let rotated_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+        let rotated_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[rotated_low, rotated_high], D::Minus1)
+    }
 
     fn angles(tokens: usize, half: usize) -> Result<(Tensor, Tensor)> {
         let angles = (tensor((tokens, half), 1)? * 3.0)?;
@@ -117,12 +134,13 @@ mod tests {
             for (shape, axis) in
                 [((1, 3, 70, 2 * half), 2), ((1, 70, 3, 2 * half), 1), ((70, 1, 3, 2 * half), 0)]
             {
-                let kernel = |t: &[Tensor]| rotate(&t[0], axis, &cos, &sin);
-                assert_matches_composed(&[tensor(shape, 2)?], kernel, |t| composed(&t[0], axis, &cos, &sin))?;
+                for with_gradient in [rotate, fused] {
+                    let kernel = |t: &[Tensor]| with_gradient(&t[0], axis, &cos, &sin);
+                    assert_matches_composed(&[tensor(shape, 2)?], kernel, |t| {
+                        composed(&t[0], axis, &cos, &sin)
+                    })?;
+                }
             }
-            let fused = candle_nn::rotary_emb::rope(&tensor((1, 3, 70, 2 * half), 2)?, &cos, &sin)?;
-            let found = rotate(&tensor((1, 3, 70, 2 * half), 2)?, 2, &cos, &sin)?;
-            assert_close(&values(&found)?, &wide(&values(&fused)?), 1e-6);
         }
         let (cos, sin) = angles(70, 4)?;
         assert!(rotate(&tensor((1, 3, 69, 8), 2)?, 2, &cos, &sin).is_err());

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
+use super::composed_op::composed_op2;
 use super::elementwise::collect_row_chunks;
 use super::storage::{f32_slice, is_supported, with_f32_slices};
 use super::vector_math::sigmoid;
@@ -24,9 +25,25 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         candle_core::bail!("a gate of {:?} for {:?}", gate.shape(), up.shape());
     }
     if !is_supported(gate) {
-        return composed(gate, up);
+        return composed_with_gradient(gate, up);
     }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGluOp)
+}
+
+fn composed_with_gradient(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    composed_op2("swiglu", [gate, up], |[gate, up]| composed(gate, up), composed_backward)
+}
+
+/// As [`SwiGluOp::bwd`], in f32 and rounded once.
+fn composed_backward([gate, up]: [&Tensor; 2], dy: &Tensor) -> Result<[Tensor; 2]> {
+    let dtype = gate.dtype();
+    let (gate, dy) = (gate.to_dtype(DType::F32)?, dy.to_dtype(DType::F32)?);
+    let sigmoid = candle_nn::ops::sigmoid(&gate)?;
+    let d_up = ((&gate * &sigmoid)? * &dy)?.to_dtype(dtype)?;
+    // 1 + gate (1 - sigmoid)
+    let slope = ((gate * sigmoid.affine(-1.0, 1.0)?)? + 1.0)?;
+    let d_gate = (((dy * up.to_dtype(DType::F32)?)? * sigmoid)? * slope)?.to_dtype(dtype)?;
+    Ok([d_gate, d_up])
 }
 
 fn composed(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
@@ -146,11 +163,13 @@ mod tests {
     #[test]
     fn matches_the_composed_form_in_value_and_gradients() -> Result<()> {
         for shape in [(1, 3, 7), (1, if cfg!(miri) { 5 } else { 700 }, 50)] {
-            assert_matches_composed(
-                &[(tensor(shape, 1)? * 5.0)?, tensor(shape, 2)?],
-                |t| swiglu(&t[0], &t[1]),
-                |t| composed(&t[0], &t[1]),
-            )?;
+            for with_gradient in [swiglu, composed_with_gradient] {
+                assert_matches_composed(
+                    &[(tensor(shape, 1)? * 5.0)?, tensor(shape, 2)?],
+                    |t| with_gradient(&t[0], &t[1]),
+                    |t| composed(&t[0], &t[1]),
+                )?;
+            }
         }
         assert!(swiglu(&tensor(3, 1)?, &tensor(4, 1)?).is_err());
         Ok(())

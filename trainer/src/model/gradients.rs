@@ -57,11 +57,13 @@ impl Gradients {
 
     /// The global L2 norm, summed in f64 in the order of names.
     pub fn norm(&self) -> Result<f64> {
-        let mut sum = 0f64;
-        for gradient in self.by_name.values() {
-            sum += gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        if self.by_name.is_empty() {
+            return Ok(0.0);
         }
-        Ok(sum.sqrt())
+        let squares = self.by_name.values().map(|gradient| gradient.to_dtype(DType::F64)?.sqr()?.sum_all());
+        // Read at once: each read waits for the device.
+        let squares = Tensor::stack(&squares.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        Ok(squares.to_vec1::<f64>()?.into_iter().sum::<f64>().sqrt())
     }
 
     /// Scales the gradients down to `max_norm` as `torch.nn.utils.clip_grad_norm_` does, and returns the norm before.

@@ -8,6 +8,7 @@ pub(crate) mod composed;
 mod decode;
 mod forward;
 mod heads;
+mod mask;
 mod online_softmax;
 mod op;
 mod packed_kv;
@@ -19,6 +20,8 @@ mod tests;
 
 pub use self::decode::{DecodeRow, decode};
 pub use self::heads::Heads;
+pub(crate) use self::mask::CHUNK_QUERIES;
+pub use self::mask::Mask;
 pub use self::op::attention;
 pub use self::packed_kv::PackedKv;
 pub use self::spans::Span;

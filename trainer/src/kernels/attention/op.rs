@@ -9,22 +9,28 @@ use super::backward::backward;
 use super::composed;
 use super::forward::attend;
 use super::heads::Heads;
+use super::mask::Mask;
 use super::query_tiles::QueryTile;
 use super::spans::Span;
 
 /// Queries `[tokens, heads * dim]` over keys and values `[tokens, kv_heads * dim]` to `[tokens, heads *
-/// dim]`, with gradients for all three. `spans` follow each other and cover all queries.
+/// dim]`, with gradients for all three.
 pub fn attention(
     heads: Heads,
     (queries, keys, values): (&Tensor, &Tensor, &Tensor),
-    spans: &[Span],
-    window: Option<usize>,
+    mask: &Mask,
 ) -> Result<Tensor> {
     if !is_supported(queries) {
-        return composed::attention(heads, (queries, keys, values), spans, window);
+        return composed::attention(heads, (queries, keys, values), mask);
     }
     let tracked = [queries, keys, values].iter().any(|t| t.track_op());
-    let op = AttentionOp { heads, spans: spans.to_vec(), window, tracked, log_sums: OnceLock::new() };
+    let op = AttentionOp {
+        heads,
+        spans: mask.spans().to_vec(),
+        window: mask.window(),
+        tracked,
+        log_sums: OnceLock::new(),
+    };
     let [queries, keys, values] = [queries.contiguous()?, keys.contiguous()?, values.contiguous()?];
     queries.apply_op3(&keys, &values, op)
 }

@@ -2,7 +2,7 @@ use candle_core::{Device, Result, Tensor, Var};
 
 use super::super::testing::{assert_close, normal_values, values, wide};
 use super::query_tiles::QueryTile;
-use super::{DecodeRow, Heads, PackedKv, Span, attention, composed, decode, extend, forward};
+use super::{DecodeRow, Heads, Mask, PackedKv, Span, attention, composed, decode, extend, forward};
 
 /// Softmax attention over what each query sees, in f64.
 fn reference(heads: Heads, q: &[f32], k: &[f32], v: &[f32], sees: impl Fn(usize, usize) -> bool) -> Vec<f64> {
@@ -94,8 +94,21 @@ fn packed_branches_match_the_reference() {
     }
 }
 
+/// Attention over all scores at once, with the gradients that candle derives. `mask` is `[tokens, tokens]`.
+fn definition(heads: Heads, (q, k, v): (&Tensor, &Tensor, &Tensor), mask: &Tensor) -> Result<Tensor> {
+    let by_head = |xs: &Tensor, count: usize| {
+        let xs = xs.reshape(((), count, heads.dim))?.transpose(0, 1)?.unsqueeze(1)?;
+        let (_, _, tokens, dim) = xs.dims4()?;
+        xs.expand((count, heads.queries / count, tokens, dim))?.reshape((heads.queries, tokens, dim))
+    };
+    let (queries, keys) = (by_head(q, heads.queries)?, by_head(k, heads.keys)?);
+    let scores = (queries.matmul(&keys.t()?)? / (heads.dim as f64).sqrt())?.broadcast_add(mask)?;
+    let weights = candle_nn::ops::softmax(&scores, candle_core::D::Minus1)?;
+    weights.matmul(&by_head(v, heads.keys)?)?.transpose(0, 1)?.reshape(q.shape())
+}
+
 #[test]
-fn gradients_match_the_composed_form() -> Result<()> {
+fn kernel_and_composed_form_match_the_definition_in_value_and_gradients() -> Result<()> {
     for heads in HEADS {
         for window in [None, Some(40)] {
             let (spans, tokens) = packed();
@@ -108,14 +121,23 @@ fn gradients_match_the_composed_form() -> Result<()> {
             let (k, v) = (Var::from_tensor(&tensor(width, 2)?)?, Var::from_tensor(&tensor(width, 3)?)?);
             let d_out = tensor(heads.queries * heads.dim, 4)?;
             let inputs = (q.as_tensor(), k.as_tensor(), v.as_tensor());
-            let ours = attention(heads, inputs, &spans, window)?;
-            let theirs = composed::attention(heads, inputs, &spans, window)?;
-            assert_close(&values(&ours)?, &wide(&values(&theirs)?), 2e-6);
-            let ours = (ours * &d_out)?.sum_all()?.backward()?;
-            let theirs = (theirs * &d_out)?.sum_all()?.backward()?;
-            for var in [&q, &k, &v] {
-                let (ours, theirs) = (ours.get(var).expect("ours"), theirs.get(var).expect("theirs"));
-                assert_close(&values(ours)?, &wide(&values(theirs)?), 1e-5);
+            let mut seen = vec![f32::NEG_INFINITY; n * n];
+            for span in &spans {
+                for row in 0..span.len {
+                    span.keys_of(row, window).iter().for_each(|key| seen[(span.start + row) * n + key] = 0.0);
+                }
+            }
+            let expected = definition(heads, inputs, &Tensor::from_vec(seen, (n, n), &Device::Cpu)?)?;
+            let expected_gradients = (&expected * &d_out)?.sum_all()?.backward()?;
+            let mask = Mask::new(spans, window);
+            for found in [attention(heads, inputs, &mask)?, composed::attention(heads, inputs, &mask)?] {
+                assert_close(&values(&found)?, &wide(&values(&expected)?), 2e-6);
+                let gradients = (found * &d_out)?.sum_all()?.backward()?;
+                for var in [&q, &k, &v] {
+                    let expected = expected_gradients.get(var).expect("a gradient");
+                    let found = gradients.get(var).expect("a gradient");
+                    assert_close(&values(found)?, &wide(&values(expected)?), 1e-5);
+                }
             }
         }
     }

@@ -95,14 +95,13 @@ impl SelfAttention {
             keys: context.rotate(&project(&self.k)?, self.heads.keys)?,
             values: project(&self.v)?.contiguous()?,
         };
-        let window = context.sliding_window;
         let mixed = match past {
             Past::Nothing => {
                 let inputs = (&new.queries, &new.keys, &new.values);
-                attention(self.heads, inputs, &context.spans, window)?
+                attention(self.heads, inputs, &context.mask)?
             }
-            Past::Sequence(cached) => extend(cached, self.heads, &new, window)?,
-            Past::Rows(cached) => decode(cached, self.heads, &new, window)?,
+            Past::Sequence(cached) => extend(cached, self.heads, &new, &context.mask)?,
+            Past::Rows(cached) => decode(cached, self.heads, &new, context.mask.window())?,
         };
         self.o.forward(&mixed, adapter, mode)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Result as TensorResult, Tensor};
 
-use crate::kernels::attention::{self, DecodeRow, Heads, PackedKv, composed};
+use crate::kernels::attention::{self, DecodeRow, Heads, Mask, PackedKv, composed};
 use crate::kernels::storage::{is_supported, with_f32_slices};
 
 /// The cache of one sequence.
@@ -89,16 +89,18 @@ pub(super) fn extend(
     layer: &mut CachedLayer<'_>,
     heads: Heads,
     new: &Projected,
-    window: Option<usize>,
+    mask: &Mask,
 ) -> TensorResult<Tensor> {
     if !is_supported(&new.queries) {
-        let (keys, values) = layer.append_tensors(heads, &new.keys, &new.values)?;
-        return composed::extend(heads, &new.queries, (&keys, &values), window);
+        layer.append_tensors(heads, &new.keys, &new.values)?;
+        let (keys, values): (Vec<_>, Vec<_>) = layer.tensors()?.into_iter().unzip();
+        let (keys, values) = (joined(keys)?, joined(values)?);
+        return composed::extend(heads, &new.queries, (&keys, &values), mask);
     }
     let out = with_f32_slices([&new.queries, &new.keys, &new.values], |[queries, keys, values]| {
         layer.append(heads, keys, values)?;
         let row = layer.row()?;
-        Ok(attention::extend(heads, queries, row.shared, row.own, window))
+        Ok(attention::extend(heads, queries, row.shared, row.own, mask.window()))
     })?;
     Tensor::from_vec(out, new.queries.shape(), new.queries.device())
 }
@@ -116,9 +118,8 @@ pub(super) fn decode(
             .iter_mut()
             .enumerate()
             .map(|(row, layer)| {
-                let (keys, values) =
-                    layer.append_tensors(heads, &row_of(&new.keys, row)?, &row_of(&new.values, row)?)?;
-                composed::extend(heads, &row_of(&new.queries, row)?, (&keys, &values), window)
+                layer.append_tensors(heads, &row_of(&new.keys, row)?, &row_of(&new.values, row)?)?;
+                composed::decode(heads, &row_of(&new.queries, row)?, &layer.tensors()?, window)
             })
             .collect::<TensorResult<Vec<_>>>()?;
         return Tensor::cat(&rows, 1);
@@ -149,7 +150,7 @@ impl CachedLayer<'_> {
     /// Appends keys and values `[1, tokens, kv_heads * head_dim]`.
     pub(super) fn fill(&mut self, heads: Heads, keys: &Tensor, values: &Tensor) -> TensorResult<()> {
         if !is_supported(keys) {
-            return self.append_tensors(heads, keys, values).map(|_| ());
+            return self.append_tensors(heads, keys, values);
         }
         with_f32_slices([keys, values], |[keys, values]| self.append(heads, keys, values))
     }
@@ -172,13 +173,8 @@ impl CachedLayer<'_> {
         Ok(DecodeRow { shared: self.shared.map(LayerCache::panels).transpose()?, own: self.own.panels()? })
     }
 
-    /// Appends, and returns all keys and values, `[kv_heads, tokens, head_dim]` each.
-    fn append_tensors(
-        &mut self,
-        heads: Heads,
-        keys: &Tensor,
-        values: &Tensor,
-    ) -> TensorResult<(Tensor, Tensor)> {
+    /// Appends keys and values `[1, tokens, kv_heads * head_dim]`.
+    fn append_tensors(&mut self, heads: Heads, keys: &Tensor, values: &Tensor) -> TensorResult<()> {
         let (keys, values) = (composed::by_head(keys, heads.keys)?, composed::by_head(values, heads.keys)?);
         let tokens = keys.dim(1)?;
         let (all_keys, all_values, len) = match self.own.0.take() {
@@ -194,13 +190,26 @@ impl CachedLayer<'_> {
         }
         all_keys.slice_set(&keys, 1, len)?;
         all_values.slice_set(&values, 1, len)?;
-        let len = len + tokens;
-        let mut all = (all_keys.narrow(1, 0, len)?, all_values.narrow(1, 0, len)?);
-        if let Some(Store::Tensors { keys, values, len }) = self.shared.and_then(|shared| shared.0.as_ref()) {
-            all.0 = Tensor::cat(&[&keys.narrow(1, 0, *len)?, &all.0], 1)?;
-            all.1 = Tensor::cat(&[&values.narrow(1, 0, *len)?, &all.1], 1)?;
-        }
-        self.own.0 = Some(Store::Tensors { keys: all_keys, values: all_values, len });
-        Ok(all)
+        self.own.0 = Some(Store::Tensors { keys: all_keys, values: all_values, len: len + tokens });
+        Ok(())
+    }
+
+    /// Keys and values `[kv_heads, tokens, head_dim]` of the shared prefix, if there is one, and of the sequence's own tokens.
+    fn tensors(&self) -> TensorResult<Vec<(Tensor, Tensor)>> {
+        let stores = self.shared.into_iter().chain([&*self.own]);
+        let filled = stores.filter_map(|layer| match &layer.0 {
+            Some(Store::Tensors { keys, values, len }) => Some((keys, values, *len)),
+            _ => None,
+        });
+        filled.map(|(keys, values, len)| Ok((keys.narrow(1, 0, len)?, values.narrow(1, 0, len)?))).collect()
+    }
+}
+
+/// Parts `[kv_heads, tokens, head_dim]` one after the other.
+fn joined(mut parts: Vec<Tensor>) -> TensorResult<Tensor> {
+    match (parts.pop(), parts.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(last), false) => Tensor::cat(&[parts, vec![last]].concat(), 1),
+        (None, _) => candle_core::bail!("a cache without keys"),
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Device, Result as TensorResult, Tensor};
 
 use super::layout::Layout;
-use crate::kernels::attention::Span;
+use crate::kernels::attention::Mask;
 use crate::kernels::rope::rotate;
 use crate::model::config::TextConfig;
 
@@ -19,9 +19,7 @@ pub(super) struct PassContext {
     cos: Tensor,
     sin: Tensor,
     /// Which tokens attend to which.
-    pub(super) spans: Vec<Span>,
-    /// How many tokens back a token attends, itself included.
-    pub(super) sliding_window: Option<usize>,
+    pub(super) mask: Mask,
 }
 
 impl Rope {
@@ -40,7 +38,7 @@ impl Rope {
         let spans = layout.spans();
         let positions = spans.iter().flat_map(|span| span.position..span.position + span.len);
         let (cos, sin) = self.angles(positions, device)?;
-        Ok(PassContext { cos, sin, spans, sliding_window: layout.sliding_window() })
+        Ok(PassContext { cos, sin, mask: Mask::new(spans, layout.sliding_window()) })
     }
 
     /// For one token each of several sequences, at `positions`.
@@ -51,7 +49,7 @@ impl Rope {
         device: &Device,
     ) -> TensorResult<PassContext> {
         let (cos, sin) = self.angles(positions, device)?;
-        Ok(PassContext { cos, sin, spans: Vec::new(), sliding_window })
+        Ok(PassContext { cos, sin, mask: Mask::new(Vec::new(), sliding_window) })
     }
 
     /// cos and sin in f32, `[positions, head_dim / 2]`.
