@@ -3,10 +3,15 @@
 
 A GPU may be emulated: what counts is which libcuda.so.1 the trainer finds. Each check prints a line; the exit code is 1 if one
 failed. Numbers in F32 must agree to rounding, tokens exactly; in BF16 both stages must end in adapters that pass their proof.
+
+An emulated driver that takes GPU_MEMORY, GPU_FAIL and GPU_PROFILE also shows that a step's peak is what it expected, and that
+neither a smaller GPU nor a failed allocation changes a byte. A real driver ignores them.
 """
 
 import argparse
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
@@ -15,6 +20,11 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "quickstart"
 IMAGES, INSTRUCTIONS = 6, 6
+# GPUs on which the toy keeps the activations of most layers, of some, and of none. Each has room for its weights.
+SMALLER = ("13M", "11M", "10M")
+# The moments of the step at which an allocation fails: in its first and in its last third.
+FAILED_ALLOCATIONS = (9000, 15000)
+PEAK = 0.1
 # Sums of a few hundred products in another order.
 LOG_PROBS, RELATIVE = 1e-4, 1e-4
 STAGE_ONE = """
@@ -63,9 +73,9 @@ class Machine:
     def __init__(self, kubectl_stic, trainer, work):
         self.kubectl_stic, self.trainer, self.work = kubectl_stic, trainer, work
 
-    def run_both(self, precision):
-        """Runs both stages and returns the folder of the artifacts."""
-        work = self.work / precision
+    def run_both(self, precision, name=None, **driver):
+        """Runs both stages, with variables for the driver, and returns the folder of the artifacts."""
+        work = self.work / (name or precision)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         manifest = work / "runs.yaml"
@@ -75,7 +85,8 @@ class Machine:
         manifest.write_text("---".join(text.format(**values) for text in (STAGE_ONE, STAGE_TWO)))
         volumes = [f"--volume={claim}={EXAMPLE / 'volumes' / claim}" for claim in ("models", "images", "instructions")]
         command = [self.kubectl_stic, "run", "-f", manifest, "--work-dir", work, "--trainer", self.trainer, *volumes]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        driver.setdefault("GPU_PROFILE", str(work / "profile-%p.json"))
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | driver)
         if ended.returncode:
             sys.exit(f"{self.trainer} in {precision}: exit code {ended.returncode}\n{ended.stderr[-3000:]}")
         return work / "volumes" / "stic" / "scenes"
@@ -93,8 +104,8 @@ def payload(output, kind, name):
 
 
 def adapters(output):
-    """The adapters of both stages: that of stage 1 has fewer steps behind it, and comes first by its card."""
-    return sorted(output.glob("adapter-*"), key=lambda path: "StageTwoRun" in (path / "README.md").read_text())
+    """The adapters of stage 1 and of stage 2, as their cards say."""
+    return sorted(output.glob("adapter-*"), key=lambda path: "STIC stage 2" in (path / "README.md").read_text())
 
 
 def tensors(file):
@@ -155,6 +166,36 @@ def compare_evaluations(checks, cpu, gpu, adapter, work):
     checks.check("F32: evaluate prints the same table", tables[0] == tables[1])
 
 
+def check_peaks(checks, work):
+    """Compares the peak of each step, if the driver counts it, with what the step expected."""
+    profiles = sorted(work.glob("profile-*.json"), key=lambda path: path.stat().st_mtime)
+    steps = [("stageonerun", "generate"), ("stageonerun", "train"), ("stagetworun", "describe"), ("stagetworun", "train")]
+    if not profiles:
+        return
+    for (kind, step), profile in zip(steps, profiles, strict=True):
+        log = (work / "runs/default" / kind / "scenes" / f"{step}.log").read_text()
+        expected = int(re.findall(r"expected_bytes=(\d+)", log)[-1])
+        peak = json.loads(profile.read_text())["memory"]["peak_bytes"]
+        off = expected / peak - 1
+        checks.check(f"{work.name}: memory of {kind} {step}", abs(off) <= PEAK, f"{peak:,} bytes, {off:+.1%} expected")
+
+
+def compare_memories(checks, gpu, expected):
+    """Runs BF16 on smaller GPUs, and with an allocation that fails: nothing changes a byte."""
+
+    def same(what, output):
+        found = [path.joinpath("adapter_model.safetensors").read_bytes() for path in adapters(output)]
+        checks.check(f"BF16: {what} changes no byte of an adapter", found == expected)
+
+    for memory in SMALLER:
+        output = gpu.run_both("BF16", f"BF16-{memory}", GPU_MEMORY=memory)
+        same(f"a GPU of {memory}", output)
+        check_peaks(checks, output.parents[2])
+    for count in FAILED_ALLOCATIONS:
+        output = gpu.run_both("BF16", f"BF16-alloc-{count}", GPU_FAIL=f"alloc:{count}=CUDA_ERROR_OUT_OF_MEMORY")
+        same(f"allocation {count} of each step, which fails,", output)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=Path, required=True, help="the folder of kubectl-stic and of the CPU's stic-trainer")
@@ -181,6 +222,9 @@ def main():
     first = metrics(adapters(output)[0])[0]
     checks.check("BF16: both stages end in adapters that pass their proof", len(adapters(output)) == 2)
     checks.check("BF16: a fresh adapter has no margin", first["rewards/margins"] == 0.0, f"{first['rewards/margins']}")
+    for precision in ("F32", "BF16"):
+        check_peaks(checks, gpu.work / precision)
+    compare_memories(checks, gpu, [path.joinpath("adapter_model.safetensors").read_bytes() for path in adapters(output)])
     sys.exit(1 if checks.failed else 0)
 
 

@@ -12,7 +12,8 @@ use crate::digest::Digest;
 use crate::identity::{RunIdentity, VolumePath};
 use crate::pipeline::StepName;
 use crate::recipe::{
-    DescriptionRecipe, ImageLayout, OnUnreadable, Order, Precision, PreferenceRecipe, TrainRecipe,
+    ActivationCheckpointing, DescriptionRecipe, ImageLayout, OnUnreadable, Order, Precision,
+    PreferenceRecipe, TrainRecipe,
 };
 
 /// The version of the document that this code reads and writes.
@@ -171,6 +172,9 @@ pub struct Prepare {
     /// Whether a later step computes in bf16 without a GPU, which is slow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bf16_on_cpu: bool,
+    /// Whether a later step uses a GPU, whose memory the step estimates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uses_gpu: bool,
 }
 
 /// An initial adapter before `prepare` has digested it.
@@ -271,6 +275,9 @@ pub struct Generate {
     pub precision: Precision,
     /// The number of shards that share the items. It does not affect the result.
     pub shards: u32,
+    /// How many responses are generated at a time. Absent means as many as memory has room for. It does not affect the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<NonZeroU32>,
 }
 
 /// Settings of `describe`.
@@ -291,6 +298,9 @@ pub struct Describe {
     pub precision: Precision,
     /// The number of shards that share the items. It does not affect the result.
     pub shards: u32,
+    /// How many responses are generated at a time. Absent means as many as memory has room for. It does not affect the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<NonZeroU32>,
 }
 
 /// Settings of `train`: LoRA with DPO or SFT.
@@ -311,6 +321,13 @@ pub struct Train {
     pub recipe: TrainRecipe,
     /// The number format of the frozen weights and the forward pass. LoRA weights and optimizer moments are always f32.
     pub precision: Precision,
+    /// Which layers keep their activations. It does not affect the result.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub activation_checkpointing: ActivationCheckpointing,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The data that a training reads.

@@ -198,6 +198,20 @@ pub struct TrainRecipe {
     pub save_steps: u32,
 }
 
+enumerated! {
+    /// Which layers keep their activations between the forward and the backward pass. It does not affect the result.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum ActivationCheckpointing {
+        /// As many as memory has room for.
+        #[default]
+        Auto,
+        /// None: each is computed again for the backward pass.
+        EveryLayer,
+        /// All.
+        None,
+    }
+}
+
 /// The training objective.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]

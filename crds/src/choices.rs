@@ -2,8 +2,8 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use stic_contract::recipe::{
-    ChatTemplate, DpoLoss, ImageLayout, LoraTarget, Negatives, OnUnreadable, Order, PreferenceSource,
-    Reference, RejectedTerm, Schedule,
+    ActivationCheckpointing, ChatTemplate, DpoLoss, ImageLayout, LoraTarget, Negatives, OnUnreadable, Order,
+    PreferenceSource, Reference, RejectedTerm, Schedule,
 };
 use stic_contract::{ArtifactKind, StepName};
 
@@ -27,6 +27,7 @@ choices! {
     reference: Reference;
     schedule: Schedule;
     lora_target: LoraTarget;
+    activation_checkpointing: ActivationCheckpointing;
     step_name: StepName;
     artifact_kind: ArtifactKind;
 }

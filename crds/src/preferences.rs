@@ -1,5 +1,7 @@
 //! The preferences section of stage 1: how a chosen and a rejected response per image are generated.
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stic_contract::prompts;
@@ -81,6 +83,11 @@ pub struct Preferences {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
     pub shards: u32,
+    /// The number of responses that a device generates at a time. Absent means as many as its memory has room for. It does
+    /// not affect the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub batch_size: Option<NonZeroU32>,
 }
 
 /// A change to an image that makes it harder to describe.
@@ -184,6 +191,7 @@ impl Default for Preferences {
             corruptions: corruptions(),
             sampling: Sampling::default(),
             shards: one(),
+            batch_size: None,
         }
     }
 }

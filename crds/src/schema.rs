@@ -10,7 +10,7 @@ use crate::stage_one::StageOneRun;
 use crate::stage_two::StageTwoRun;
 
 /// The fields of a spec that can be changed, because they do not affect the result.
-pub const MUTABLE: [&str; 8] = [
+pub const MUTABLE: [&str; 11] = [
     "pod",
     "backoff",
     "activeDeadlineSeconds",
@@ -19,6 +19,9 @@ pub const MUTABLE: [&str; 8] = [
     "rerun",
     "retry",
     "training.saveSteps",
+    "training.activationCheckpointing",
+    "preferences.batchSize",
+    "description.batchSize",
 ];
 
 /// The pattern of a Kubernetes quantity.

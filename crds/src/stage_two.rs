@@ -1,6 +1,8 @@
 //! `StageTwoRun`: instructions infused with the model's own descriptions, then LoRA SFT on them.
 
 use kube::CustomResource;
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stic_contract::prompts;
@@ -174,6 +176,7 @@ pub struct StageTwoImages {
 
 /// How images are described.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Description {
     /// The prompts for descriptions. One is drawn per instruction. Defaults to the eight prompts of the paper.
     #[serde(default = "caption_prompts")]
@@ -186,6 +189,11 @@ pub struct Description {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
     pub shards: u32,
+    /// The number of responses that a device generates at a time. Absent means as many as its memory has room for. It does
+    /// not affect the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub batch_size: Option<NonZeroU32>,
 }
 
 /// How a description is added to an instruction.
@@ -204,7 +212,7 @@ pub struct Infusion {
 
 impl Default for Description {
     fn default() -> Self {
-        Self { prompts: caption_prompts(), sampling: Sampling::default(), shards: one() }
+        Self { prompts: caption_prompts(), sampling: Sampling::default(), shards: one(), batch_size: None }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stic_contract::recipe::{DpoLoss, LoraTarget, Reference, Schedule};
+use stic_contract::recipe::{ActivationCheckpointing, DpoLoss, LoraTarget, Reference, Schedule};
 
 use crate::decimal::Decimal;
 use crate::{cel, choices};
@@ -54,6 +54,11 @@ pub struct StageOneTraining {
     #[serde(default = "save_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub save_steps: u32,
+    /// Which layers keep their activations for the backward pass: Auto is as many as memory has room for; EveryLayer
+    /// keeps none, computes each layer twice and takes the least memory; None keeps all. It does not affect the result.
+    #[serde(default)]
+    #[schemars(schema_with = "choices::activation_checkpointing")]
+    pub activation_checkpointing: ActivationCheckpointing,
 }
 
 /// How stage 2 trains.
@@ -93,6 +98,11 @@ pub struct StageTwoTraining {
     #[serde(default = "save_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub save_steps: u32,
+    /// Which layers keep their activations for the backward pass: Auto is as many as memory has room for; EveryLayer
+    /// keeps none, computes each layer twice and takes the least memory; None keeps all. It does not affect the result.
+    #[serde(default)]
+    #[schemars(schema_with = "choices::activation_checkpointing")]
+    pub activation_checkpointing: ActivationCheckpointing,
 }
 
 /// The training method of stage 1.
@@ -224,6 +234,7 @@ impl Default for StageOneTraining {
             max_length: None,
             precision: Precision::default(),
             save_steps: save_steps(),
+            activation_checkpointing: ActivationCheckpointing::default(),
         }
     }
 }
@@ -239,6 +250,7 @@ impl Default for StageTwoTraining {
             max_length: None,
             precision: Precision::default(),
             save_steps: save_steps(),
+            activation_checkpointing: ActivationCheckpointing::default(),
         }
     }
 }

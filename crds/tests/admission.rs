@@ -66,6 +66,7 @@ fn a_minimal_stage_one_run_gets_the_defaults_of_the_paper() {
         ("spec.training.optimizer.learningRate", json!("1e-7")),
         ("spec.training.globalBatchSize", json!(8)),
         ("spec.training.saveSteps", json!(50)),
+        ("spec.training.activationCheckpointing", json!("Auto")),
         ("spec.backoff.limit", json!(3)),
         ("spec.retention.whenDeleted", json!("Retain")),
         ("spec.output.volume.path", json!("")),
@@ -484,6 +485,8 @@ fn fields_that_do_not_determine_the_result_can_change() {
         ("spec.rerun", json!(1)),
         ("spec.retry", json!(1)),
         ("spec.training.saveSteps", json!(7)),
+        ("spec.training.activationCheckpointing", json!("EveryLayer")),
+        ("spec.preferences.batchSize", json!(4)),
     ] {
         let old = admit(&object(STAGE_ONE), None).expect("it is valid");
         let mut new = object(STAGE_ONE);

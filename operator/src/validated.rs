@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use stic_contract::config::{AdapterLocation, DataRecipe, ItemSource, Prepare};
 use stic_contract::pipeline::Phase;
-use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision, TrainRecipe};
+use stic_contract::recipe::{ActivationCheckpointing, ChatTemplate, ImageLayout, Precision, TrainRecipe};
 use stic_contract::{Digest, RunConfig, RunIdentity, StepName, Task, VolumePath};
 use stic_crds::lifecycle::{Profile, Retention};
 use stic_crds::pod::PodSettings;
@@ -90,6 +90,9 @@ pub struct Operation {
     pub active_deadline_seconds: Option<u32>,
     pub suspend: bool,
     pub retention: Retention,
+    /// How many responses are generated at a time, if the spec says so.
+    pub batch_size: Option<NonZeroU32>,
+    pub activation_checkpointing: ActivationCheckpointing,
     /// Kueue's labels on the run, copied to each Job.
     pub queue_labels: BTreeMap<String, String>,
     /// Kueue's annotations on the run, copied to each Job.
@@ -135,7 +138,8 @@ impl Validated {
     /// operator nor a change to the pods alters a run that is under way.
     pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {
         let Task::Prepare(prepare) = &started_with.task else { return };
-        let Prepare { model, adapter, source, recipe, train, precision, bf16_on_cpu: _ } = prepare.as_ref();
+        let Prepare { model, adapter, source, recipe, train, precision, bf16_on_cpu: _, uses_gpu: _ } =
+            prepare.as_ref();
         self.seed = started_with.seed;
         self.output.location = started_with.output.clone();
         self.model.location = model.location.clone();
@@ -165,6 +169,12 @@ impl Validated {
     #[must_use]
     pub fn uses_cpu(&self) -> bool {
         computing_pods(&self.operation.pods).any(|(step, _)| self.gpus(step).is_none())
+    }
+
+    /// Whether a step after `prepare` computes on a GPU.
+    #[must_use]
+    pub fn uses_gpu(&self) -> bool {
+        computing_pods(&self.operation.pods).any(|(step, _)| self.gpus(step).is_some())
     }
 
     /// The settings of the pods of `step`.

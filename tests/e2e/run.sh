@@ -6,6 +6,7 @@
 #
 #   HELM_ARGUMENTS   more arguments for helm install, such as --set image.repository=…
 #   CASES            names of cases to run, such as "quickstart node-lost"; default: all
+#   GROUP            another folder than cases: gpus holds the cases of make gpu-node-test
 #   JOBS             how many cases run concurrently; default: two for each processor
 #   E2E_LOGS         folder for the logs of the cases; default: target/e2e
 #   KEEP=1           keep the namespaces of failed cases
@@ -39,17 +40,19 @@ trap 'rm -rf "$E2E_SHARED"' EXIT
 shopt -s nullglob
 concurrent=() alone=()
 # The longest cases come first.
-for file in cases/quickstart.sh cases/interruptions.sh cases/*.sh cases/alone/*.sh; do
+group=${GROUP:-cases}
+for file in cases/quickstart.sh cases/interruptions.sh "$group"/*.sh "$group"/alone/*.sh; do
+  [[ $file == "$group"/* && $file != */lib.sh ]] || continue
   [[ " ${concurrent[*]} " != *" $file "* ]] || continue
   name=$(basename "$file" .sh)
   [[ -z ${CASES:-} || " $CASES " == *" $name "* ]] || continue
   [ -x "$file" ] || die "$file is not executable"
   case $file in
-    cases/alone/*) alone+=("$file") ;;
+    */alone/*) alone+=("$file") ;;
     *) concurrent+=("$file") ;;
   esac
 done
-[ $((${#concurrent[@]} + ${#alone[@]})) -gt 0 ] || die "no case in tests/e2e/cases is named ${CASES:-}"
+[ $((${#concurrent[@]} + ${#alone[@]})) -gt 0 ] || die "no case in tests/e2e/$group is named ${CASES:-}"
 
 if [ -z "$(kubectl get deployments --all-namespaces --selector app.kubernetes.io/name=stic-operator --output name)" ]; then
   # The runs are short, so progress is polled often.

@@ -62,9 +62,6 @@ pub const fn dtype(precision: Precision) -> DType {
 }
 
 #[cfg(feature = "cuda")]
-pub use cuda::free_in_pool;
-
-#[cfg(feature = "cuda")]
 mod cuda {
     use std::num::NonZeroU32;
 
@@ -105,24 +102,6 @@ mod cuda {
         if let Err(error) = retained {
             tracing::debug!(%error, "the device returns freed memory to the driver");
         }
-    }
-
-    /// Bytes that the device's memory pool keeps and nothing uses, which the driver does not count as free.
-    #[must_use]
-    pub fn free_in_pool(context: &CudaContext) -> u64 {
-        let attribute = |name: sys::CUmemPool_attribute| {
-            let mut bytes = 0_u64;
-            // SAFETY: the device is that of the context, the pool is its own, and both attributes are a `u64`.
-            #[expect(unsafe_code, reason = "cudarc has no safe form of it")]
-            let read = unsafe {
-                result::device::get_default_mem_pool(context.cu_device())
-                    .and_then(|pool| result::mem_pool::get_attribute(pool, name, (&raw mut bytes).cast()))
-            };
-            read.ok().map(|()| bytes)
-        };
-        let reserved = attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
-        let used = attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
-        reserved.zip(used).map_or(0, |(reserved, used)| reserved.saturating_sub(used))
     }
 
     fn failed(error: DriverError) -> Error {

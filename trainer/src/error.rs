@@ -22,7 +22,7 @@ pub enum Error {
     Interrupted,
     /// The GPU ran out of memory.
     #[error(
-        "the GPU ran out of memory: {0}; use one with more memory and raise spec.retry, or create a run with a lower training.maxLength, rank or maxNewTokens"
+        "the GPU ran out of memory: {0}; use one with more memory and raise spec.retry, or create a run with a lower training.maxLength, rank or maxNewTokens (docs/gpu.md has the memory that each takes)"
     )]
     OutOfMemory(String),
     /// The GPU failed. A retry resumes from what was saved, on another one if there is one.

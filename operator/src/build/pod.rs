@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use stic_contract::progress::PROGRESS_PORT;
+use stic_contract::{StepName, VolumePath};
 use stic_crds::pod::{self, PodSettings};
 
 use super::labels;
 use super::names::{self, LaunchId};
-use super::paths::{CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR};
+use super::paths::{COMPILED_KERNELS, CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR};
 use crate::validated::{MODEL_IMAGE, Validated};
 
 /// The container of the trainer, beside which others may be injected.
@@ -71,7 +72,7 @@ pub(super) fn template(
         image: Some(image.unwrap_or_else(|| trainer_image.to_owned())),
         command: Some(vec!["stic-trainer".into()]),
         args: Some(arguments(sharded)),
-        env: Some(environment(env.unwrap_or_default())),
+        env: Some(environment(run, launch.step, env.unwrap_or_default())),
         env_from,
         image_pull_policy: image_pull_policy.map(|policy| policy.as_str().to_owned()),
         ports: Some(vec![ContainerPort {
@@ -135,9 +136,17 @@ fn arguments(sharded: bool) -> Vec<String> {
 }
 
 // The user's variables come last, so that they take precedence.
-fn environment(given: Vec<EnvVar>) -> Vec<EnvVar> {
-    let home = EnvVar { name: "HOME".into(), value: Some("/tmp".into()), ..EnvVar::default() };
-    let own = (!given.iter().any(|variable| variable.name == home.name)).then_some(home);
+fn environment(run: &Validated, step: StepName, given: Vec<EnvVar>) -> Vec<EnvVar> {
+    let variable =
+        |name: &str, value: String| EnvVar { name: name.into(), value: Some(value), ..EnvVar::default() };
+    let mut own = vec![variable("HOME", "/tmp".into())];
+    if run.gpus(step).is_some() {
+        let VolumePath { volume, path } = &run.output.location;
+        let folder =
+            [VOLUMES_DIR, volume, path, COMPILED_KERNELS].into_iter().filter(|part| !part.is_empty());
+        own.push(variable("CUDA_CACHE_PATH", folder.collect::<Vec<_>>().join("/")));
+    }
+    own.retain(|variable| !given.iter().any(|given| given.name == variable.name));
     own.into_iter().chain(given).collect()
 }
 

@@ -86,6 +86,7 @@ fn prepare(run: &Validated) -> Prepare {
         train: run.train.clone(),
         precision: run.precision,
         bf16_on_cpu: run.precision == Precision::Bf16 && run.uses_cpu(),
+        uses_gpu: run.uses_gpu(),
     }
 }
 
@@ -133,6 +134,7 @@ impl StepInputs<'_> {
             recipe: recipe.clone(),
             precision: self.run.precision,
             shards: self.run.shards,
+            batch_size: self.run.operation.batch_size,
         })
     }
 
@@ -148,6 +150,7 @@ impl StepInputs<'_> {
             recipe: recipe.clone(),
             precision: self.run.precision,
             shards: self.run.shards,
+            batch_size: self.run.operation.batch_size,
         })
     }
 
@@ -173,6 +176,7 @@ impl StepInputs<'_> {
             images: self.run.images.clone(),
             recipe: self.run.train.clone(),
             precision: self.run.precision,
+            activation_checkpointing: self.run.operation.activation_checkpointing,
         })
     }
 }

@@ -232,6 +232,27 @@ fn run_configs_of_stage_one_by_the_paper() {
 }
 
 #[test]
+fn settings_of_memory_reach_the_steps_and_change_no_digest() {
+    use StepName::{Generate, Prepare, Train};
+    let json = |spec: &str, step, done: &[StepName]| {
+        serde_json::to_value(config(&validated(&stage_one(spec)), step, done)).expect("JSON")
+    };
+    let set = "  preferences: {batchSize: 4}\n  training: {activationCheckpointing: EveryLayer}\n";
+    let with = |mut config: serde_json::Value, step: &str, key: &str, value: serde_json::Value| {
+        config["task"][step][key] = value;
+        config
+    };
+    assert_eq!(json(set, Prepare, &[]), json("", Prepare, &[]));
+    let generate = json("", Generate, &[Prepare]);
+    assert_eq!(json(set, Generate, &[Prepare]), with(generate, "generate", "batchSize", json!(4)));
+    let train = json("", Train, &[Prepare, Generate]);
+    let expected = with(train, "train", "activationCheckpointing", json!("EveryLayer"));
+    assert_eq!(json(set, Train, &[Prepare, Generate]), expected);
+    let on_gpu = json("  pod: {resources: {limits: {nvidia.com/gpu: 1}}}\n", Prepare, &[]);
+    assert_eq!(on_gpu["task"]["prepare"]["usesGpu"], json!(true));
+}
+
+#[test]
 fn run_configs_of_stage_one_as_released() {
     use StepName::{Generate, Prepare, Train};
     let run = validated(&stage_one("  profile: OfficialCompat\n"));

@@ -20,11 +20,14 @@ use crate::data::images_dir;
 use crate::data::template::Turn;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::inference::{ModelFiles, Policy, ResponseWriter, Vlm};
+use crate::inference::{GenerationPlan, ModelFiles, Policy, ResponseWriter, Vlm};
 use crate::io::atomic;
 use crate::io::journal::{self, Journal};
 use crate::model::digest::DigestedFiles;
 use crate::model::lora::LoraAdapter;
+
+/// Counted for a question when memory is planned.
+const PROMPT_TOKENS: usize = 512;
 
 /// What to evaluate, and where.
 #[derive(Debug)]
@@ -169,7 +172,20 @@ impl Evaluation<'_> {
             done.insert(id.to_owned());
             Ok(())
         })?;
-        let batch_size = vlm.batch_size(0, self.max_description_tokens, false);
+        let batch_size = vlm.batch_size(&GenerationPlan {
+            requested: 0,
+            // A description and the answers to some questions.
+            responses: requests.iter().map(|request| 2 * request.questions.len() + 1).sum(),
+            prompt_tokens: PROMPT_TOKENS,
+            max_new_tokens: self.max_description_tokens,
+            responses_per_image: 1,
+            adapter_bytes: policies
+                .iter()
+                .filter_map(|(_, adapter)| adapter.as_ref())
+                .map(LoraAdapter::bytes)
+                .sum(),
+            reduced: false,
+        });
         for (name, adapter) in policies {
             let missing: Vec<_> =
                 requests.iter().filter(|request| !done.contains(&answers_id(name, request.image))).collect();

@@ -7,7 +7,7 @@ use crate::benchmarks::BENCHMARKS;
 use crate::checkpoint::adapter::{AdapterNames, TrainedProjector};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use stic_contract::recipe::{ChatTemplate, Precision};
+use stic_contract::recipe::{ActivationCheckpointing, ChatTemplate, Precision};
 
 /// Generation, LoRA DPO and LoRA SFT of STIC on candle.
 ///
@@ -47,18 +47,19 @@ pub(crate) struct StepArgs {
     /// The index of a sharded step.
     #[arg(long, value_name = "N", default_value_t = 0, env = "JOB_COMPLETION_INDEX")]
     pub shard_index: u32,
-    /// Generate this many responses at a time; 0 for as many as fit in memory. Does not change results.
-    #[arg(long = "responses-at-once", value_name = "N", default_value_t = 0)]
-    pub batch_size: usize,
+    /// Generate this many responses at a time, whatever the run config says; 0 for as many as fit in memory. Does not
+    /// change results.
+    #[arg(long = "responses-at-once", value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Write the result to this file, such as a pod's termination message.
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
     /// Serve /progress and /metrics on this address while the step runs.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub serve: Option<SocketAddr>,
-    /// How much of the forward pass training keeps in memory. Does not change results.
-    #[arg(long, value_enum, default_value = "auto")]
-    pub activation_checkpointing: ActivationCheckpointingArg,
+    /// How much of the forward pass training keeps in memory, whatever the run config says. Does not change results.
+    #[arg(long, value_enum)]
+    pub activation_checkpointing: Option<ActivationCheckpointingArg>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,7 +72,7 @@ pub(crate) enum ActivationCheckpointingArg {
     Auto,
 }
 
-impl From<ActivationCheckpointingArg> for crate::training::activation_checkpointing::ActivationCheckpointing {
+impl From<ActivationCheckpointingArg> for ActivationCheckpointing {
     fn from(policy: ActivationCheckpointingArg) -> Self {
         match policy {
             ActivationCheckpointingArg::None => Self::None,

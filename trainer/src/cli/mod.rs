@@ -103,7 +103,7 @@ fn step(args: &StepArgs) -> Result<()> {
         batch_size: args.batch_size,
         cancellation,
         board,
-        activation_checkpointing: args.activation_checkpointing.into(),
+        activation_checkpointing: args.activation_checkpointing.map(Into::into),
         reduced_memory: false,
     };
     let outcome = stages::run(&config, &context);

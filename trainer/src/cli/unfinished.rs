@@ -10,8 +10,8 @@ use super::args::UnfinishedArgs;
 use super::tools::print;
 use crate::error::{Error, Result};
 use crate::io::disk_usage::{DiskUsage, disk_usage};
+use crate::io::human_bytes as human;
 use crate::io::lock::StepLock;
-use crate::stages::disk_space::human;
 
 /// The unfinished work of one run.
 struct Unfinished {

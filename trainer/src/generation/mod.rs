@@ -4,10 +4,8 @@
 //! rest of each prompt, is prefilled by itself, even for a single prompt; only decoding is batched, and there no row
 //! depends on the others. So a response has the same bits whatever else is in the batch.
 
-mod batch_size;
 mod continuous_batching;
 mod generator;
 
-pub use self::batch_size::{Footprint, LargestRequest, batch_size};
 pub use self::continuous_batching::{Request, RequestSource};
 pub use self::generator::{Generated, Generator, SharedPrefix};

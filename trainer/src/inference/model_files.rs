@@ -141,6 +141,20 @@ impl ModelFiles {
         }
     }
 
+    /// The crops and the tokens of the largest image: one that has exactly the size of a grid fills it; without grids all
+    /// images take the same.
+    #[must_use]
+    pub fn largest_image(&self) -> (usize, usize) {
+        let processor = &self.processor;
+        let sizes = processor.geometry().map_or_else(|| vec![(1, 1)], |geometry| geometry.pinpoints.clone());
+        let largest =
+            |of: &dyn Fn((u32, u32)) -> usize| sizes.iter().map(|size| of(*size)).max().unwrap_or(1);
+        (
+            largest(&|size| processor.packing(size).map_or(1, |packing| packing.tiles() + 1)),
+            largest(&|size| processor.image_tokens(size)),
+        )
+    }
+
     /// The most tokens a sequence can have.
     #[must_use]
     pub const fn max_tokens(&self) -> usize {

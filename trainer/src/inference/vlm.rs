@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use stic_contract::recipe::{ImageLayout, Precision};
 
+use super::generation_plan::GenerationPlan;
 use super::model_files::ModelFiles;
 use crate::cancellation::CancellationToken;
 use crate::checkpoint::adapter::{self, TrainedProjector};
@@ -12,14 +13,15 @@ use crate::data::anyres::Packing;
 use crate::data::processor::PixelValues;
 use crate::device::dtype;
 use crate::error::Result;
-use crate::generation::{Footprint, LargestRequest, batch_size};
 use crate::kernels::pool::on_pool;
 use crate::memory;
+use crate::memory::estimate::{ModelMemory, usable};
 use crate::model::VisionLanguageModel;
 use crate::model::lora::LoraAdapter;
 
-/// Counted for a prompt besides its image when memory is estimated.
-const PROMPT_TOKENS: usize = 512;
+/// Beyond this, a decoding step on a CPU is bound by arithmetic instead of reading weights: a larger batch gains nothing.
+const MAX_ON_CPU: usize = 32;
+const MAX_ON_GPU: usize = 256;
 
 /// A loaded model.
 pub struct Vlm {
@@ -48,6 +50,10 @@ impl Vlm {
     /// # Errors
     /// As [`Self::load`].
     pub fn with_files(files: ModelFiles, precision: Precision, device: &Device) -> Result<Self> {
+        if let Some(total) = memory::gpu_bytes(device) {
+            let (_, needed) = VisionLanguageModel::check(&files.dir, dtype(precision))?;
+            memory::require("the weights of the model", needed, total)?;
+        }
         let model = VisionLanguageModel::load(&files.dir, dtype(precision), device)?;
         tracing::info!(model = %files.dir.display(), "loaded the model");
         Ok(Self { files, model })
@@ -86,29 +92,34 @@ impl Vlm {
         Ok(imported.adapter)
     }
 
-    /// How many responses of at most `max_new_tokens` tokens to generate at a time: `requested`; if that is 0, as many as
-    /// fit in memory. A quarter of that with `reduced` memory.
+    /// What is known of its memory.
     #[must_use]
-    pub fn batch_size(&self, requested: usize, max_new_tokens: u32, reduced: bool) -> usize {
-        let processor = &self.files.processor;
-        // An image that has exactly the size of a grid fills it; without grids all images take the same.
-        let sizes = processor.geometry().map_or_else(|| vec![(1, 1)], |geometry| geometry.pinpoints.clone());
-        let largest =
-            |of: &dyn Fn((u32, u32)) -> usize| sizes.iter().map(|size| of(*size)).max().unwrap_or(1);
-        let image_tokens = largest(&|size| processor.image_tokens(size));
-        let tokens = (image_tokens + PROMPT_TOKENS + max_new_tokens as usize).min(self.files.max_tokens());
-        let crops = largest(&|size| processor.packing(size).map_or(1, |packing| packing.tiles() + 1));
-        let request = LargestRequest { crops, image_tokens, tokens };
-        let dtype = self.model.language.dtype();
-        let footprint = Footprint::of(self.model.config(), dtype, self.device(), request);
-        let budget = memory::budget_bytes_on(self.device());
-        let planned = batch_size(requested, budget, footprint, self.device());
-        let batch_size = if reduced { (planned / 4).max(1) } else { planned };
+    pub fn memory(&self) -> ModelMemory<'_> {
+        let model = &self.model;
+        ModelMemory { config: model.config(), dtype: model.language.dtype(), weights: model.weight_bytes() }
+    }
+
+    /// How many responses to generate at a time: as many as `planned` says, or as fit in memory. A quarter of that with
+    /// reduced memory.
+    #[must_use]
+    pub fn batch_size(&self, planned: &GenerationPlan) -> usize {
+        let memory = self.memory().generation(planned.adapter_bytes, planned.largest_request(&self.files));
+        let total = memory::gpu_bytes(self.device());
+        let (usable, most) = match total {
+            Some(total) => (usable(total), MAX_ON_GPU),
+            // The weights are in memory already.
+            None => (memory::budget_bytes() + memory.weights, MAX_ON_CPU),
+        };
+        let most = most.min(planned.responses).max(1);
+        let fitting = match planned.requested {
+            0 => memory.batch_size(usable, most),
+            requested => requested,
+        };
+        let batch_size = if planned.reduced { (fitting / 4).max(1) } else { fitting };
         tracing::info!(
             batch_size,
-            budget_bytes = budget,
-            image_bytes = footprint.image,
-            response_bytes = footprint.response,
+            expected_bytes = memory.peak(batch_size),
+            device_bytes = total,
             "chose the batch size of generation"
         );
         batch_size

@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod atomic;
 pub mod disk_usage;
+mod human_bytes;
 pub mod journal;
 pub mod lock;
 pub mod metrics;
@@ -17,6 +18,8 @@ use std::path::Path;
 use stic_contract::Digest;
 
 use crate::error::{Error, Result};
+
+pub use self::human_bytes::human_bytes;
 
 /// The digest of a file's bytes.
 ///

@@ -83,7 +83,7 @@ impl DigestedFiles {
 /// The files that the model uses from the folder of a separate vision tower.
 fn tower_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let config = ModelConfig::from_dir(dir)?;
-    let weights = Weights::open_to_check(dir, config.family.renames())?;
+    let weights = Weights::open_to_check(dir, config.family.renames(), candle_core::DType::F32)?;
     let Some(tower) = SeparateTower::find(dir, &config, &weights) else { return Ok(Vec::new()) };
     let mut files = if tower.has_weights { weight_files(&tower.dir)? } else { Vec::new() };
     files.push(tower.dir.join(CONFIG_FILE));

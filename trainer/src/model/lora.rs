@@ -167,6 +167,14 @@ impl LoraAdapter {
         self.layers.iter().map(|layer| layer.keys().copied().collect()).collect()
     }
 
+    /// Bytes of all weights.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let pairs = self.layers.iter().flat_map(BTreeMap::values);
+        let values = pairs.map(|pair| pair.a.elem_count() + pair.b.elem_count()).sum::<usize>();
+        (values * size_of::<f32>()) as u64
+    }
+
     #[must_use]
     pub fn pair(&self, layer: usize, target: LoraTarget) -> Option<&LoraPair> {
         self.layers.get(layer)?.get(&target)

@@ -34,7 +34,7 @@ impl SeparateTower {
 pub fn complete_config(dir: &Path) -> Result<ModelConfig> {
     let mut config = ModelConfig::from_dir(dir)?;
     if config.layout == CheckpointLayout::Original {
-        let mut weights = Weights::open_to_check(dir, config.family.renames())?;
+        let mut weights = Weights::open_to_check(dir, config.family.renames(), candle_core::DType::F32)?;
         config.vision = Some(resolve_vision(dir, &config, &mut weights)?);
     }
     Ok(config)

@@ -23,6 +23,7 @@ pub struct VisionLanguageModel {
     packing: FeaturePacking,
     pub language: LanguageModel,
     device: Device,
+    weight_bytes: u64,
 }
 
 impl VisionLanguageModel {
@@ -32,33 +33,37 @@ impl VisionLanguageModel {
     /// [`Error::Config`] naming the file and the field or tensor.
     pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let config = ModelConfig::from_dir(dir)?;
-        let weights = Weights::open(dir, config.family.renames(), dtype, device)?;
-        Self::build(dir, config, weights, device)
+        let mut weights = Weights::open(dir, config.family.renames(), dtype, device)?;
+        let model = Self::build(dir, config, &mut weights, device)?;
+        Ok(Self { weight_bytes: weights.read_bytes(), ..model })
     }
 
-    /// Checks that every tensor is present and has the right shape, without reading one.
+    /// Checks that every tensor is present and has the right shape, without reading one. Returns the config and the bytes that
+    /// the weights take in `dtype`.
     ///
     /// # Errors
     /// As [`VisionLanguageModel::load`].
-    pub fn check(dir: &Path) -> Result<()> {
+    pub fn check(dir: &Path, dtype: DType) -> Result<(ModelConfig, u64)> {
         let config = ModelConfig::from_dir(dir)?;
-        let weights = Weights::open_to_check(dir, config.family.renames())?;
-        Self::build(dir, config, weights, &Device::Cpu).map(|_| ())
+        let mut weights = Weights::open_to_check(dir, config.family.renames(), dtype)?;
+        let model = Self::build(dir, config, &mut weights, &Device::Cpu)?;
+        Ok((model.config, weights.read_bytes()))
     }
 
-    fn build(dir: &Path, mut config: ModelConfig, mut weights: Weights, device: &Device) -> Result<Self> {
-        let vision = resolve_vision(dir, &config, &mut weights)?;
+    fn build(dir: &Path, mut config: ModelConfig, weights: &mut Weights, device: &Device) -> Result<Self> {
+        let vision = resolve_vision(dir, &config, weights)?;
         let vision_width = vision.hidden_size * config.vision_feature_layers.len();
         let vision_tower =
-            VisionTower::load(&weights, &vision, &config.vision_feature_layers, config.keep_class_token)?;
+            VisionTower::load(weights, &vision, &config.vision_feature_layers, config.keep_class_token)?;
         config.vision = Some(vision);
         Ok(Self {
             vision_tower,
-            projector: Projector::load(&weights, &config, vision_width)?,
-            packing: FeaturePacking::load(config.family, &weights, config.text.hidden_size)?,
-            language: LanguageModel::load(&weights, &config.text)?,
+            projector: Projector::load(weights, &config, vision_width)?,
+            packing: FeaturePacking::load(config.family, weights, config.text.hidden_size)?,
+            language: LanguageModel::load(weights, &config.text)?,
             config,
             device: device.clone(),
+            weight_bytes: 0,
         })
     }
 
@@ -66,6 +71,12 @@ impl VisionLanguageModel {
     #[must_use]
     pub const fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Bytes of all weights.
+    #[must_use]
+    pub const fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
     }
 
     #[must_use]

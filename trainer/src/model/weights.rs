@@ -1,5 +1,6 @@
 //! The tensors of a checkpoint: memory-mapped safetensors, sharded or not, under canonical names.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
@@ -23,6 +24,8 @@ pub struct Weights {
     dtype: DType,
     device: Device,
     check_only: bool,
+    /// Bytes of the tensors that were read, in the types that they were converted to.
+    read_bytes: Cell<u64>,
 }
 
 struct MappedFile {
@@ -50,14 +53,20 @@ impl Weights {
             dtype,
             device: device.clone(),
             check_only: false,
+            read_bytes: Cell::new(0),
         };
         weights.add_dir(dir)?;
         Ok(weights)
     }
 
     /// As [`Weights::open`], for a check of names and shapes: no tensor is read, each is a broadcast zero.
-    pub fn open_to_check(dir: &Path, renames: RenameTables) -> Result<Self> {
-        Ok(Self { check_only: true, ..Self::open(dir, renames, DType::F32, &Device::Cpu)? })
+    pub fn open_to_check(dir: &Path, renames: RenameTables, dtype: DType) -> Result<Self> {
+        Ok(Self { check_only: true, ..Self::open(dir, renames, dtype, &Device::Cpu)? })
+    }
+
+    /// Bytes of all tensors that were read or checked.
+    pub(super) const fn read_bytes(&self) -> u64 {
+        self.read_bytes.get()
     }
 
     /// Adds the tensors in `dir`: the repository of a separate vision tower.
@@ -182,10 +191,14 @@ impl Weights {
                     CONFIG_FILE
                 )));
             }
+            self.read_bytes.set(self.read_bytes.get() + (shape.elem_count() * dtype.size_in_bytes()) as u64);
             if self.check_only {
                 return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
             }
-            // Converted on the CPU first, so that a GPU that keeps bf16 never holds a copy in f32.
+            if stored == dtype {
+                return Ok(Tensor::from_raw_buffer(view.data(), stored, shape.dims(), &self.device)?);
+            }
+            // Converted on the CPU, so that a GPU never holds a copy in another type.
             let tensor = Tensor::from_raw_buffer(view.data(), stored, shape.dims(), &Device::Cpu)?;
             Ok(tensor.to_dtype(dtype)?.to_device(&self.device)?)
         })

@@ -2,13 +2,13 @@
 
 use candle_core::Device;
 use stic_contract::RunConfig;
+use stic_contract::recipe::ActivationCheckpointing;
 
 use crate::cancellation::CancellationToken;
 use crate::io::artifact::Output;
 use crate::io::progress::Reporter;
 use crate::io::serve::LatestProgress;
 use crate::io::volumes::Volumes;
-use crate::training::activation_checkpointing::ActivationCheckpointing;
 
 /// The process's arguments besides the run config.
 #[derive(Debug, Clone)]
@@ -16,12 +16,14 @@ pub struct StepContext {
     pub volumes: Volumes,
     /// The index of a sharded step.
     pub shard: u32,
-    /// How many responses are generated at a time; 0 for as many as fit in memory. No result depends on it.
-    pub batch_size: usize,
+    /// How many responses are generated at a time, 0 for as many as fit in memory, instead of what the run config says. No
+    /// result depends on it.
+    pub batch_size: Option<usize>,
     pub cancellation: CancellationToken,
     /// Where progress is published.
     pub board: LatestProgress,
-    pub activation_checkpointing: ActivationCheckpointing,
+    /// Instead of what the run config says. No result depends on it.
+    pub activation_checkpointing: Option<ActivationCheckpointing>,
     /// Set for the second attempt, after the GPU ran out of memory.
     pub reduced_memory: bool,
 }
@@ -29,7 +31,7 @@ pub struct StepContext {
 impl StepContext {
     /// The same with less in memory at a time.
     pub(super) fn with_reduced_memory(&self) -> Self {
-        let activation_checkpointing = ActivationCheckpointing::EveryLayer;
+        let activation_checkpointing = Some(ActivationCheckpointing::EveryLayer);
         Self { activation_checkpointing, reduced_memory: true, ..self.clone() }
     }
 }

@@ -21,10 +21,10 @@ pub(super) fn run(task: &Describe, execution: Execution<'_>) -> Result<StepResul
         items: &task.items,
         images: &task.images,
         recipe: DataRecipe::Descriptions(task.recipe.clone()),
-        sampling: task.recipe.sampling,
         chat_template: task.recipe.chat_template,
         precision: task.precision,
         shards: task.shards,
+        batch_size: task.batch_size,
     };
     let plan = DescriptionPlan { recipe: &task.recipe, seed: execution.config.seed };
     write_shard(&shard, execution, &plan)

@@ -5,11 +5,12 @@ use std::io;
 use std::path::Path;
 
 use stic_contract::config::{DataRecipe, Prepare};
-use stic_contract::recipe::{Lora, LoraTarget};
+use stic_contract::recipe::Lora;
 
 use crate::error::{Error, Result};
+use crate::io::human_bytes as human;
+use crate::memory::estimate;
 use crate::model::config::TextConfig;
-use crate::model::lora::projection_shape;
 use crate::training::checkpoint_policy::KEPT;
 
 /// A token in a journal: an id and a few characters of text.
@@ -101,25 +102,9 @@ fn record_bytes(recipe: &DataRecipe) -> u64 {
     JOURNAL_BYTES_PER_RECORD + responses * u64::from(tokens) * JOURNAL_BYTES_PER_TOKEN
 }
 
-/// The weights of a new adapter in f32.
+/// The weights of a new adapter.
 pub(super) fn adapter_bytes(config: &TextConfig, lora: &Lora) -> u64 {
-    let of_target = |target: &LoraTarget| {
-        let (out, input) = projection_shape(config, *target);
-        u64::from(lora.rank) * (out + input) as u64
-    };
-    lora.targets.iter().map(of_target).sum::<u64>() * config.num_hidden_layers as u64 * 4
-}
-
-/// `1.5 GiB`.
-pub(crate) fn human(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
+    estimate::adapter_bytes(config, lora.rank as usize, &lora.targets)
 }
 
 #[cfg(test)]
@@ -141,7 +126,6 @@ mod tests {
         );
         assert!(message.contains("are free; free space or enlarge the volume"), "{message}");
         assert_eq!(refused.exit_code(), stic_contract::ExitCode::StorageFailed);
-        assert_eq!(human(1536), "1.5 KiB");
     }
 
     #[test]

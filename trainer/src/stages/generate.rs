@@ -26,10 +26,10 @@ pub(super) fn run(task: &Generate, execution: Execution<'_>) -> Result<StepResul
         items: &task.items,
         images: &task.images,
         recipe: DataRecipe::Preferences(task.recipe.clone()),
-        sampling: task.recipe.sampling,
         chat_template: task.recipe.chat_template,
         precision: task.precision,
         shards: task.shards,
+        batch_size: task.batch_size,
     };
     let plan = PreferencePlan { recipe: &task.recipe, seed: execution.config.seed };
     write_shard(&shard, execution, &plan)

@@ -2,6 +2,7 @@
 //! in its first minute. Needs no GPU.
 
 mod check;
+mod gpu_memory;
 mod item_files;
 mod listing;
 mod notes;
@@ -21,16 +22,17 @@ use stic_contract::{Artifact, ArtifactKind, Digest, StepName, StepResult};
 use self::check::Checker;
 use self::item_files::{CheckSummary, ItemFiles};
 use super::context::{Execution, StepContext};
-use super::disk_space::{self, Requirement};
+use super::disk_space::Requirement;
 use super::shards::data_key;
 use crate::checkpoint::adapter::{self, TrainedProjector};
-use crate::device;
+use crate::device::{self, dtype};
 use crate::error::{Error, Result};
 use crate::inference::ModelFiles;
 use crate::io::artifact::Output;
 use crate::io::progress::Reporter;
 use crate::io::volumes::Volumes;
-use crate::io::{atomic, file_digest};
+use crate::io::{atomic, file_digest, human_bytes};
+use crate::memory::estimate::ModelMemory;
 use crate::model::VisionLanguageModel;
 use crate::model::digest::DigestedFiles;
 
@@ -42,7 +44,7 @@ pub(super) fn run(task: &Prepare, execution: Execution<'_>) -> Result<StepResult
     let model_dir =
         context.volumes.folder(&task.model.location, model_field(task), Error::Config, "correct the path")?;
     let files = ModelFiles::open(&model_dir, task.model.image_layout)?;
-    VisionLanguageModel::check(&model_dir)?;
+    let (config_of_model, weights) = VisionLanguageModel::check(&model_dir, dtype(task.precision))?;
     let checker = Checker::new(task, &files)?;
     let model = digest_model(&files, context, reporter)?;
     let adapter = digest_adapter(task, context, &files)?;
@@ -73,6 +75,12 @@ pub(super) fn run(task: &Prepare, execution: Execution<'_>) -> Result<StepResult
     atomic::rename(&skipped, &draft.dir.join(SKIPPED_FILE))?;
     let CheckSummary { items: usable, skipped, most_image_tokens, .. } = summary;
     let length = length_report(&summary, &files, task);
+    let memory = if task.uses_gpu {
+        let model = ModelMemory { config: &config_of_model, dtype: dtype(task.precision), weights };
+        gpu_memory::report(task, &files, model, &summary)?
+    } else {
+        String::new()
+    };
     let facts = json!({
         "items": usable,
         "skipped": skipped,
@@ -90,8 +98,8 @@ pub(super) fn run(task: &Prepare, execution: Execution<'_>) -> Result<StepResult
         inputs: Some(inputs),
         items: Some(ItemCounts { total, done: usable, skipped }),
         message: Some(format!(
-            "{usable} of {total} items can be used, {skipped} skipped; {length}; an image has at most {most_image_tokens} tokens; the run needs up to {} of disk space{}",
-            disk_space::human(disk_bytes),
+            "{usable} of {total} items can be used, {skipped} skipped; {length}; an image has at most {most_image_tokens} tokens; the run needs up to {} of disk space{memory}{}",
+            human_bytes(disk_bytes),
             listing.notes.iter().map(|note| format!("; {note}")).collect::<String>()
         )),
         ..StepResult::new(StepName::Prepare)

@@ -1,11 +1,12 @@
 //! One shard of a step that generates: every n-th item, in a journal of its own.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde_json::{Value, json};
 use stic_contract::config::{DataRecipe, ModelInput, ShardSet};
-use stic_contract::recipe::{ChatTemplate, Precision, Sampling};
+use stic_contract::recipe::{ChatTemplate, Negatives, Precision};
 use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, Digest, StepResult, VolumePath};
 
@@ -13,10 +14,11 @@ use super::context::{Execution, StepContext};
 use super::disk_space::Requirement;
 use super::inputs::{load_adapter, load_model};
 use super::items::{Item, PreparedItems};
+use super::prompts::prompt_tokens;
 use crate::algorithm::sampling::SAMPLER;
 use crate::data::encode::Encoder;
 use crate::error::Result;
-use crate::inference::{Policy, ResponsePlan, ResponseWriter, Vlm, write_side_by_side};
+use crate::inference::{GenerationPlan, Policy, ResponsePlan, ResponseWriter, Vlm, write_side_by_side};
 use crate::io::journal::{Journal, Row};
 use crate::model::lora::LoraAdapter;
 
@@ -30,10 +32,11 @@ pub(super) struct ShardTask<'a> {
     pub items: &'a ArtifactRef,
     pub images: &'a VolumePath,
     pub recipe: DataRecipe,
-    pub sampling: Sampling,
     pub chat_template: ChatTemplate,
     pub precision: Precision,
     pub shards: u32,
+    /// How many responses to generate at a time.
+    pub batch_size: Option<NonZeroU32>,
 }
 
 /// What determines the bytes of generated data, and so names its folder.
@@ -88,8 +91,10 @@ pub(super) fn write_shard<P: ResponsePlan<Item = Item, Record: Row + Send>>(
     if todo > 0 {
         let models = devices.iter().map(|device| LoadedModel::load(task, context, device));
         let models = models.collect::<Result<Vec<_>>>()?;
-        let writers: Vec<ResponseWriter<'_>> =
-            models.iter().map(|model| model.writer(task, context, config.seed)).collect();
+        let writers: Vec<ResponseWriter<'_>> = models
+            .iter()
+            .map(|model| model.writer(task, context, config.seed, todo))
+            .collect::<Result<_>>()?;
         let items_of = |writer: usize| {
             remaining().skip(writer).step_by(writers.len()).map(|index| {
                 let item = prepared.get(index)?;
@@ -124,19 +129,59 @@ impl LoadedModel {
         Ok(Self { vlm, adapter, encoder })
     }
 
-    fn writer<'a>(&'a self, task: &ShardTask<'_>, context: &'a StepContext, seed: u64) -> ResponseWriter<'a> {
+    /// For `items` items that are left.
+    fn writer<'a>(
+        &'a self,
+        task: &ShardTask<'_>,
+        context: &'a StepContext,
+        seed: u64,
+        items: u64,
+    ) -> Result<ResponseWriter<'a>> {
         let Self { vlm, adapter, encoder } = self;
-        ResponseWriter {
+        let requested = task.batch_size.map_or(0, |size| size.get() as usize);
+        let plan = GenerationPlan {
+            requested: context.batch_size.unwrap_or(requested),
+            reduced: context.reduced_memory,
+            adapter_bytes: adapter.as_ref().map_or(0, LoraAdapter::bytes),
+            ..generation_plan(&task.recipe, encoder, items)?
+        };
+        Ok(ResponseWriter {
             policy: Policy { vlm, adapter: adapter.as_ref(), encoder },
             seed,
-            batch_size: vlm.batch_size(
-                context.batch_size,
-                task.sampling.max_new_tokens,
-                context.reduced_memory,
-            ),
+            batch_size: vlm.batch_size(&plan),
             cancellation: &context.cancellation,
-        }
+        })
     }
+}
+
+/// What is generated for so many items without an adapter, with as many responses at a time as memory has room for.
+pub(super) fn generation_plan(recipe: &DataRecipe, encoder: &Encoder, items: u64) -> Result<GenerationPlan> {
+    let (prompts, sampling, responses, responses_per_image): (Vec<&String>, _, _, _) = match recipe {
+        DataRecipe::Preferences(recipe) => {
+            let prompts = recipe.caption_prompts.iter().chain(&recipe.hallucination_prompts);
+            // A corrupted image is another one.
+            let (responses, per_image) = match recipe.negatives {
+                Negatives::None => (1, 1),
+                Negatives::PromptsOnly => (2, 2),
+                Negatives::ImagesOnly | Negatives::Both => (2, 1),
+            };
+            (prompts.chain([&recipe.well_curated_prompt]).collect(), recipe.sampling, responses, per_image)
+        }
+        DataRecipe::Descriptions(recipe) => (recipe.prompts.iter().collect(), recipe.sampling, 1, 1),
+    };
+    let mut longest = 0;
+    for prompt in prompts {
+        longest = longest.max(prompt_tokens(encoder, prompt, Some(1))? - 1);
+    }
+    Ok(GenerationPlan {
+        requested: 0,
+        responses: usize::try_from(items).unwrap_or(usize::MAX).saturating_mul(responses),
+        prompt_tokens: longest,
+        max_new_tokens: sampling.max_new_tokens,
+        responses_per_image,
+        adapter_bytes: 0,
+        reduced: false,
+    })
 }
 
 /// The journal of shard `index` in `dir`.

@@ -4,6 +4,7 @@ mod batches;
 mod degenerate;
 mod examples;
 mod inputs;
+mod memory_plan;
 mod model_card;
 mod packing;
 mod reference_log_probs;
@@ -95,6 +96,7 @@ fn train_on<R: TrainingRecord>(task: &Train, execution: Execution<'_>) -> Result
         prepared: &prepared,
         examples: &examples,
         recipe: &task.recipe,
+        activation_checkpointing: task.activation_checkpointing,
         seed: config.seed,
         initial_adapter: initial_adapter.as_ref(),
         context,

@@ -1,6 +1,5 @@
 //! The optimizer, the learning-rate schedule, the checkpoint policy, and one step of training.
 
-pub mod activation_checkpointing;
 pub mod adamw;
 pub mod checkpoint_policy;
 pub mod schedule;

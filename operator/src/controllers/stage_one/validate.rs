@@ -76,6 +76,8 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
             backoff_limit: backoff.limit,
             active_deadline_seconds: *active_deadline_seconds,
             suspend: *suspend,
+            batch_size: preferences.batch_size,
+            activation_checkpointing: training.activation_checkpointing,
             retention: retention.clone(),
             queue_labels: validation::for_queue(&object.metadata.labels),
             queue_annotations: validation::for_queue(&object.metadata.annotations),
@@ -215,6 +217,7 @@ fn training_recipe(
         max_length,
         precision: _,
         save_steps,
+        activation_checkpointing: _,
     } = spec;
     let released = profile == Profile::OfficialCompat;
     let mut optimizer = recipes::optimizer(optimizer)?;

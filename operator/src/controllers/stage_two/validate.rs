@@ -86,6 +86,8 @@ pub fn validate(
             backoff_limit: backoff.limit,
             active_deadline_seconds: *active_deadline_seconds,
             suspend: *suspend,
+            batch_size: description.batch_size,
+            activation_checkpointing: training.activation_checkpointing,
             retention: retention.clone(),
             queue_labels: validation::for_queue(&object.metadata.labels),
             queue_annotations: validation::for_queue(&object.metadata.annotations),
@@ -132,6 +134,7 @@ fn training_recipe(
         max_length,
         precision: _,
         save_steps,
+        activation_checkpointing: _,
     } = spec;
     Ok(TrainRecipe {
         objective: Objective::Sft { infusion: Some(infusion.template.clone()) },

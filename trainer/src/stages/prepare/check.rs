@@ -152,8 +152,10 @@ impl<'a> Checker<'a> {
             pair: listed.pair.clone(),
         };
         match self.fit(&item, image_tokens) {
-            Ok(Fit::Fits) => Ok(Ok(UsableItem { item, image_tokens, truncated: false })),
-            Ok(Fit::Truncated) => Ok(Ok(UsableItem { item, image_tokens, truncated: true })),
+            Ok(Fit::Fits { tokens }) => Ok(Ok(UsableItem { item, image_tokens, truncated: false, tokens })),
+            Ok(Fit::Truncated { tokens }) => {
+                Ok(Ok(UsableItem { item, image_tokens, truncated: true, tokens }))
+            }
             Ok(Fit::TooLong(reason)) => Ok(Err(Unusable { reason: in_row(&reason), too_long: true })),
             Err(Error::Data(reason)) => Ok(Err(Unusable::unreadable(in_row(&reason)))),
             Err(other) => Err(other.in_row(&listed.label())),
@@ -184,8 +186,9 @@ impl<'a> Checker<'a> {
             let fix = "shorten the prompts or leave the item out";
             return Ok(too_long("its longest prompt", prompt, model, fix));
         }
-        let mut fit = Fit::Fits;
+        let (mut longest, mut truncated) = (0, false);
         for Example { subject, tokens, first_answer, fix } in self.examples(item, image_tokens)? {
+            longest = longest.max(tokens.min(limit));
             if tokens <= limit {
                 continue;
             }
@@ -196,9 +199,9 @@ impl<'a> Checker<'a> {
                 let fix = "raise training.maxLength or leave the item out";
                 return Ok(too_long("the text before its first answer", first_answer + 1, limit, fix));
             }
-            fit = Fit::Truncated;
+            truncated = true;
         }
-        Ok(fit)
+        Ok(if truncated { Fit::Truncated { tokens: longest } } else { Fit::Fits { tokens: longest } })
     }
 
     /// The training examples that may be made of the item, as long as they can become.
@@ -253,9 +256,13 @@ impl<'a> Checker<'a> {
 
 /// Whether an item fits the model and the length limit of the training.
 enum Fit {
-    Fits,
+    Fits {
+        tokens: usize,
+    },
     /// The training cuts it off.
-    Truncated,
+    Truncated {
+        tokens: usize,
+    },
     /// Why it cannot be used.
     TooLong(String),
 }

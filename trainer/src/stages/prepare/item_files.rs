@@ -38,6 +38,8 @@ pub(super) struct CheckSummary {
     /// Why the first skipped item was skipped.
     first_reason: Option<String>,
     pub(super) most_image_tokens: usize,
+    /// Tokens of the longest training example, without generated responses.
+    pub(super) longest_example: usize,
 }
 
 /// An item that later steps can use.
@@ -47,6 +49,8 @@ pub(super) struct UsableItem {
     pub(super) image_tokens: usize,
     /// Whether the training may cut it off.
     pub(super) truncated: bool,
+    /// Tokens of the longest training example that is made of it.
+    pub(super) tokens: usize,
 }
 
 /// Why an item cannot be used.
@@ -79,10 +83,11 @@ impl<'f> ItemFiles<'f> {
 
     pub(super) fn add(&mut self, listed: &ListedItem, checked: CheckedItem) -> Result<()> {
         match checked {
-            Ok(UsableItem { item, image_tokens, truncated }) => {
+            Ok(UsableItem { item, image_tokens, truncated, tokens }) => {
                 self.summary.items += 1;
                 self.summary.truncated += u64::from(truncated);
                 self.summary.most_image_tokens = self.summary.most_image_tokens.max(image_tokens);
+                self.summary.longest_example = self.summary.longest_example.max(tokens);
                 journal::write_row(&mut self.items.1, self.items.0, &item)
             }
             Err(Unusable { reason, too_long }) => {

@@ -36,41 +36,52 @@ pub(super) struct Batches<'t, 'a> {
     pub(super) inputs: &'t TrainingInputs<'a>,
     pub(super) adapter: &'t LoraAdapter,
     pub(super) limits: PassLimits<'t>,
+    /// Whether examples of a batch are computed as one sequence.
+    pub(super) packed: bool,
+}
+
+/// Whether examples of a batch can share a pass. Dropout and noise are keyed by item, so with either an example cannot. In bf16 a
+/// pair is computed as it was under the reference policy, by itself: with others it would be rounded differently.
+pub(super) fn is_packed(inputs: &TrainingInputs<'_>, adapter: &LoraAdapter) -> bool {
+    let preferences = matches!(inputs.recipe.objective, Objective::Dpo(_));
+    adapter.dropout() == 0.0 && noise_steps(inputs.recipe).is_none() && (!preferences || is_f32(inputs))
+}
+
+/// Whether the model computes in f32, where the kernels give a token the same bits whatever else is in the pass.
+fn is_f32(inputs: &TrainingInputs<'_>) -> bool {
+    inputs.vlm.model.language.dtype() == DType::F32
+}
+
+/// The examples in the order of an epoch. Each epoch has an order of its own, drawn per item.
+pub(super) fn order<'a>(inputs: &TrainingInputs<'a>, epoch: u64) -> Vec<&'a Example> {
+    let mut order: Vec<_> = inputs
+        .examples
+        .iter()
+        .map(|example| {
+            let id = example.id.as_str();
+            (Draw::new(inputs.seed, id, &format!("order {epoch}")).uniform(), id, example)
+        })
+        .collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
+    order.into_iter().map(|(_, _, example)| example).collect()
+}
+
+/// The examples of a batch in the packs in which they are computed.
+pub(super) fn packs<'a>(batch: &[&'a Example], packed: bool) -> Vec<Vec<&'a Example>> {
+    let budget = if packed { packing::MAX_TOKENS } else { 0 };
+    let lengths: Vec<_> = batch.iter().map(|example| (example.id.as_str(), example.tokens.len())).collect();
+    let plan = packing::plan(&lengths, budget);
+    plan.into_iter().map(|pack| pack.into_iter().map(|index| batch[index]).collect()).collect()
 }
 
 impl<'t> Batches<'t, '_> {
-    /// The batch of step `done`, counted from 0. Each epoch has an order of its own, drawn per item.
+    /// The batch of step `done`, counted from 0.
     pub(super) fn batch(&self, done: u64) -> Batch<'t> {
-        let TrainingInputs { examples, recipe, seed, .. } = self.inputs;
         let epoch = done / self.inputs.steps_per_epoch();
-        let mut order: Vec<_> = examples
-            .iter()
-            .map(|example| {
-                let id = example.id.as_str();
-                (Draw::new(*seed, id, &format!("order {epoch}")).uniform(), id, example)
-            })
-            .collect();
-        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
-        let size = recipe.global_batch_size.max(1) as usize;
+        let size = self.inputs.batch_size();
         let first = (done % self.inputs.steps_per_epoch()) as usize * size;
-        let batch: Vec<_> = order.into_iter().skip(first).take(size).collect();
-        // Dropout and noise are keyed by item, so with either an example cannot share a pack. In bf16 a pair is computed
-        // as it was under the reference policy, by itself: with others it would be rounded differently.
-        let preferences = matches!(recipe.objective, Objective::Dpo(_));
-        let unpacked =
-            self.adapter.dropout() > 0.0 || noise_steps(recipe).is_some() || (preferences && !self.is_f32());
-        let budget = if unpacked { 0 } else { packing::MAX_TOKENS };
-        let lengths: Vec<_> = batch.iter().map(|(_, id, example)| (*id, example.tokens.len())).collect();
-        let packs = packing::plan(&lengths, budget)
-            .into_iter()
-            .map(|pack| pack.into_iter().map(|index| batch[index].2).collect())
-            .collect();
-        Batch { epoch, packs }
-    }
-
-    /// Whether the model computes in f32, where the kernels give a token the same bits whatever else is in the pass.
-    fn is_f32(&self) -> bool {
-        self.inputs.vlm.model.language.dtype() == DType::F32
+        let batch: Vec<_> = order(self.inputs, epoch).into_iter().skip(first).take(size).collect();
+        Batch { epoch, packs: packs(&batch, self.packed) }
     }
 
     /// The pixels of every pack of these steps' batches.
@@ -147,7 +158,7 @@ impl<'t> Batches<'t, '_> {
                     Reference::Base => None,
                     Reference::InitialAdapter => *initial_adapter,
                 };
-                let shared = dropout.is_none() || self.is_f32();
+                let shared = dropout.is_none() || is_f32(self.inputs);
                 let mut pairs = Vec::with_capacity(pack.len());
                 for (example, images) in pack {
                     let pair = example.pair(images)?;

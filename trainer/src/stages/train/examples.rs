@@ -86,6 +86,14 @@ impl Tokens {
         }
     }
 
+    /// Tokens of the longest sequence: of a prompt with one response.
+    pub(super) fn sequence(&self) -> usize {
+        match self {
+            Self::Pair { prompt, chosen, rejected } => prompt.len() + chosen.len().max(rejected.len()),
+            Self::Conversation { ids, .. } => ids.len(),
+        }
+    }
+
     /// Tokens that are learned.
     pub(super) fn learned(&self) -> usize {
         match self {

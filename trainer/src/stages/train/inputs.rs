@@ -1,6 +1,6 @@
 //! What a training starts from.
 
-use stic_contract::recipe::TrainRecipe;
+use stic_contract::recipe::{ActivationCheckpointing, TrainRecipe};
 
 use super::super::context::StepContext;
 use super::super::items::PreparedItems;
@@ -15,6 +15,8 @@ pub(super) struct TrainingInputs<'a> {
     pub(super) prepared: &'a PreparedItems,
     pub(super) examples: &'a [Example],
     pub(super) recipe: &'a TrainRecipe,
+    /// Which layers keep their activations, by the run config.
+    pub(super) activation_checkpointing: ActivationCheckpointing,
     pub(super) seed: u64,
     /// The adapter to continue; `None` for a new one.
     pub(super) initial_adapter: Option<&'a LoraAdapter>,
@@ -22,8 +24,13 @@ pub(super) struct TrainingInputs<'a> {
 }
 
 impl TrainingInputs<'_> {
+    /// Examples of an optimizer step.
+    pub(super) fn batch_size(&self) -> usize {
+        self.recipe.global_batch_size.max(1) as usize
+    }
+
     pub(super) fn steps_per_epoch(&self) -> u64 {
-        self.examples.len().div_ceil(self.recipe.global_batch_size.max(1) as usize) as u64
+        self.examples.len().div_ceil(self.batch_size()) as u64
     }
 
     pub(super) fn total_steps(&self) -> u64 {

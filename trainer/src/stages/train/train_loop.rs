@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use super::batches::Batches;
+use super::batches::{self, Batches};
 use super::examples::ExamplePixels;
 use super::inputs::TrainingInputs;
+use super::memory_plan;
 use super::reference_log_probs::ReferenceLogProbs;
 use crate::checkpoint::training_state::TrainingStates;
 use crate::error::{Error, Result};
@@ -43,11 +44,12 @@ pub(super) fn train(
         &mut optimizer,
         device,
     )?;
+    let packed = batches::is_packed(inputs, &adapter);
     let limits = PassLimits {
         cancellation: &inputs.context.cancellation,
-        graph_bytes: inputs.context.activation_checkpointing.graph_bytes(device),
+        graph_bytes: memory_plan::graph_bytes(inputs, &adapter, packed)?,
     };
-    let batches = Batches { inputs, adapter: &adapter, limits };
+    let batches = Batches { inputs, adapter: &adapter, limits, packed };
     let metrics = std::thread::scope(|scope| {
         let remaining = optimizer.steps()..inputs.total_steps();
         // No buffer: only the pack that comes next is held besides the one in use.

@@ -1,6 +1,10 @@
-//! The memory budget of the container, or of the machine where there is no container; and the allocator's
-//! settings.
+//! The memory budget of the container, or of the machine where there is no container; the allocator's settings; and what a step
+//! takes of a GPU.
 
+pub mod estimate;
+
+use crate::error::{Error, Result};
+use crate::io::human_bytes;
 use candle_core::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
@@ -35,20 +39,28 @@ pub fn budget_bytes() -> u64 {
     (system.available_memory().min(limited) as f64 * PLANNED_SHARE) as u64
 }
 
-/// [`budget_bytes`] for tensors on `device`.
+/// The memory of a GPU in bytes, whoever uses it; `None` for a CPU.
 #[must_use]
-pub fn budget_bytes_on(device: &Device) -> u64 {
+pub fn gpu_bytes(device: &Device) -> Option<u64> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(cuda) => {
-            use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
-            // Without an answer from the driver, nothing can be planned with. It answers for the device of this thread.
-            let stream = cuda.cuda_stream();
-            let bound = stream.context().bind_to_thread();
-            let free = bound.and_then(|()| mem_get_info()).map_or(0, |(free, _)| free as u64);
-            let free = free + crate::device::free_in_pool(stream.context());
-            (free as f64 * PLANNED_SHARE) as u64
+            let total = cuda.cuda_stream().context().total_mem();
+            // Without an answer from the driver, nothing can be planned with.
+            Some(total.map_or(0, |bytes| bytes as u64))
         }
-        _ => budget_bytes(),
+        _ => None,
     }
+}
+
+/// Refuses `subject`, which needs so many bytes of a GPU with `total`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub fn require(subject: &str, needed: u64, total: u64) -> Result<()> {
+    if needed <= total {
+        return Ok(());
+    }
+    let [needed, total] = [needed, total].map(human_bytes);
+    Err(Error::OutOfMemory(format!("{subject} needs {needed} of memory, but the GPU has {total}")))
 }
