@@ -172,7 +172,7 @@ pub struct Prepare {
     /// Whether a later step computes in bf16 without a GPU, which is slow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bf16_on_cpu: bool,
-    /// Whether a later step uses a GPU, whose memory the step estimates.
+    /// Whether a later step uses a GPU, whose memory `prepare` then estimates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uses_gpu: bool,
 }
@@ -321,7 +321,7 @@ pub struct Train {
     pub recipe: TrainRecipe,
     /// The number format of the frozen weights and the forward pass. LoRA weights and optimizer moments are always f32.
     pub precision: Precision,
-    /// Which layers keep their activations. It does not affect the result.
+    /// Which layers are checkpointed. It does not affect the result.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activation_checkpointing: ActivationCheckpointing,
 }

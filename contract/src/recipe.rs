@@ -199,15 +199,16 @@ pub struct TrainRecipe {
 }
 
 enumerated! {
-    /// Which layers keep their activations between the forward and the backward pass. It does not affect the result.
+    /// Which layers are checkpointed: only their input is kept for the backward pass, which computes them again. It does not
+    /// affect the result.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
     pub enum ActivationCheckpointing {
-        /// As many as memory has room for.
+        /// Those whose activations memory has no room for.
         #[default]
         Auto,
-        /// None: each is computed again for the backward pass.
-        EveryLayer,
         /// All.
+        EveryLayer,
+        /// None.
         None,
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backoff {
     /// The number of times that a step, or one shard of it, is retried after a failure that may be transient, such as
-    /// a full disk or too little memory. Evicted and preempted pods do not count, and progress, of any shard, renews the limit.
+    /// a full disk or too little memory. Evicted and preempted pods do not count. Progress of any shard renews the limit.
     /// Failures that cannot be transient, such as invalid data, are not retried.
     #[serde(default = "backoff_limit")]
     #[schemars(range(min = 0, max = 100))]

@@ -54,8 +54,9 @@ pub struct StageOneTraining {
     #[serde(default = "save_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub save_steps: u32,
-    /// Which layers keep their activations for the backward pass: Auto is as many as memory has room for; EveryLayer
-    /// keeps none, computes each layer twice and takes the least memory; None keeps all. It does not affect the result.
+    /// Which layers are checkpointed, which means that only their input is kept for the backward pass and that they are
+    /// computed twice: Auto is those whose activations memory has no room for; EveryLayer takes the least memory; None is
+    /// the fastest. A change applies when the step is started the next time. It does not affect the result.
     #[serde(default)]
     #[schemars(schema_with = "choices::activation_checkpointing")]
     pub activation_checkpointing: ActivationCheckpointing,
@@ -98,8 +99,9 @@ pub struct StageTwoTraining {
     #[serde(default = "save_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub save_steps: u32,
-    /// Which layers keep their activations for the backward pass: Auto is as many as memory has room for; EveryLayer
-    /// keeps none, computes each layer twice and takes the least memory; None keeps all. It does not affect the result.
+    /// Which layers are checkpointed, which means that only their input is kept for the backward pass and that they are
+    /// computed twice: Auto is those whose activations memory has no room for; EveryLayer takes the least memory; None is
+    /// the fastest. A change applies when the step is started the next time. It does not affect the result.
     #[serde(default)]
     #[schemars(schema_with = "choices::activation_checkpointing")]
     pub activation_checkpointing: ActivationCheckpointing,

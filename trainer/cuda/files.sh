@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
 # Gathers the files of the image stic-trainer-cuda on a machine without a GPU:
 #
-#   files.sh FOLDER       the trainer, lib/ with every library that it loads but the driver, lib64/ with their loader, licenses/
+#   files.sh FOLDER [BUILD]    the trainer, lib/ with every library that it loads but the driver, lib64/ with their loader, licenses/
+#
+# BUILD is a folder that build.sh has written, which is taken as it is. Without it, the trainer is compiled into target/cuda.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-folder=${1:?usage: files.sh FOLDER}
-build=target/cuda
-trainer/cuda/build.sh "$build"
+folder=${1:?usage: files.sh FOLDER [BUILD]}
+build=${2:-target/cuda}
+if [ $# = 1 ]; then
+  trainer/cuda/build.sh "$build"
+elif [ ! -x "$build/stic-trainer" ] || [ ! -d "$build/lib" ]; then
+  echo "files.sh: error: there is no trainer with its libraries in $build; run make trainer-cuda" >&2
+  exit 1
+fi
 
 rm -rf "$folder"
 mkdir -p "$folder"/{lib,lib64,licenses}

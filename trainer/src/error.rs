@@ -22,9 +22,14 @@ pub enum Error {
     Interrupted,
     /// The GPU ran out of memory.
     #[error(
-        "the GPU ran out of memory: {0}; use one with more memory and raise spec.retry, or create a run with a lower training.maxLength, rank or maxNewTokens (docs/gpu.md has the memory that each takes)"
+        "the GPU ran out of memory: {0}; lower preferences.batchSize or description.batchSize or use a larger GPU, and raise spec.retry; or create a run with a lower training.maxLength, rank or maxNewTokens"
     )]
     OutOfMemory(String),
+    /// The GPU has less memory than the least that the step can take.
+    #[error(
+        "{0}; use a larger GPU and raise spec.retry, or create a run with a lower training.maxLength, rank or maxNewTokens"
+    )]
+    GpuTooSmall(String),
     /// The GPU failed. A retry resumes from what was saved, on another one if there is one.
     #[error("the GPU failed: {0}")]
     DeviceFailed(String),
@@ -114,7 +119,7 @@ impl Error {
             Self::Data(_) => ExitCode::DataInvalid,
             Self::Storage { .. } => ExitCode::StorageFailed,
             Self::Interrupted => ExitCode::Interrupted,
-            Self::OutOfMemory(_) => ExitCode::OutOfMemory,
+            Self::OutOfMemory(_) | Self::GpuTooSmall(_) => ExitCode::OutOfMemory,
             Self::DeviceFailed(_) => ExitCode::DeviceFailed,
             Self::Tensor(_) => ExitCode::Bug,
         }

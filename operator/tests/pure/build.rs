@@ -232,7 +232,7 @@ fn run_configs_of_stage_one_by_the_paper() {
 }
 
 #[test]
-fn settings_of_memory_reach_the_steps_and_change_no_digest() {
+fn settings_of_memory_reach_their_step_and_no_other() {
     use StepName::{Generate, Prepare, Train};
     let json = |spec: &str, step, done: &[StepName]| {
         serde_json::to_value(config(&validated(&stage_one(spec)), step, done)).expect("JSON")

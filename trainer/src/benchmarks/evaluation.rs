@@ -178,14 +178,13 @@ impl Evaluation<'_> {
             responses: requests.iter().map(|request| 2 * request.questions.len() + 1).sum(),
             prompt_tokens: PROMPT_TOKENS,
             max_new_tokens: self.max_description_tokens,
-            responses_per_image: 1,
             adapter_bytes: policies
                 .iter()
                 .filter_map(|(_, adapter)| adapter.as_ref())
                 .map(LoraAdapter::bytes)
                 .sum(),
             reduced: false,
-        });
+        })?;
         for (name, adapter) in policies {
             let missing: Vec<_> =
                 requests.iter().filter(|request| !done.contains(&answers_id(name, request.image))).collect();

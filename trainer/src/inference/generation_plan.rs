@@ -13,8 +13,6 @@ pub struct GenerationPlan {
     /// Tokens of the longest prompt, without its image.
     pub prompt_tokens: usize,
     pub max_new_tokens: u32,
-    /// Responses about one image.
-    pub responses_per_image: usize,
     /// Bytes of the adapter's weights; 0 without one.
     pub adapter_bytes: u64,
     /// Whether the GPU ran out of memory before.
@@ -22,6 +20,14 @@ pub struct GenerationPlan {
 }
 
 impl GenerationPlan {
+    /// How many responses to generate at a time where `fitting` fit in memory: as many as requested, or as fit, but at least one
+    /// and no more than there are. After the GPU ran out of memory, a quarter of those that were expected to fit.
+    pub(super) fn batch_size(&self, fitting: usize) -> usize {
+        let chosen = if self.requested == 0 { fitting } else { self.requested };
+        let chosen = chosen.min(self.responses).max(1);
+        if self.reduced { (chosen.min(fitting) / 4).max(1) } else { chosen }
+    }
+
     /// The largest request, of a model with these files.
     pub(super) fn largest_request(&self, files: &ModelFiles) -> LargestRequest {
         let (crops, image_tokens) = files.largest_image();
@@ -30,7 +36,29 @@ impl GenerationPlan {
             crops,
             image_tokens,
             text_tokens: text_tokens.min(files.max_tokens().saturating_sub(image_tokens)),
-            responses_per_image: self.responses_per_image,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GenerationPlan;
+
+    #[test]
+    fn a_request_counts_up_to_the_number_of_responses() {
+        let size = |requested, responses, reduced, fitting| {
+            let plan = GenerationPlan {
+                requested,
+                responses,
+                prompt_tokens: 10,
+                max_new_tokens: 10,
+                adapter_bytes: 0,
+                reduced,
+            };
+            plan.batch_size(fitting)
+        };
+        assert_eq!([size(0, 100, false, 8), size(0, 3, false, 8), size(0, 0, false, 8)], [8, 3, 1]);
+        assert_eq!([size(50, 100, false, 8), size(50, 20, false, 8)], [50, 20], "whatever fits");
+        assert_eq!([size(0, 100, true, 8), size(50, 100, true, 8), size(2, 100, true, 8)], [2, 2, 1]);
     }
 }

@@ -50,9 +50,9 @@ impl Vlm {
     /// # Errors
     /// As [`Self::load`].
     pub fn with_files(files: ModelFiles, precision: Precision, device: &Device) -> Result<Self> {
-        if let Some(total) = memory::gpu_bytes(device) {
+        if let Some(total) = memory::gpu_bytes(device)? {
             let (_, needed) = VisionLanguageModel::check(&files.dir, dtype(precision))?;
-            memory::require("the weights of the model", needed, total)?;
+            memory::require("the model", needed, total)?;
         }
         let model = VisionLanguageModel::load(&files.dir, dtype(precision), device)?;
         tracing::info!(model = %files.dir.display(), "loaded the model");
@@ -99,30 +99,29 @@ impl Vlm {
         ModelMemory { config: model.config(), dtype: model.language.dtype(), weights: model.weight_bytes() }
     }
 
-    /// How many responses to generate at a time: as many as `planned` says, or as fit in memory. A quarter of that with
-    /// reduced memory.
-    #[must_use]
-    pub fn batch_size(&self, planned: &GenerationPlan) -> usize {
-        let memory = self.memory().generation(planned.adapter_bytes, planned.largest_request(&self.files));
-        let total = memory::gpu_bytes(self.device());
+    /// How many responses to generate at a time.
+    ///
+    /// # Errors
+    /// [`crate::Error::GpuTooSmall`] if not even one fits.
+    pub fn batch_size(&self, plan: &GenerationPlan) -> Result<usize> {
+        let memory = self.memory().generation(plan.adapter_bytes, plan.largest_request(&self.files));
+        let total = memory::gpu_bytes(self.device())?;
         let (usable, most) = match total {
-            Some(total) => (usable(total), MAX_ON_GPU),
+            Some(total) => {
+                memory::require("generation", memory.peak(1), total)?;
+                (usable(total), MAX_ON_GPU)
+            }
             // The weights are in memory already.
             None => (memory::budget_bytes() + memory.weights, MAX_ON_CPU),
         };
-        let most = most.min(planned.responses).max(1);
-        let fitting = match planned.requested {
-            0 => memory.batch_size(usable, most),
-            requested => requested,
-        };
-        let batch_size = if planned.reduced { (fitting / 4).max(1) } else { fitting };
+        let batch_size = plan.batch_size(memory.batch_size(usable, most));
         tracing::info!(
             batch_size,
             expected_bytes = memory.peak(batch_size),
             device_bytes = total,
             "chose the batch size of generation"
         );
-        batch_size
+        Ok(batch_size)
     }
 
     /// Where the weights are.

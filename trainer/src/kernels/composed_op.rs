@@ -64,7 +64,10 @@ pub(super) fn composed_op3(
 
 impl<const N: usize> ComposedOp<N> {
     fn new(name: &'static str, result: &Tensor, backward: Backward<N>) -> Result<Self> {
-        Ok(Self { name, result: Mutex::new(Some(result.contiguous()?)), backward })
+        // A copy of a storage is one of the whole storage.
+        let result = result.contiguous()?;
+        let result = if result.layout().start_offset() == 0 { result } else { result.copy()? };
+        Ok(Self { name, result: Mutex::new(Some(result)), backward })
     }
 
     /// The result, of which an operation must return a copy.

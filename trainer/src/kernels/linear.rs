@@ -13,7 +13,7 @@ use super::storage::{f32_slice, is_supported, with_f32_slices};
 /// Rows of a weight that are in memory in f32 at a time.
 pub(crate) const WIDENED_ROWS: usize = 8192;
 /// On a GPU, products of up to so many rows take as long as reading the weights.
-const TILE_ROWS: usize = 64;
+pub(crate) const TILE_ROWS: usize = 64;
 
 /// `xs` `[.., in]` to `xs weightᵀ + bias` `[.., out]`, of `weight` `[out, in]` and `bias` `[out]`.
 ///

@@ -203,7 +203,9 @@ impl CustomOp3 for LoraLinearOp {
 mod tests {
     use candle_core::Var;
 
-    use super::super::testing::{assert_matches_composed, gradients, on_threads, tensor, values};
+    use super::super::testing::{
+        assert_bf16_matches, assert_matches_composed, gradients, on_threads, tensor, values,
+    };
     use super::*;
 
     fn delta(tensors: &[Tensor]) -> LoraDelta {
@@ -224,6 +226,19 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn in_bf16_the_gradients_are_those_of_the_definition() -> Result<()> {
+        let weight = tensor((30, 40), 1)?.to_dtype(DType::BF16)?;
+        let wide = weight.to_dtype(DType::F32)?;
+        let inputs = [tensor((1, 70, 40), 3)?, tensor((4, 40), 4)?, tensor((30, 4), 5)?];
+        assert_bf16_matches(
+            &inputs,
+            1,
+            |t| lora_linear(&t[0], &weight, None, &delta(&t[1..])),
+            |t| composed(&t[0], &wide, None, &delta(&t[1..])),
+        )
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl CustomOp1 for RmsNormOp {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{
-        assert_close, assert_matches_composed, normal_values, on_threads, tensor, values,
+        assert_bf16_matches, assert_close, assert_matches_composed, normal_values, on_threads, tensor, values,
     };
     use super::*;
 
@@ -148,6 +148,14 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn in_bf16_the_gradient_is_that_of_the_definition() -> Result<()> {
+        let weight = tensor(64, 2)?;
+        let (norm, defined) =
+            (|t: &[Tensor]| rms_norm(&t[0], &weight, 1e-5), |t: &[Tensor]| composed(&t[0], &weight, 1e-5));
+        assert_bf16_matches(&[tensor((1, 70, 64), 3)?], 1, norm, defined)
     }
 
     #[test]

@@ -26,12 +26,12 @@ pub fn rotate(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Te
 
 /// candle's fused operation in f32, rounded once, with its inverse as gradient.
 fn fused(xs: &Tensor, axis: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let (inverse_cos, inverse_sin) = (cos.clone(), sin.neg()?);
+    let (of_backward_cos, of_backward_sin) = (cos.clone(), sin.clone());
     composed_op1(
         "rotary-embedding",
         xs,
         |xs| fused_forward(xs, axis, cos, sin),
-        move |_, dy| fused_forward(&dy.contiguous()?, axis, &inverse_cos, &inverse_sin),
+        move |_, dy| fused_forward(&dy.contiguous()?, axis, &of_backward_cos, &of_backward_sin.neg()?),
     )
 }
 
@@ -94,7 +94,7 @@ impl CustomOp1 for RotationOp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_matches_composed, tensor, values};
+    use super::super::testing::{assert_bf16_matches, assert_matches_composed, tensor, values};
     use super::*;
 
     /// The definition.
@@ -145,5 +145,16 @@ mod tests {
         let (cos, sin) = angles(70, 4)?;
         assert!(rotate(&tensor((1, 3, 69, 8), 2)?, 2, &cos, &sin).is_err());
         Ok(())
+    }
+
+    #[test]
+    fn in_bf16_the_gradient_is_that_of_the_definition() -> Result<()> {
+        let (cos, sin) = angles(70, 8)?;
+        assert_bf16_matches(
+            &[tensor((1, 70, 3, 16), 2)?],
+            1,
+            |t| rotate(&t[0], 1, &cos, &sin),
+            |t| composed(&t[0], 1, &cos, &sin),
+        )
     }
 }

@@ -144,7 +144,7 @@ impl CustomOp2 for SwiGluOp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, assert_matches_composed, tensor, values};
+    use super::super::testing::{assert_bf16_matches, assert_close, assert_matches_composed, tensor, values};
     use super::*;
 
     #[test]
@@ -173,6 +173,12 @@ mod tests {
         }
         assert!(swiglu(&tensor(3, 1)?, &tensor(4, 1)?).is_err());
         Ok(())
+    }
+
+    #[test]
+    fn in_bf16_the_gradients_are_those_of_the_definition() -> Result<()> {
+        let inputs = [tensor((1, 70, 50), 1)?, tensor((1, 70, 50), 2)?];
+        assert_bf16_matches(&inputs, 2, |t| swiglu(&t[0], &t[1]), |t| composed(&t[0], &t[1]))
     }
 
     #[test]

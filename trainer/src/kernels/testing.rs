@@ -1,6 +1,6 @@
 //! Shared by the tests of the kernels.
 
-use candle_core::{Device, Result, Shape, Tensor, Var};
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
 use crate::algorithm::draw::Draw;
 
@@ -65,6 +65,45 @@ pub(super) fn assert_matches_composed(
     let expected = gradients(inputs, 99, composed)?;
     for (found, expected) in gradients(inputs, 99, kernel)?.iter().zip(&expected) {
         assert_close(found, &wide(expected), 1e-5);
+    }
+    Ok(())
+}
+
+/// Asserts that an operation in bf16 has gradients in bf16 that are those in f32 of `composed` within rounding, also for arguments
+/// and output gradients that are views. Arguments from index `in_bf16` on stay in f32.
+#[track_caller]
+pub(super) fn assert_bf16_matches(
+    inputs: &[Tensor],
+    in_bf16: usize,
+    operation: impl Fn(&[Tensor]) -> Result<Tensor>,
+    composed: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> Result<()> {
+    let rounded = |tensor: &Tensor| tensor.to_dtype(DType::BF16);
+    let vars = |of: &dyn Fn(usize, &Tensor) -> Result<Tensor>| {
+        inputs.iter().enumerate().map(|(i, xs)| Var::from_tensor(&of(i, xs)?)).collect::<Result<Vec<_>>>()
+    };
+    let narrow = vars(&|i, xs| if i < in_bf16 { rounded(xs) } else { Ok(xs.clone()) })?;
+    let wide = vars(&|i, xs| if i < in_bf16 { rounded(xs)?.to_dtype(DType::F32) } else { Ok(xs.clone()) })?;
+    let run = |vars: &[Var], f: &dyn Fn(&[Tensor]) -> Result<Tensor>| {
+        let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let ys = f(&tensors)?;
+        // A transposed gradient.
+        let dy = tensor(ys.t()?.shape(), 98)?.t()?.to_dtype(ys.dtype())?;
+        let found = (&ys * dy)?.to_dtype(DType::F32)?.sum_all()?.backward()?;
+        Ok::<_, candle_core::Error>((ys, found))
+    };
+    let (found, expected) = (run(&narrow, &operation)?, run(&wide, &composed)?);
+    assert_eq!(found.0.dtype(), DType::BF16);
+    let close = |found: &Tensor, expected: &Tensor| {
+        let found = values(&found.to_dtype(DType::F32)?)?;
+        assert_close(&found, &self::wide(&values(expected)?), 2e-2);
+        Ok::<_, candle_core::Error>(())
+    };
+    close(&found.0, &expected.0)?;
+    for (narrow, wide) in narrow.iter().zip(&wide) {
+        let gradient = found.1.get(narrow).expect("a gradient");
+        assert_eq!(gradient.dtype(), narrow.dtype());
+        close(gradient, expected.1.get(wide).expect("a gradient"))?;
     }
     Ok(())
 }

@@ -8,16 +8,13 @@ use candle_core::DType;
 use stic_contract::recipe::LoraTarget;
 
 use crate::kernels::attention::CHUNK_QUERIES;
-use crate::kernels::linear::WIDENED_ROWS;
+use crate::kernels::linear::{TILE_ROWS, WIDENED_ROWS};
 use crate::kernels::log_probs::COMPOSED_CHUNK;
 use crate::model::ModelConfig;
 use crate::model::config::TextConfig;
 use crate::model::lora::projection_shape;
 
 const F32: u64 = size_of::<f32>() as u64;
-/// Rows that are padded to a tile where they are decoded together.
-const TILE_ROWS: u64 = 64;
-
 /// What may be planned with of a GPU's memory.
 #[must_use]
 pub const fn usable(total: u64) -> u64 {
@@ -28,7 +25,7 @@ pub const fn usable(total: u64) -> u64 {
 #[derive(Debug, Clone, Copy)]
 pub struct ModelMemory<'a> {
     pub config: &'a ModelConfig,
-    /// Of activations.
+    /// The type of activations.
     pub dtype: DType,
     /// The frozen weights, in bytes.
     pub weights: u64,
@@ -67,8 +64,6 @@ pub struct LargestRequest {
     pub image_tokens: usize,
     /// Tokens of prompt and response, without the image.
     pub text_tokens: usize,
-    /// Responses about one image, which share its keys and values.
-    pub responses_per_image: usize,
 }
 
 /// The memory of a generation, in bytes.
@@ -78,13 +73,10 @@ pub struct GenerationMemory {
     pub weights: u64,
     /// While an image is encoded and prefilled.
     pub image: u64,
-    /// The keys and values of an image.
-    pub image_cache: u64,
-    /// The keys and values of a response, without its image.
-    pub response_cache: u64,
+    /// The keys and values of a response and of its image. Responses about one image share those, but one may be left of each.
+    pub response: u64,
     /// While a token of each of a tile of rows is decoded.
     pub decoding: u64,
-    pub responses_per_image: u64,
 }
 
 impl GenerationMemory {
@@ -92,19 +84,17 @@ impl GenerationMemory {
     #[must_use]
     pub fn peak(&self, responses: usize) -> u64 {
         let responses = responses as u64;
-        let tiles = responses.div_ceil(TILE_ROWS);
-        let images = responses.div_ceil(self.responses_per_image);
+        let decoding = responses.div_ceil(TILE_ROWS as u64).saturating_mul(self.decoding);
         self.weights
-            + responses * self.response_cache
-            + images * self.image_cache
-            + self.image.max(tiles * self.decoding)
+            .saturating_add(responses.saturating_mul(self.response))
+            .saturating_add(self.image.max(decoding))
     }
 
     /// How many responses, up to `most`, can be generated at a time where `usable` bytes may be taken: at least one.
     #[must_use]
     pub fn batch_size(&self, usable: u64, most: usize) -> usize {
         // The peak grows with the number of responses.
-        let (mut fits, mut too_many) = (1, most + 1);
+        let (mut fits, mut too_many) = (1, most.saturating_add(1));
         while too_many - fits > 1 {
             let middle = usize::midpoint(fits, too_many);
             if self.peak(middle) <= usable { fits = middle } else { too_many = middle }
@@ -116,8 +106,12 @@ impl GenerationMemory {
 /// The memory of a training, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainingMemory {
-    /// The peak with the activations of no layer kept.
-    pub with_checkpoints: u64,
+    /// What is alive throughout, with the inputs of all layers.
+    base: u64,
+    /// The most that the backward pass of a layer takes beside its activations.
+    backward: u64,
+    /// The most that the head or the vision tower takes.
+    other: u64,
     /// The activations of one layer.
     pub layer: u64,
     /// What is kept of a layer whose activations are not: its input.
@@ -129,15 +123,16 @@ impl TrainingMemory {
     /// How many layers keep their activations where `usable` bytes may be taken.
     #[must_use]
     pub fn kept_layers(&self, usable: u64) -> u64 {
-        (usable.saturating_sub(self.with_checkpoints) / self.layer.max(1)).min(self.layers)
+        (usable.saturating_sub(self.peak(0)) / self.layer.max(1)).min(self.layers)
     }
 
     /// The peak where so many layers keep their activations.
     #[must_use]
     pub fn peak(&self, kept: u64) -> u64 {
         // If all do, none is built for the backward pass.
-        let built = if kept == self.layers { self.layer } else { 0 };
-        self.with_checkpoints + kept * self.layer.saturating_sub(self.layer_input) - built
+        let built = if kept == self.layers { 0 } else { self.layer };
+        let kept = kept * self.layer.saturating_sub(self.layer_input);
+        self.base + kept + (built + self.backward).max(self.other)
     }
 }
 
@@ -146,7 +141,7 @@ impl ModelMemory<'_> {
         self.dtype.size_in_bytes() as u64
     }
 
-    /// Of a training.
+    /// What a training takes.
     #[must_use]
     pub fn training(&self, adapter: AdapterMemory, pass: LargestPass) -> TrainingMemory {
         let (text, width, tokens) = (&self.config.text, self.width(), pass.tokens as u64);
@@ -160,10 +155,10 @@ impl ModelMemory<'_> {
         }
         // The packed embeddings, the features of the images and the last hidden state are alive beside the layers.
         let of_pass = 3 * layer_input + mask(pass.tokens, pass.sequence) + layers * layer_input;
-        let backward = layer + self.layer_backward(tokens, pass.sequence as u64, adapter.rank as u64);
-        let beside = backward.max(self.head(pass.learned as u64)).max(self.tower(pass.crops));
         TrainingMemory {
-            with_checkpoints: self.weights + trained + of_pass + beside,
+            base: self.weights + trained + of_pass,
+            backward: self.layer_backward(tokens, pass.sequence as u64, adapter.rank as u64),
+            other: self.head(pass.learned as u64).max(self.tower(pass.crops)),
             layer,
             layer_input,
             layers,
@@ -201,6 +196,9 @@ impl ModelMemory<'_> {
 
     /// The vision tower over the crops of an image, and the projected features.
     fn tower(&self, crops: usize) -> u64 {
+        if crops == 0 {
+            return 0;
+        }
         let (width, crops) = (self.width(), crops as u64);
         self.config.vision.as_ref().map_or(0, |vision| {
             let patches = (vision.side() * vision.side() + 1) as u64;
@@ -213,16 +211,14 @@ impl ModelMemory<'_> {
         })
     }
 
-    /// Of generating responses with an adapter of so many bytes; 0 for none.
+    /// What generation takes with an adapter of so many bytes; 0 for none.
     #[must_use]
     pub fn generation(&self, adapter: u64, largest: LargestRequest) -> GenerationMemory {
         GenerationMemory {
             weights: self.weights + adapter,
             image: self.image(largest, adapter > 0),
-            image_cache: self.cache(largest.image_tokens),
-            response_cache: self.cache(largest.text_tokens),
+            response: self.cache(largest.image_tokens + largest.text_tokens),
             decoding: self.decoding(),
-            responses_per_image: largest.responses_per_image.max(1) as u64,
         }
     }
 
@@ -249,9 +245,9 @@ impl ModelMemory<'_> {
     fn decoding(&self) -> u64 {
         let text = &self.config.text;
         let (vocab, inner) = (text.vocab_size as u64, text.intermediate_size as u64);
+        let rows = TILE_ROWS as u64;
         let widened = if self.dtype == DType::F32 { 0 } else { vocab.min(WIDENED_ROWS as u64) };
-        (TILE_ROWS * vocab * 2 * F32 + widened * text.hidden_size as u64 * F32)
-            .max(TILE_ROWS * inner * 5 * F32)
+        (rows * vocab * 2 * F32 + widened * text.hidden_size as u64 * F32).max(rows * inner * 5 * F32)
     }
 }
 
@@ -338,7 +334,7 @@ mod tests {
             .training(adapter, LargestPass { tokens: 2700, sequence: 2550, learned: 300, crops: CROPS })
     }
 
-    /// The numbers that docs/gpu.md states.
+    /// 2,400 tokens of image and prompt and two responses of 150.
     #[test]
     fn a_7b_in_bf16_trains_within_24_gb_with_the_activations_of_no_layer_kept() {
         let config = seven_b();
@@ -348,11 +344,10 @@ mod tests {
         assert_eq!(memory.kept_layers(usable(80 << 30)), 32);
         let sizes = [memory.peak(0), memory.peak(32), memory.layer].map(human_bytes);
         assert_eq!(sizes, ["21.2 GiB", "34.1 GiB", "448.2 MiB"]);
-        let largest =
-            LargestRequest { crops: CROPS, image_tokens: 2880, text_tokens: 1100, responses_per_image: 1 };
+        let largest = LargestRequest { crops: CROPS, image_tokens: 2880, text_tokens: 1100 };
         let generation =
             ModelMemory { config: &config, dtype: DType::BF16, weights: WEIGHTS }.generation(0, largest);
-        let sizes = [generation.peak(1), generation.response_cache + generation.image_cache].map(human_bytes);
+        let sizes = [generation.peak(1), generation.response].map(human_bytes);
         assert_eq!(sizes, ["15.3 GiB", "497.5 MiB"]);
         assert_eq!([24, 80].map(|gib| generation.batch_size(usable(gib << 30), 256)), [13, 117]);
     }
@@ -376,16 +371,10 @@ mod tests {
 
     #[test]
     fn a_batch_has_as_many_responses_as_fit_and_at_least_one() {
-        let memory = GenerationMemory {
-            weights: 1000,
-            image: 200,
-            image_cache: 100,
-            response_cache: 10,
-            decoding: 50,
-            responses_per_image: 2,
-        };
-        assert_eq!(memory.peak(2), 1000 + 20 + 100 + 200);
-        assert_eq!([0, 1320, 1319].map(|usable| memory.batch_size(usable, 8)), [1, 2, 1]);
+        let memory = GenerationMemory { weights: 1000, image: 200, response: 110, decoding: 50 };
+        assert_eq!(memory.peak(2), 1000 + 220 + 200);
+        assert_eq!([0, 1420, 1419].map(|usable| memory.batch_size(usable, 8)), [1, 2, 1]);
         assert_eq!(memory.batch_size(u64::MAX, 8), 8);
+        assert_eq!(memory.peak(usize::MAX), u64::MAX);
     }
 }

@@ -40,27 +40,28 @@ pub fn budget_bytes() -> u64 {
 }
 
 /// The memory of a GPU in bytes, whoever uses it; `None` for a CPU.
-#[must_use]
-pub fn gpu_bytes(device: &Device) -> Option<u64> {
+///
+/// # Errors
+/// [`Error::DeviceFailed`] if the driver does not tell.
+pub fn gpu_bytes(device: &Device) -> Result<Option<u64>> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(cuda) => {
             let total = cuda.cuda_stream().context().total_mem();
-            // Without an answer from the driver, nothing can be planned with.
-            Some(total.map_or(0, |bytes| bytes as u64))
+            Ok(Some(total.map_err(|error| Error::DeviceFailed(error.to_string()))? as u64))
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 
-/// Refuses `subject`, which needs so many bytes of a GPU with `total`.
+/// Refuses `subject`, which takes so many bytes of a GPU with `total`.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`].
+/// [`Error::GpuTooSmall`].
 pub fn require(subject: &str, needed: u64, total: u64) -> Result<()> {
     if needed <= total {
         return Ok(());
     }
     let [needed, total] = [needed, total].map(human_bytes);
-    Err(Error::OutOfMemory(format!("{subject} needs {needed} of memory, but the GPU has {total}")))
+    Err(Error::GpuTooSmall(format!("{subject} takes {needed} of memory, but the GPU has {total}")))
 }

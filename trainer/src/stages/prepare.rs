@@ -77,7 +77,7 @@ pub(super) fn run(task: &Prepare, execution: Execution<'_>) -> Result<StepResult
     let length = length_report(&summary, &files, task);
     let memory = if task.uses_gpu {
         let model = ModelMemory { config: &config_of_model, dtype: dtype(task.precision), weights };
-        gpu_memory::report(task, &files, model, &summary)?
+        gpu_memory::report(task, &files, model, &summary, continued_bytes(task, context)?)?
     } else {
         String::new()
     };
@@ -130,6 +130,13 @@ fn adapter_dir(adapter: &AdapterLocation, volumes: &Volumes) -> Result<PathBuf> 
             "restore it, or run stage 1 again with a raised rerun",
         ),
     }
+}
+
+/// Bytes of the weights of the adapter to continue.
+fn continued_bytes(task: &Prepare, context: &StepContext) -> Result<Option<u64>> {
+    let Some(adapter) = &task.adapter else { return Ok(None) };
+    let path = adapter_dir(adapter, &context.volumes)?.join(adapter::WEIGHTS_FILE);
+    Ok(Some(std::fs::metadata(&path).map_err(Error::storage(&path))?.len()))
 }
 
 /// How many items fit the model.

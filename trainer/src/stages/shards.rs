@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use serde_json::{Value, json};
 use stic_contract::config::{DataRecipe, ModelInput, ShardSet};
-use stic_contract::recipe::{ChatTemplate, Negatives, Precision};
+use stic_contract::recipe::{ChatTemplate, Negatives, Precision, PreferenceSource};
 use stic_contract::result::ItemCounts;
 use stic_contract::{ArtifactKind, ArtifactRef, Digest, StepResult, VolumePath};
 
@@ -21,6 +21,9 @@ use crate::error::Result;
 use crate::inference::{GenerationPlan, Policy, ResponsePlan, ResponseWriter, Vlm, write_side_by_side};
 use crate::io::journal::{Journal, Row};
 use crate::model::lora::LoraAdapter;
+
+/// Counted for a question when memory is planned.
+const QUESTION_TOKENS: usize = 512;
 
 /// What the generating steps have in common.
 pub(super) struct ShardTask<'a> {
@@ -148,7 +151,7 @@ impl LoadedModel {
         Ok(ResponseWriter {
             policy: Policy { vlm, adapter: adapter.as_ref(), encoder },
             seed,
-            batch_size: vlm.batch_size(&plan),
+            batch_size: vlm.batch_size(&plan)?,
             cancellation: &context.cancellation,
         })
     }
@@ -156,20 +159,18 @@ impl LoadedModel {
 
 /// What is generated for so many items without an adapter, with as many responses at a time as memory has room for.
 pub(super) fn generation_plan(recipe: &DataRecipe, encoder: &Encoder, items: u64) -> Result<GenerationPlan> {
-    let (prompts, sampling, responses, responses_per_image): (Vec<&String>, _, _, _) = match recipe {
+    let (prompts, sampling, responses): (Vec<&String>, _, _) = match recipe {
         DataRecipe::Preferences(recipe) => {
             let prompts = recipe.caption_prompts.iter().chain(&recipe.hallucination_prompts);
-            // A corrupted image is another one.
-            let (responses, per_image) = match recipe.negatives {
-                Negatives::None => (1, 1),
-                Negatives::PromptsOnly => (2, 2),
-                Negatives::ImagesOnly | Negatives::Both => (2, 1),
-            };
-            (prompts.chain([&recipe.well_curated_prompt]).collect(), recipe.sampling, responses, per_image)
+            let responses = if recipe.negatives == Negatives::None { 1 } else { 2 };
+            (prompts.chain([&recipe.well_curated_prompt]).collect(), recipe.sampling, responses)
         }
-        DataRecipe::Descriptions(recipe) => (recipe.prompts.iter().collect(), recipe.sampling, 1, 1),
+        DataRecipe::Descriptions(recipe) => (recipe.prompts.iter().collect(), recipe.sampling, 1),
     };
-    let mut longest = 0;
+    // The questions of instructions are not read for this.
+    let asks_questions =
+        matches!(recipe, DataRecipe::Preferences(recipe) if recipe.source == PreferenceSource::Instructions);
+    let mut longest = if asks_questions { QUESTION_TOKENS } else { 0 };
     for prompt in prompts {
         longest = longest.max(prompt_tokens(encoder, prompt, Some(1))? - 1);
     }
@@ -178,7 +179,6 @@ pub(super) fn generation_plan(recipe: &DataRecipe, encoder: &Encoder, items: u64
         responses: usize::try_from(items).unwrap_or(usize::MAX).saturating_mul(responses),
         prompt_tokens: longest,
         max_new_tokens: sampling.max_new_tokens,
-        responses_per_image,
         adapter_bytes: 0,
         reduced: false,
     })

@@ -22,9 +22,11 @@ use stic_contract::result::ItemCounts;
 use stic_contract::{Artifact, ArtifactKind, Digest, RunKind, StepName, StepResult};
 
 use self::degenerate::DegeneratePairs;
-use self::examples::{Example, ExampleBuilder, TrainingRecord, noise_steps};
+pub(super) use self::examples::noise_steps;
+use self::examples::{Example, ExampleBuilder, TrainingRecord};
 use self::inputs::TrainingInputs;
 use self::model_card::ModelCard;
+pub(super) use self::packing::MAX_TOKENS as MAX_PACK_TOKENS;
 use self::reference_log_probs::ReferenceLogProbs;
 use self::sealing::{discard, seal};
 use self::space_check::check_disk_space;

@@ -144,6 +144,51 @@ fn kernel_and_composed_form_match_the_definition_in_value_and_gradients() -> Res
     Ok(())
 }
 
+/// Queries that continue a shared prefix and some tokens of their own, with windows that end in either and at the seam.
+#[test]
+fn composed_attention_over_a_cache_matches_the_reference() -> Result<()> {
+    const PREFIX: usize = 30;
+    for heads in HEADS {
+        let (width, key_width) = (heads.queries * heads.dim, heads.keys * heads.dim);
+        for (own, window) in
+            [(1, None), (1, Some(1)), (25, None), (25, Some(10)), (25, Some(25)), (25, Some(40))]
+        {
+            let tokens = PREFIX + own;
+            let values_of = |width: usize, seed| normal_values(tokens * width, seed);
+            let (q, k, v) = (values_of(width, 1), values_of(key_width, 2), values_of(key_width, 3));
+            let sees =
+                |query: usize, key: usize| key <= query && window.is_none_or(|window| query - key < window);
+            let expected = reference(heads, &q, &k, &v, sees);
+            let tensor =
+                |values: &[f32], width: usize| Tensor::from_slice(values, (1, tokens, width), &Device::Cpu);
+            let by_head = |values: &[f32]| composed::by_head(&tensor(values, key_width)?, heads.keys);
+            let (keys, all_values) = (by_head(&k)?, by_head(&v)?);
+            let queries = tensor(&q, width)?;
+
+            let part = |start, len| {
+                Ok::<_, candle_core::Error>((keys.narrow(1, start, len)?, all_values.narrow(1, start, len)?))
+            };
+            let parts = [part(0, PREFIX)?, part(PREFIX, own)?];
+            let last = composed::decode(heads, &queries.narrow(1, tokens - 1, 1)?, &parts, window)?;
+            assert_close(&values(&last)?, &expected[(tokens - 1) * width..], 2e-6);
+
+            let span = Span {
+                start: 0,
+                len: own,
+                position: PREFIX,
+                context: 0..PREFIX,
+                context_position: 0,
+                first_key: PREFIX,
+            };
+            let mask = Mask::new(vec![span], window);
+            let found =
+                composed::extend(heads, &queries.narrow(1, PREFIX, own)?, (&keys, &all_values), &mask)?;
+            assert_close(&values(&found)?, &expected[PREFIX * width..], 2e-6);
+        }
+    }
+    Ok(())
+}
+
 /// 150 shared tokens, then 20 or more of each sequence in one prefill, then one decoded token.
 #[test]
 fn a_decoded_row_matches_the_whole_sequence_and_does_not_depend_on_the_others() -> Result<()> {

@@ -162,8 +162,8 @@ impl LanguageModel {
         })
     }
 
-    /// log p of each of `targets`, `[n]` in f32, from hidden states `[n, hidden]` before the final norm. On a CPU the
-    /// logits of only a few rows are in memory at a time.
+    /// log p of each of `targets`, `[n]` in f32, from hidden states `[n, hidden]` before the final norm. The logits of
+    /// only a few rows are in memory at a time.
     pub fn log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Tensor> {
         Ok(log_probs(&self.norm.forward(hidden)?, self.lm_head.weight(), targets)?)
     }

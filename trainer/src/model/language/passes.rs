@@ -83,7 +83,7 @@ impl LanguageModel {
             if budget.has_room() {
                 let graph = self.run_layer(index, &state, &context, adapter)?;
                 let output = graph.output.detach();
-                let fits = budget.try_take(graph_bytes(&graph.output));
+                let fits = budget.try_take(graph.bytes());
                 layers.push(if fits { Checkpoint::Graph(graph) } else { Checkpoint::Input(state) });
                 state = output;
             } else {
@@ -184,18 +184,23 @@ impl GraphBudget {
     }
 }
 
-/// The bytes of the tensors between a layer's input and `output`. Views of one buffer count once.
-fn graph_bytes(output: &Tensor) -> u64 {
-    let mut buffers = HashMap::new();
-    for node in output.sorted_nodes() {
-        let (storage, layout) = node.storage_and_layout();
-        if layout.is_contiguous() {
-            let bytes = (layout.shape().elem_count() * node.dtype().size_in_bytes()) as u64;
-            let largest = buffers.entry(std::ptr::from_ref(&*storage).addr()).or_insert(0);
-            *largest = bytes.max(*largest);
+impl LayerGraph {
+    /// The bytes of the layer's input and of the tensors up to its output. Views of one buffer count once; weights that are
+    /// trained do not count.
+    fn bytes(&self) -> u64 {
+        let mut buffers = HashMap::new();
+        let nodes = self.output.sorted_nodes();
+        let own = nodes.into_iter().filter(|node| !node.is_variable()).chain([self.input.as_tensor()]);
+        for node in own {
+            let (storage, layout) = node.storage_and_layout();
+            if layout.is_contiguous() {
+                let bytes = (layout.shape().elem_count() * node.dtype().size_in_bytes()) as u64;
+                let largest = buffers.entry(std::ptr::from_ref(&*storage).addr()).or_insert(0);
+                *largest = bytes.max(*largest);
+            }
         }
+        buffers.values().sum()
     }
-    buffers.values().sum()
 }
 
 #[cfg(test)]
@@ -210,8 +215,10 @@ mod tests {
         let twice = (input.as_tensor() * 2.0)?;
         let views = twice.reshape((2, 12))?.t()?.t()?.narrow(0, 0, 1)?;
         let sum = (views.sum_all()? + twice.sum_all()?)?;
-        // The input, its double and the three scalars.
-        assert_eq!(graph_bytes(&sum), 4 * (24 + 24 + 3));
+        let trained = Var::from_tensor(&Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?)?;
+        let output = (sum * trained.as_tensor())?;
+        // The input, its double and four scalars.
+        assert_eq!(LayerGraph { input, output }.bytes(), 4 * (24 + 24 + 4));
         Ok(())
     }
 

@@ -186,9 +186,11 @@ impl<'a> Checker<'a> {
             let fix = "shorten the prompts or leave the item out";
             return Ok(too_long("its longest prompt", prompt, model, fix));
         }
-        let (mut longest, mut truncated) = (0, false);
-        for Example { subject, tokens, first_answer, fix } in self.examples(item, image_tokens)? {
-            longest = longest.max(tokens.min(limit));
+        // A pair is one example with two responses, each counted with its prompt.
+        let examples = self.examples(item, image_tokens)?;
+        let longest = examples.iter().map(|example| example.tokens.min(limit)).sum();
+        let mut truncated = false;
+        for Example { subject, tokens, first_answer, fix } in examples {
             if tokens <= limit {
                 continue;
             }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::DType;
 use stic_contract::recipe::{Objective, Reference};
 
 use super::examples::{Example, ExampleImages, ExamplePixels, noise_steps};
@@ -13,6 +12,7 @@ use crate::algorithm::draw::Draw;
 use crate::algorithm::losses::{PairLogProbs, PairLoss, prefers_chosen};
 use crate::error::{Error, Result};
 use crate::inference::Prefetcher;
+use crate::kernels::storage::supports;
 use crate::model::Gradients;
 use crate::model::language::PassLimits;
 use crate::model::lora::{ActiveAdapter, DropoutKey, LoraAdapter};
@@ -40,16 +40,16 @@ pub(super) struct Batches<'t, 'a> {
     pub(super) packed: bool,
 }
 
-/// Whether examples of a batch can share a pass. Dropout and noise are keyed by item, so with either an example cannot. In bf16 a
+/// Whether examples of a batch can share a pass. Dropout and noise are keyed by item, so with either an example cannot. Without kernels a
 /// pair is computed as it was under the reference policy, by itself: with others it would be rounded differently.
 pub(super) fn is_packed(inputs: &TrainingInputs<'_>, adapter: &LoraAdapter) -> bool {
     let preferences = matches!(inputs.recipe.objective, Objective::Dpo(_));
-    adapter.dropout() == 0.0 && noise_steps(inputs.recipe).is_none() && (!preferences || is_f32(inputs))
+    adapter.dropout() == 0.0 && noise_steps(inputs.recipe).is_none() && (!preferences || in_kernels(inputs))
 }
 
-/// Whether the model computes in f32, where the kernels give a token the same bits whatever else is in the pass.
-fn is_f32(inputs: &TrainingInputs<'_>) -> bool {
-    inputs.vlm.model.language.dtype() == DType::F32
+/// Whether the model computes in the kernels, which give a token the same bits whatever else is in the pass.
+fn in_kernels(inputs: &TrainingInputs<'_>) -> bool {
+    supports(inputs.vlm.device(), inputs.vlm.model.language.dtype())
 }
 
 /// The examples in the order of an epoch. Each epoch has an order of its own, drawn per item.
@@ -158,7 +158,7 @@ impl<'t> Batches<'t, '_> {
                     Reference::Base => None,
                     Reference::InitialAdapter => *initial_adapter,
                 };
-                let shared = dropout.is_none() || is_f32(self.inputs);
+                let shared = dropout.is_none() || in_kernels(self.inputs);
                 let mut pairs = Vec::with_capacity(pack.len());
                 for (example, images) in pack {
                     let pair = example.pair(images)?;

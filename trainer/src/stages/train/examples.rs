@@ -86,6 +86,14 @@ impl Tokens {
         }
     }
 
+    /// Tokens of the pass over it. Unless the responses share the computation of their prompt, it is computed for each.
+    pub(super) fn in_pass(&self, shared: bool) -> usize {
+        match self {
+            Self::Pair { prompt, .. } if !shared => self.len() + prompt.len(),
+            _ => self.len(),
+        }
+    }
+
     /// Tokens of the longest sequence: of a prompt with one response.
     pub(super) fn sequence(&self) -> usize {
         match self {
@@ -283,7 +291,7 @@ impl ExamplePixels {
 }
 
 /// The noise on the image of the rejected response, if it differs from the image of the chosen one.
-pub(super) const fn noise_steps(recipe: &TrainRecipe) -> Option<u32> {
+pub(in crate::stages) const fn noise_steps(recipe: &TrainRecipe) -> Option<u32> {
     match &recipe.objective {
         Objective::Dpo(dpo) if recipe.with_image => dpo.rejected_image_noise_steps,
         Objective::Dpo(_) | Objective::Sft { .. } => None,

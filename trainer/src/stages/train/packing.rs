@@ -2,7 +2,7 @@
 //! depend on anything but the run.
 
 /// The most tokens of a pack of several examples.
-pub(super) const MAX_TOKENS: usize = 4096;
+pub(in crate::stages) const MAX_TOKENS: usize = 4096;
 
 /// Packs examples, given as id and number of tokens, by first-fit decreasing into packs of at most `budget` tokens; a
 /// longer example is a pack of its own. Returns the indexes of each pack, which do not depend on the order of `examples`.
