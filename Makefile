@@ -28,7 +28,7 @@ venv = $(STIC_CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
 
 .PHONY: help build install quickstart test tools lint unit python-tests quickstart-test generate images test-images \
 	script-test chart-test cluster-test cluster-programs controller-test kueue-test cluster e2e rbac-test bench-scale bench-peers bench-data \
-	trainer-cuda gpu-test audit msrv fuzz miri clean
+	trainer-cuda gpu-test gpu-node-test audit msrv fuzz miri clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -192,6 +192,13 @@ GPU_TRAINER ?= target/cuda/stic-trainer
 # Not part of `make test`: it needs a GPU, or a driver that emulates one, and the trainer that `make trainer-cuda` compiles.
 gpu-test: build ## The trainer on a GPU against that on the CPU: after changes of the model or of devices (minutes)
 	$(PYTHON) tests/gpu.py --programs $(STIC_BIN) --trainer $(GPU_TRAINER) --work $(CURDIR)/target/gpu-test
+
+# Not part of `make test`, for the same reasons. One case at a time, because a case changes the driver of the whole node.
+gpu-node-test: test-images ## Pods on a node with GPUs of DRIVER=FOLDER, an emulated driver: after changes of devices; as root (15 minutes)
+	@[ -d "$(DRIVER)" ] || { echo "make gpu-node-test: error: DRIVER=FOLDER is missing: see tests/cluster/README.md" >&2; exit 1; }
+	images/build.sh --programs $(dir $(GPU_TRAINER)) --output target/test-images stic-trainer-cuda
+	GROUP=gpus JOBS=1 E2E_LOGS=$(CURDIR)/target/$@ $(ON_NODE) --image target/test-images/stic-trainer-cuda.tar --logs target/audit/$@ \
+	  tests/cluster/gpus.sh $(DRIVER) 2 tests/e2e/run.sh
 
 clean:
 	cargo clean

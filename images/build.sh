@@ -7,7 +7,8 @@
 # stic-trainer-cuda is for x86-64 only, and takes half an hour of CPU time.
 #
 # Without --programs it compiles the programs with the profile `release` and holds the images to their size limits: these
-# are for users. With it, it takes the static programs of that folder as they are: these are for tests.
+# are for users. With it, it takes the static programs of that folder as they are, or the trainer that `make trainer-cuda`
+# has written there: these are for tests.
 #
 # --output  where the archives go (target/images)
 # REGISTRY  the registry and path before the name (stic.dev). charts/stic-operator/README.md says how to push
@@ -43,7 +44,7 @@ revision=$(git rev-parse HEAD) || die "the revision for the label comes from git
 git diff --quiet HEAD -- . || revision+=-dirty
 static=()
 for image in "$@"; do
-  if [ "$image" = stic-trainer-cuda ]; then trainer/cuda/files.sh "$output/cuda"; else static+=("$image"); fi
+  if [ "$image" = stic-trainer-cuda ]; then trainer/cuda/files.sh "$output/cuda" ${programs:+"$programs"}; else static+=("$image"); fi
 done
 if [ ${#static[@]} = 0 ]; then
   :

@@ -6,6 +6,7 @@
 #   build.sh --control-plane   without kubelet, kube-proxy and containerd, which only a node needs; needs no root
 #   build.sh --kwok            kwok only, for benchmarks; no test needs it
 #   build.sh --kueue           Kueue's manager and its chart, into a folder of their own
+#   build.sh --device-plugin   the device plugin for GPUs, into a folder of its own
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -19,7 +20,12 @@ case ${1:-} in
     cache=${cache%/*}/kueue-$(cat "$here"/kueue/go.{mod,sum} | sha256sum | cut -c1-12)
     bin=$cache/bin
     ;;
-  *) die "usage: build.sh [--control-plane | --kwok | --kueue]" ;;
+  --device-plugin)
+    node=no
+    cache=${cache%/*}/device-plugin-$(cat "$here"/kubernetes/{go.mod,go.sum,device-plugin/main.go} | sha256sum | cut -c1-12)
+    bin=$cache/bin
+    ;;
+  *) die "usage: build.sh [--control-plane | --kwok | --kueue | --device-plugin]" ;;
 esac
 
 mkdir -p "$bin"
@@ -78,6 +84,12 @@ kubernetes_flags() {
 }
 if [ "${1:-}" = --kwok ]; then
   build tools "-ldflags '-s -w'" sigs.k8s.io/kwok/cmd/kwok
+  echo "$cache"
+  exit
+fi
+if [ "${1:-}" = --device-plugin ]; then
+  # In the module of the kubelet, with which it shares the protocol.
+  build kubernetes "-ldflags '-s -w'" ./device-plugin
   echo "$cache"
   exit
 fi

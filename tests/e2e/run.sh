@@ -39,8 +39,8 @@ trap 'rm -rf "$E2E_SHARED"' EXIT
 
 shopt -s nullglob
 concurrent=() alone=()
-# The longest cases come first.
 group=${GROUP:-cases}
+# The longest cases come first.
 for file in cases/quickstart.sh cases/interruptions.sh "$group"/*.sh "$group"/alone/*.sh; do
   [[ $file == "$group"/* && $file != */lib.sh ]] || continue
   [[ " ${concurrent[*]} " != *" $file "* ]] || continue
