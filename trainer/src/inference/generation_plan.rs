@@ -28,12 +28,12 @@ impl GenerationPlan {
         if self.reduced { (chosen.min(fitting) / 4).max(1) } else { chosen }
     }
 
-    /// The largest request, of a model with these files.
-    pub(super) fn largest_request(&self, files: &ModelFiles) -> LargestRequest {
-        let (crops, image_tokens) = files.largest_image();
+    /// The largest request, of a model with these files and an image of at most so many tokens.
+    #[must_use]
+    pub fn largest_request(&self, files: &ModelFiles, image_tokens: usize) -> LargestRequest {
         let text_tokens = self.prompt_tokens + self.max_new_tokens as usize;
         LargestRequest {
-            crops,
+            crops: files.largest_image().0,
             image_tokens,
             text_tokens: text_tokens.min(files.max_tokens().saturating_sub(image_tokens)),
         }

@@ -104,7 +104,8 @@ impl Vlm {
     /// # Errors
     /// [`crate::Error::GpuTooSmall`] if not even one fits.
     pub fn batch_size(&self, plan: &GenerationPlan) -> Result<usize> {
-        let memory = self.memory().generation(plan.adapter_bytes, plan.largest_request(&self.files));
+        let request = plan.largest_request(&self.files, self.files.largest_image().1);
+        let memory = self.memory().generation(plan.adapter_bytes, request);
         let total = memory::gpu_bytes(self.device())?;
         let (usable, most) = match total {
             Some(total) => {

@@ -15,6 +15,7 @@ use crate::model::config::TextConfig;
 use crate::model::lora::projection_shape;
 
 const F32: u64 = size_of::<f32>() as u64;
+
 /// What may be planned with of a GPU's memory.
 #[must_use]
 pub const fn usable(total: u64) -> u64 {

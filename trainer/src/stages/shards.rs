@@ -14,7 +14,7 @@ use super::context::{Execution, StepContext};
 use super::disk_space::Requirement;
 use super::inputs::{load_adapter, load_model};
 use super::items::{Item, PreparedItems};
-use super::prompts::prompt_tokens;
+use super::prompts::{generation_prompts, longest_prompt};
 use crate::algorithm::sampling::SAMPLER;
 use crate::data::encode::Encoder;
 use crate::error::Result;
@@ -159,25 +159,20 @@ impl LoadedModel {
 
 /// What is generated for so many items without an adapter, with as many responses at a time as memory has room for.
 pub(super) fn generation_plan(recipe: &DataRecipe, encoder: &Encoder, items: u64) -> Result<GenerationPlan> {
-    let (prompts, sampling, responses): (Vec<&String>, _, _) = match recipe {
-        DataRecipe::Preferences(recipe) => {
-            let prompts = recipe.caption_prompts.iter().chain(&recipe.hallucination_prompts);
-            let responses = if recipe.negatives == Negatives::None { 1 } else { 2 };
-            (prompts.chain([&recipe.well_curated_prompt]).collect(), recipe.sampling, responses)
-        }
-        DataRecipe::Descriptions(recipe) => (recipe.prompts.iter().collect(), recipe.sampling, 1),
+    let (sampling, responses, questions) = match recipe {
+        DataRecipe::Preferences(recipe) => (
+            recipe.sampling,
+            if recipe.negatives == Negatives::None { 1 } else { 2 },
+            recipe.source == PreferenceSource::Instructions,
+        ),
+        DataRecipe::Descriptions(recipe) => (recipe.sampling, 1, false),
     };
-    // The questions of instructions are not read for this.
-    let asks_questions =
-        matches!(recipe, DataRecipe::Preferences(recipe) if recipe.source == PreferenceSource::Instructions);
-    let mut longest = if asks_questions { QUESTION_TOKENS } else { 0 };
-    for prompt in prompts {
-        longest = longest.max(prompt_tokens(encoder, prompt, Some(1))? - 1);
-    }
+    let longest = longest_prompt(encoder, &generation_prompts(recipe).1)?;
     Ok(GenerationPlan {
         requested: 0,
         responses: usize::try_from(items).unwrap_or(usize::MAX).saturating_mul(responses),
-        prompt_tokens: longest,
+        // The questions of instructions are not read for this.
+        prompt_tokens: if questions { longest.max(QUESTION_TOKENS) } else { longest },
         max_new_tokens: sampling.max_new_tokens,
         adapter_bytes: 0,
         reduced: false,

@@ -10,7 +10,7 @@ use stic_contract::recipe::Objective;
 
 use super::super::context::StepContext;
 use super::super::items::{Item, decode, read_image};
-use super::super::prompts::prompt_tokens;
+use super::super::prompts::{generation_prompts, longest_prompt, prompt_tokens};
 use super::item_files::{CheckedItem, ItemFiles, Unusable, UsableItem};
 use super::listing::{ListedItem, Listing};
 use super::parallel;
@@ -41,26 +41,10 @@ pub(super) struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     pub(super) fn new(task: &'a Prepare, files: &'a ModelFiles) -> Result<Self> {
-        let (template, prompts): (_, Vec<&str>) = match &task.recipe {
-            DataRecipe::Preferences(recipe) => {
-                let prompts = recipe.caption_prompts.iter().chain(&recipe.hallucination_prompts);
-                (
-                    recipe.chat_template,
-                    prompts.chain([&recipe.well_curated_prompt]).map(String::as_str).collect(),
-                )
-            }
-            DataRecipe::Descriptions(recipe) => {
-                (recipe.chat_template, recipe.prompts.iter().map(String::as_str).collect())
-            }
-        };
+        let (template, prompts) = generation_prompts(&task.recipe);
         let generation = files.encoder(template)?;
         let training = files.encoder(task.train.chat_template)?;
-        let mut longest_prompt = 0;
-        for prompt in prompts {
-            // One image token stands for the image, and is subtracted again.
-            let tokens = prompt_tokens(&generation, prompt, Some(1))? - 1;
-            longest_prompt = longest_prompt.max(tokens).max(prompt_tokens(&training, prompt, Some(1))? - 1);
-        }
+        let longest_prompt = longest_prompt(&generation, &prompts)?.max(longest_prompt(&training, &prompts)?);
         let mut longest_training_prompt = 0;
         if let DataRecipe::Preferences(recipe) = &task.recipe {
             let image = task.train.with_image.then_some(1);

@@ -1,16 +1,17 @@
 //! What the later steps take of a GPU's memory, before one is occupied.
 
 use stic_contract::config::{DataRecipe, Prepare};
-use stic_contract::recipe::{ChatTemplate, Objective, Precision, PreferenceSource};
+use stic_contract::recipe::{Objective, Precision, PreferenceSource};
 
 use super::super::disk_space::adapter_bytes;
+use super::super::prompts::generation_prompts;
 use super::super::shards::generation_plan;
 use super::super::train::{MAX_PACK_TOKENS, noise_steps};
 use super::item_files::CheckSummary;
 use crate::error::Result;
 use crate::inference::ModelFiles;
 use crate::io::human_bytes;
-use crate::memory::estimate::{AdapterMemory, LargestPass, LargestRequest, ModelMemory};
+use crate::memory::estimate::{AdapterMemory, LargestPass, ModelMemory};
 
 /// The rank that is assumed of an adapter which is continued. Little depends on it.
 const CONTINUED_RANK: usize = 128;
@@ -24,13 +25,9 @@ pub(super) fn report(
     summary: &CheckSummary,
     continued: Option<u64>,
 ) -> Result<String> {
-    let (crops, _) = files.largest_image();
-    let encoder = files.encoder(chat_template(&task.recipe))?;
+    let encoder = files.encoder(generation_prompts(&task.recipe).0)?;
     let plan = generation_plan(&task.recipe, &encoder, summary.items)?;
-    let image_tokens = summary.most_image_tokens;
-    let text_tokens = plan.prompt_tokens + plan.max_new_tokens as usize;
-    let text_tokens = text_tokens.min(files.max_tokens().saturating_sub(image_tokens));
-    let largest = LargestRequest { crops, image_tokens, text_tokens };
+    let largest = plan.largest_request(files, summary.most_image_tokens);
     let generation = model.generation(continued.unwrap_or(0), largest);
 
     let (rank, new) = match &task.train.lora {
@@ -43,7 +40,7 @@ pub(super) fn report(
         continues: continued.is_some(),
         dropout: has_dropout(task),
     };
-    let crops = if task.train.with_image { crops } else { 0 };
+    let crops = if task.train.with_image { largest.crops } else { 0 };
     let training = model.training(adapter, LargestPass { crops, ..largest_pass(task, files, summary) });
     Ok(format!(
         "; GPU memory: generation takes up to {} and {} more for each further response at a time, training up to {} with every layer checkpointed and {} with none",
@@ -85,11 +82,4 @@ fn largest_pass(task: &Prepare, files: &ModelFiles, summary: &CheckSummary) -> L
 
 fn has_dropout(task: &Prepare) -> bool {
     task.train.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0)
-}
-
-const fn chat_template(recipe: &DataRecipe) -> ChatTemplate {
-    match recipe {
-        DataRecipe::Preferences(recipe) => recipe.chat_template,
-        DataRecipe::Descriptions(recipe) => recipe.chat_template,
-    }
 }
