@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use stic_contract::recipe::LoraTarget;
 
 use super::lora::{Half, LoraAdapter, tensor_name};
@@ -55,25 +55,24 @@ impl Gradients {
         Ok(())
     }
 
-    /// The global L2 norm, summed in f64 in the order of names.
-    pub fn norm(&self) -> Result<f64> {
-        if self.by_name.is_empty() {
-            return Ok(0.0);
-        }
+    /// The global L2 norm, a scalar on the device, summed in f64 in the order of names.
+    fn norm(&self) -> Result<Tensor> {
         let squares = self.by_name.values().map(|gradient| gradient.to_dtype(DType::F64)?.sqr()?.sum_all());
-        // Read at once: each read waits for the device.
-        let squares = Tensor::stack(&squares.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
-        Ok(squares.to_vec1::<f64>()?.into_iter().sum::<f64>().sqrt())
+        let squares = squares.collect::<candle_core::Result<Vec<_>>>()?;
+        if squares.is_empty() {
+            return Ok(Tensor::zeros((), DType::F64, &Device::Cpu)?);
+        }
+        Ok(Tensor::stack(&squares, 0)?.sum_all()?.sqrt()?)
     }
 
-    /// Scales the gradients down to `max_norm` as `torch.nn.utils.clip_grad_norm_` does, and returns the norm before.
-    /// A `max_norm` of 0 disables clipping.
-    pub fn clip(&mut self, max_norm: f64) -> Result<f64> {
+    /// Scales the gradients down to `max_norm` as `torch.nn.utils.clip_grad_norm_` does, and returns the norm before, a
+    /// scalar in f64 that stays on the device. A `max_norm` of 0 disables clipping.
+    pub fn clip(&mut self, max_norm: f64) -> Result<Tensor> {
         let norm = self.norm()?;
-        let factor = max_norm / (norm + 1e-6);
-        if max_norm > 0.0 && factor < 1.0 {
+        if max_norm > 0.0 {
+            let factor = ((&norm + 1e-6)?.recip()? * max_norm)?.minimum(1.0)?.to_dtype(DType::F32)?;
             for gradient in self.by_name.values_mut() {
-                *gradient = (&*gradient * factor)?;
+                *gradient = gradient.broadcast_mul(&factor)?;
             }
         }
         Ok(norm)

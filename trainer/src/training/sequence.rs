@@ -3,7 +3,6 @@
 use candle_core::{DType, Tensor};
 use stic_contract::recipe::RejectedTerm;
 
-use crate::algorithm::losses::LogProb;
 use crate::error::Result;
 use crate::model::language::{LanguageModel, Layout};
 use crate::model::{Mode, VisionLanguageModel};
@@ -167,21 +166,31 @@ impl Sequence {
         })
     }
 
-    /// The sum of the values of each response.
-    pub(super) fn sums(&self, values: &[f32]) -> Vec<LogProb> {
-        self.split(values)
-            .map(|own| LogProb { sum: own.iter().map(|v| f64::from(*v)).sum(), tokens: own.len() })
-            .collect()
+    /// The sum of the values of each response, `[responses]` in f64.
+    pub(super) fn sums(&self, values: &Tensor) -> Result<Tensor> {
+        let values = values.detach().to_dtype(DType::F64)?;
+        let mut start = 0;
+        let sums = self.lengths.iter().map(|len| {
+            let own = values.narrow(0, start, *len)?;
+            start += len;
+            own.sum_all()
+        });
+        Ok(Tensor::stack(&sums.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
     }
 
-    /// The backward pass of [`Sequence::sums`]: the gradient of each response's sum to the gradient of each
-    /// value.
-    pub(super) fn value_gradients(&self, of_sums: &[f64]) -> Vec<f32> {
-        self.lengths
-            .iter()
-            .zip(of_sums)
-            .flat_map(|(len, gradient)| std::iter::repeat_n(*gradient as f32, *len))
-            .collect()
+    /// The backward pass of [`Sequence::sums`]: the gradient of each response's sum, `[responses]`, to the gradient of
+    /// each value, in f32.
+    pub(super) fn value_gradients(&self, of_sums: &Tensor) -> Result<Tensor> {
+        let response_of_value =
+            self.lengths.iter().zip(0u32..).flat_map(|(len, response)| std::iter::repeat_n(response, *len));
+        let response_of_value: Vec<u32> = response_of_value.collect();
+        let ids = Tensor::new(response_of_value, of_sums.device())?;
+        Ok(of_sums.to_dtype(DType::F32)?.index_select(&ids, 0)?)
+    }
+
+    /// The number of values of each response.
+    pub(super) fn lengths(&self) -> &[usize] {
+        &self.lengths
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor, Var};
 use stic_contract::recipe::{Dpo, RejectedTerm};
 
 use super::sequence::{Branches, Pair, Sequence, SupervisedExample};
-use crate::algorithm::losses::{LogProb, PairLogProbs, PairLoss, dpo};
+use crate::algorithm::losses::dpo;
 use crate::cancellation::CancellationToken;
 use crate::error::Result;
 use crate::model::language::PassLimits;
@@ -42,11 +42,11 @@ fn split_log_probs(
     adapter: Option<ActiveAdapter<'_>>,
 ) -> Result<Vec<Vec<f32>>> {
     let values = infer(model, sequence, adapter, RejectedTerm::LogProb, &CancellationToken::default())?;
-    Ok(sequence.split(&values).map(<[f32]>::to_vec).collect())
+    Ok(sequence.split(&values.to_vec1()?).map(<[f32]>::to_vec).collect())
 }
 
-/// The log-probabilities of a pair under the reference policy: the base model, or the base model with
-/// `adapter`. Whether the responses share their prompt changes how sums are rounded in bf16, so `shared` must be what it is
+/// The sums of the chosen and the rejected log-probabilities of a pair, `[2]` in f64, under the reference policy: the base
+/// model, or the base model with `adapter`. Whether the responses share their prompt changes how sums are rounded in bf16, so `shared` must be what it is
 /// for the policy.
 ///
 /// # Errors
@@ -58,13 +58,9 @@ pub fn reference_log_probs(
     rejected: RejectedTerm,
     shared: bool,
     cancellation: &CancellationToken,
-) -> Result<PairLogProbs> {
+) -> Result<Tensor> {
     let sequence = Sequence::of_branches(model, &pair.trees(shared))?;
-    let values = infer(model, &sequence, adapter.map(ActiveAdapter::from), rejected, cancellation)?;
-    match sequence.sums(&values)[..] {
-        [chosen, rejected] => Ok(PairLogProbs { chosen, rejected }),
-        _ => Err(candle_core::Error::Msg("a pair has two responses".into()).into()),
-    }
+    sequence.sums(&infer(model, &sequence, adapter.map(ActiveAdapter::from), rejected, cancellation)?)
 }
 
 fn infer(
@@ -73,14 +69,14 @@ fn infer(
     adapter: Option<ActiveAdapter<'_>>,
     rejected: RejectedTerm,
     cancellation: &CancellationToken,
-) -> Result<Vec<f32>> {
+) -> Result<Tensor> {
     let hidden = model.language.forward(&sequence.embeddings, &sequence.layout, adapter, cancellation)?;
-    Ok(sequence.values(&model.language, &hidden, Mode::Inference, rejected)?.to_vec1()?)
+    sequence.values(&model.language, &hidden, Mode::Inference, rejected)
 }
 
-/// Runs pairs, each with its log-probabilities under the reference policy, as one sequence. Returns the loss
-/// of each and its log-probabilities under the policy, and adds the gradients of `weight` times the sum of
-/// the losses to `gradients`.
+/// Runs pairs, each with its sums of log-probabilities under the reference policy, `[2]`, as one sequence. Returns what
+/// [`PairLoss::read`](crate::algorithm::losses::PairLoss::read) reads, still on the device, and adds the gradients of
+/// `weight` times the sum of the losses to `gradients`.
 ///
 /// With dropout the two responses do not share their prompt, because each has its own mask on it.
 ///
@@ -88,30 +84,27 @@ fn infer(
 /// [`crate::error::Error::Interrupted`] once `limits.cancellation` is set; `gradients` are incomplete then.
 pub fn preference_step(
     model: &VisionLanguageModel,
-    pairs: &[(Pair<'_>, PairLogProbs)],
+    pairs: &[(Pair<'_>, Tensor)],
     adapted: ActiveAdapter<'_>,
     objective: &Dpo,
     weight: f64,
     limits: PassLimits<'_>,
     gradients: &mut Gradients,
-) -> Result<Vec<(PairLoss, PairLogProbs)>> {
+) -> Result<Tensor> {
     let trees: Vec<_> = pairs.iter().flat_map(|(pair, _)| pair.trees(adapted.dropout.is_none())).collect();
     let sequence = Sequence::of_branches(model, &trees)?;
-    let mut losses = Vec::with_capacity(pairs.len());
-    let sum_gradients = |sums: &[LogProb]| -> Vec<f64> {
-        let (policies, _) = sums.as_chunks::<2>();
-        losses.extend(policies.iter().zip(pairs).map(|([chosen, rejected], (_, reference))| {
-            let policy = PairLogProbs { chosen: *chosen, rejected: *rejected };
-            (dpo(policy, *reference, objective), policy)
-        }));
-        losses.iter().flat_map(|(loss, _)| [loss.d_chosen * weight, loss.d_rejected * weight]).collect()
+    let references: Vec<&Tensor> = pairs.iter().map(|(_, reference)| reference).collect();
+    let references = Tensor::stack(&references, 0)?;
+    let (lengths, _) = sequence.lengths().as_chunks::<2>();
+    let loss = |sums: Tensor| {
+        let losses = dpo(&sums.reshape((pairs.len(), 2))?, &references, lengths, objective)?;
+        Ok((losses.rows, (losses.slopes.flatten_all()? * weight)?))
     };
-    forward_backward(model, &sequence, adapted, objective.rejected_term, sum_gradients, limits, gradients)?;
-    Ok(losses)
+    forward_backward(model, &sequence, adapted, objective.rejected_term, loss, limits, gradients)
 }
 
-/// Runs conversations as one sequence. Returns the sum of log p over the learned tokens of each, and adds the
-/// gradients of `-weight` times these sums to `gradients`.
+/// Runs conversations as one sequence. Returns the sum of log p over the learned tokens of each, `[examples]`, still on the
+/// device, and adds the gradients of `-weight` times these sums to `gradients`.
 ///
 /// # Errors
 /// As [`preference_step`].
@@ -122,41 +115,41 @@ pub fn supervised_step(
     weight: f64,
     limits: PassLimits<'_>,
     gradients: &mut Gradients,
-) -> Result<Vec<LogProb>> {
+) -> Result<Tensor> {
     let sequence = Sequence::of_supervised(model, examples)?;
-    let mut found = Vec::new();
-    let sum_gradients = |sums: &[LogProb]| {
-        found = sums.to_vec();
-        vec![-weight; sums.len()]
+    let loss = |sums: Tensor| {
+        let slopes = (sums.ones_like()? * -weight)?;
+        Ok((sums, slopes))
     };
-    forward_backward(model, &sequence, adapted, RejectedTerm::LogProb, sum_gradients, limits, gradients)?;
-    Ok(found)
+    forward_backward(model, &sequence, adapted, RejectedTerm::LogProb, loss, limits, gradients)
 }
 
-/// One forward and one backward pass. `sum_gradients` turns the log-probabilities of the responses into d
-/// loss / d sum of each.
+/// One forward and one backward pass. `loss` turns the sums of the responses' log-probabilities into what is returned and
+/// d loss / d sum of each.
 fn forward_backward(
     model: &VisionLanguageModel,
     sequence: &Sequence,
     adapted: ActiveAdapter<'_>,
     rejected: RejectedTerm,
-    sum_gradients: impl FnOnce(&[LogProb]) -> Vec<f64>,
+    loss: impl FnOnce(Tensor) -> Result<(Tensor, Tensor)>,
     limits: PassLimits<'_>,
     gradients: &mut Gradients,
-) -> Result<()> {
+) -> Result<Tensor> {
     let language = &model.language;
     let (hidden, checkpoints) =
         language.forward_checkpointed(&sequence.embeddings, &sequence.layout, adapted, limits)?;
     // The graph of the head, which holds the logits, is dropped before the backward pass through the layers.
-    let gradient = {
+    let (found, gradient) = {
         let hidden = Var::from_tensor(&hidden)?;
         let values = sequence.values(language, hidden.as_tensor(), Mode::Training, rejected)?;
-        let of_sums = sum_gradients(&sequence.sums(&values.to_vec1::<f32>()?));
-        let of_values = Tensor::new(sequence.value_gradients(&of_sums), values.device())?;
-        let mut found = (values * of_values)?.sum_all()?.backward()?;
-        found
+        let (found, of_sums) = loss(sequence.sums(&values)?)?;
+        let of_values = sequence.value_gradients(&of_sums)?;
+        let mut gradients = (values * of_values)?.sum_all()?.backward()?;
+        let gradient = gradients
             .remove(hidden.as_tensor())
-            .ok_or_else(|| candle_core::Error::Msg("the head passes no gradient on".into()))?
+            .ok_or_else(|| candle_core::Error::Msg("the head passes no gradient on".into()))?;
+        (found, gradient)
     };
-    language.backward(checkpoints, &gradient, adapted, gradients, limits.cancellation)
+    language.backward(checkpoints, &gradient, adapted, gradients, limits.cancellation)?;
+    Ok(found)
 }

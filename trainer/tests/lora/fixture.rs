@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor, Var};
 use stic_contract::recipe::{Dpo, DpoLoss, Lora, LoraTarget, Reference, RejectedTerm};
 use stic_trainer::algorithm::draw::Draw;
-use stic_trainer::algorithm::losses::{LogProb, PairLoss};
+use stic_trainer::algorithm::losses::PairLoss;
 use stic_trainer::cancellation::CancellationToken;
 use stic_trainer::model::Gradients;
 use stic_trainer::model::VisionLanguageModel;
@@ -175,7 +175,7 @@ pub(crate) fn prefer(
     let limits = PassLimits { cancellation: &stop, graph_bytes };
     let mut gradients = Gradients::default();
     let losses = preference_step(model, &pairs, adapted, dpo, weight, limits, &mut gradients).unwrap();
-    (losses.into_iter().map(|(loss, _)| loss).collect(), gradients)
+    (PairLoss::read(&read(&losses)).collect(), gradients)
 }
 
 /// One step over conversations as one sequence: log p of each, and the gradients of minus `weight` times their sum.
@@ -185,11 +185,16 @@ pub(crate) fn supervise(
     adapted: ActiveAdapter<'_>,
     weight: f64,
     graph_bytes: u64,
-) -> (Vec<LogProb>, Gradients) {
+) -> (Vec<f64>, Gradients) {
     let limits = PassLimits { cancellation: &CancellationToken::default(), graph_bytes };
     let mut gradients = Gradients::default();
     let sums = supervised_step(model, examples, adapted, weight, limits, &mut gradients).unwrap();
-    (sums, gradients)
+    (read(&sums), gradients)
+}
+
+/// All elements of a tensor in f64.
+pub(crate) fn read(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn ids(expected: &HashMap<String, Tensor>, key: &str) -> Vec<u32> {

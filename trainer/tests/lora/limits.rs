@@ -20,7 +20,7 @@ fn gradients_are_bit_equal_for_any_number_of_kept_graphs() {
                 prefer(&fixture.model, &pairs, (adapted, None), &STIC, 1.0, graph_bytes);
             let examples = [fixture.supervised(&conversation)];
             let (sums, supervised) = supervise(&fixture.model, &examples, adapted, 0.1, graph_bytes);
-            [(losses[0].loss, preference), (sums[0].sum, supervised)]
+            [(losses[0].loss, preference), (sums[0], supervised)]
         };
         let expected = steps(0);
         // From too little for one layer to enough for all layers.

@@ -87,8 +87,8 @@ fn cached_log_probabilities_never_change_the_adapter() {
     // Other values under the right key give another adapter, which shows that the file is read.
     edit(&forged, |saved| {
         for pair in saved["pairs"].as_object_mut().unwrap().values_mut() {
-            let sum = f64::from_bits(pair[0][0].as_u64().unwrap());
-            pair[0][0] = json!((sum + 1.0).to_bits());
+            let sum = f64::from_bits(pair[0].as_u64().unwrap());
+            pair[0] = json!((sum + 1.0).to_bits());
         }
     });
     let (ran, bytes) = forged.resume();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::Tensor;
 use stic_contract::recipe::{Objective, Reference};
 
 use super::examples::{Example, ExampleImages, ExamplePixels, noise_steps};
@@ -9,7 +10,7 @@ use super::inputs::TrainingInputs;
 use super::packing;
 use super::reference_log_probs::ReferenceLogProbs;
 use crate::algorithm::draw::Draw;
-use crate::algorithm::losses::{PairLogProbs, PairLoss, prefers_chosen};
+use crate::algorithm::losses::PairLoss;
 use crate::error::{Error, Result};
 use crate::inference::Prefetcher;
 use crate::kernels::storage::supports;
@@ -17,6 +18,9 @@ use crate::model::Gradients;
 use crate::model::language::PassLimits;
 use crate::model::lora::{ActiveAdapter, DropoutKey, LoraAdapter};
 use crate::training::step::{preference_step, reference_log_probs, supervised_step};
+
+/// The metric of the gradients' norm before clipping.
+pub(super) const GRADIENT_NORM: &str = "grad_norm";
 
 /// The examples of a step, in the packs in which they are computed.
 pub(super) struct Batch<'a> {
@@ -101,22 +105,16 @@ impl<'t> Batches<'t, '_> {
         })
     }
 
-    /// The gradients and metrics of a batch; `pixels` are those of its packs.
+    /// The gradients of a batch, and the values that [`Batches::metrics`] reads; `pixels` are those of its packs.
     pub(super) fn accumulate(
         &self,
         batch: &Batch<'_>,
         pixels: &mut Prefetcher<Vec<ExamplePixels>>,
-        references: &mut ReferenceLogProbs,
-    ) -> Result<(Gradients, BTreeMap<String, f64>)> {
-        let examples = || batch.packs.iter().flatten();
-        let weight = match &self.inputs.recipe.objective {
-            Objective::Dpo(_) => 1.0 / examples().count() as f64,
-            Objective::Sft { .. } => {
-                1.0 / examples().map(|example| example.tokens.learned()).sum::<usize>().max(1) as f64
-            }
-        };
+        references: &ReferenceLogProbs,
+    ) -> Result<(Gradients, Vec<Tensor>)> {
+        let weight = self.weight(batch);
         let mut gradients = Gradients::default();
-        let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+        let mut values = Vec::with_capacity(batch.packs.len());
         for pack in &batch.packs {
             let exhausted =
                 || Error::from(candle_core::Error::Msg("more packs than prefetched images".into()));
@@ -125,24 +123,31 @@ impl<'t> Batches<'t, '_> {
             for (example, pixels) in pack.iter().zip(pixels) {
                 encoded.push((*example, pixels.encode(self.inputs.vlm, self.limits.cancellation)?));
             }
-            for metrics in self.backward(&encoded, batch.epoch, weight, references, &mut gradients)? {
-                for (name, value) in metrics {
-                    *sums.entry(name.to_owned()).or_default() += value * weight;
-                }
-            }
+            values.push(self.backward(&encoded, batch.epoch, weight, references, &mut gradients)?);
         }
-        Ok((gradients, sums))
+        Ok((gradients, values))
     }
 
-    /// Adds a pack's gradients, and returns the metrics of each example.
+    /// What the loss of each example of a batch is multiplied by.
+    fn weight(&self, batch: &Batch<'_>) -> f64 {
+        let examples = || batch.packs.iter().flatten();
+        match &self.inputs.recipe.objective {
+            Objective::Dpo(_) => 1.0 / examples().count() as f64,
+            Objective::Sft { .. } => {
+                1.0 / examples().map(|example| example.tokens.learned()).sum::<usize>().max(1) as f64
+            }
+        }
+    }
+
+    /// Adds a pack's gradients, and returns values of its examples that nothing has waited for.
     fn backward(
         &self,
         pack: &[(&Example, ExampleImages)],
         epoch: u64,
         weight: f64,
-        references: &mut ReferenceLogProbs,
+        references: &ReferenceLogProbs,
         gradients: &mut Gradients,
-    ) -> Result<Vec<Vec<(&'static str, f64)>>> {
+    ) -> Result<Tensor> {
         let TrainingInputs { vlm, initial_adapter, seed, recipe, .. } = self.inputs;
         let dropout = match pack {
             [(example, _)] if self.adapter.dropout() > 0.0 => {
@@ -159,49 +164,68 @@ impl<'t> Batches<'t, '_> {
                     Reference::InitialAdapter => *initial_adapter,
                 };
                 let shared = dropout.is_none() || in_kernels(self.inputs);
+                let (term, cancellation) = (dpo.rejected_term, self.limits.cancellation);
                 let mut pairs = Vec::with_capacity(pack.len());
                 for (example, images) in pack {
                     let pair = example.pair(images)?;
-                    let log_probs = references.get_or_compute(&example.id, || {
-                        reference_log_probs(
-                            model,
-                            &pair,
-                            reference,
-                            dpo.rejected_term,
-                            shared,
-                            self.limits.cancellation,
-                        )
-                    })?;
-                    pairs.push((pair, log_probs));
+                    let sums = match references.get(&example.id) {
+                        Some(known) => Tensor::new(&known, vlm.device())?,
+                        None => reference_log_probs(model, &pair, reference, term, shared, cancellation)?,
+                    };
+                    pairs.push((pair, sums));
                 }
-                let losses = preference_step(model, &pairs, adapted, dpo, weight, self.limits, gradients)?;
-                let metrics = losses.iter().zip(&pairs).map(|((loss, policy), (_, reference))| {
-                    preference_metrics(loss, *policy, prefers_chosen(loss, *policy, *reference, dpo.beta))
-                });
-                Ok(metrics.collect())
+                preference_step(model, &pairs, adapted, dpo, weight, self.limits, gradients)
             }
             Objective::Sft { .. } => {
                 let examples = pack
                     .iter()
                     .map(|(example, images)| example.supervised(images))
                     .collect::<Result<Vec<_>>>()?;
-                let sums = supervised_step(model, &examples, adapted, weight, self.limits, gradients)?;
-                Ok(sums.iter().map(|sum| vec![("loss", -sum.sum)]).collect())
+                supervised_step(model, &examples, adapted, weight, self.limits, gradients)
             }
         }
+    }
+
+    /// Reads the values of a batch and the norm of its gradients from the device, once for the whole step because it
+    /// waits for all that the device has to do. Returns the metrics of the batch, and remembers its references.
+    pub(super) fn metrics(
+        &self,
+        batch: &Batch<'_>,
+        values: &[Tensor],
+        norm: &Tensor,
+        references: &mut ReferenceLogProbs,
+    ) -> Result<BTreeMap<String, f64>> {
+        let flat = values.iter().map(Tensor::flatten_all).chain([norm.flatten_all()]);
+        let flat = Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)?.to_vec1::<f64>()?;
+        let (norm, values) = flat.split_last().ok_or_else(|| candle_core::Error::Msg("no norm".into()))?;
+        let weight = self.weight(batch);
+        let mut sums = BTreeMap::from([(GRADIENT_NORM.to_owned(), *norm)]);
+        let mut add = |name: &str, value: f64| *sums.entry(name.to_owned()).or_default() += value * weight;
+        match &self.inputs.recipe.objective {
+            Objective::Dpo(dpo) => {
+                for (example, loss) in batch.packs.iter().flatten().zip(PairLoss::read(values)) {
+                    references.insert(&example.id, loss.reference);
+                    preference_metrics(&loss, dpo.beta)
+                        .into_iter()
+                        .for_each(|(name, value)| add(name, value));
+                }
+            }
+            Objective::Sft { .. } => values.iter().for_each(|log_prob| add("loss", -log_prob)),
+        }
+        Ok(sums)
     }
 }
 
 /// Named as in TRL.
-fn preference_metrics(loss: &PairLoss, policy: PairLogProbs, preferred: bool) -> Vec<(&'static str, f64)> {
+fn preference_metrics(loss: &PairLoss, beta: f64) -> [(&'static str, f64); 7] {
     let (chosen, rejected) = (loss.reward_chosen, loss.reward_rejected);
-    vec![
+    [
         ("loss", loss.loss),
         ("rewards/chosen", chosen),
         ("rewards/rejected", rejected),
         ("rewards/margins", chosen - rejected),
-        ("rewards/accuracies", if preferred { 1.0 } else { 0.0 }),
-        ("logps/chosen", policy.chosen.sum),
-        ("logps/rejected", policy.rejected.sum),
+        ("rewards/accuracies", if loss.prefers_chosen(beta) { 1.0 } else { 0.0 }),
+        ("logps/chosen", loss.policy[0]),
+        ("logps/rejected", loss.policy[1]),
     ]
 }

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stic_contract::Digest;
 
-use crate::algorithm::losses::{LogProb, PairLogProbs};
 use crate::error::{Error, Result};
 use crate::io::atomic;
 
 const FILE: &str = "references.json";
+
+/// Of a pair: log p of the chosen and of the rejected response, in nats.
+type Sums = [f64; 2];
 
 /// The log-probabilities of pairs under the reference policy, cached in a file.
 ///
@@ -26,7 +28,7 @@ struct Cache {
     path: PathBuf,
     /// The digest of everything that the sums depend on.
     key: Digest,
-    sums: BTreeMap<String, PairLogProbs>,
+    sums: BTreeMap<String, Sums>,
     /// How many sums the file holds.
     saved: usize,
 }
@@ -36,8 +38,8 @@ struct Cache {
 #[serde(deny_unknown_fields)]
 struct CacheFile {
     key: Digest,
-    /// By item: for chosen and rejected the sum as bits, since decimals would round it, and the number of tokens.
-    pairs: BTreeMap<String, [(u64, usize); 2]>,
+    /// By item: the sums as bits, since decimals would round them.
+    pairs: BTreeMap<String, [u64; 2]>,
 }
 
 impl ReferenceLogProbs {
@@ -71,18 +73,16 @@ impl ReferenceLogProbs {
         Self { cache: Some(Cache { path, key, saved: sums.len(), sums }) }
     }
 
-    pub(super) fn get_or_compute(
-        &mut self,
-        id: &str,
-        compute: impl FnOnce() -> Result<PairLogProbs>,
-    ) -> Result<PairLogProbs> {
-        let Some(cache) = &mut self.cache else { return compute() };
-        if let Some(known) = cache.sums.get(id) {
-            return Ok(*known);
+    /// The sums of a pair, if they are known.
+    pub(super) fn get(&self, id: &str) -> Option<Sums> {
+        self.cache.as_ref()?.sums.get(id).copied()
+    }
+
+    /// Remembers the sums of a pair, if it occurs again.
+    pub(super) fn insert(&mut self, id: &str, sums: Sums) {
+        if let Some(cache) = &mut self.cache {
+            cache.sums.entry(id.to_owned()).or_insert(sums);
         }
-        let found = compute()?;
-        cache.sums.insert(id.to_owned(), found);
-        Ok(found)
     }
 
     /// Writes the cache if it has grown. On an error the older file is kept.
@@ -91,9 +91,7 @@ impl ReferenceLogProbs {
         if cache.saved == cache.sums.len() {
             return Ok(());
         }
-        let bits = |of: LogProb| (of.sum.to_bits(), of.tokens);
-        let pairs =
-            cache.sums.iter().map(|(id, pair)| (id.clone(), [bits(pair.chosen), bits(pair.rejected)]));
+        let pairs = cache.sums.iter().map(|(id, sums)| (id.clone(), sums.map(f64::to_bits)));
         let saved = CacheFile { key: cache.key.clone(), pairs: pairs.collect() };
         let body = serde_json::to_string(&saved)
             .map_err(|e| Error::Storage { path: cache.path.clone(), source: std::io::Error::other(e) })?;
@@ -104,7 +102,7 @@ impl ReferenceLogProbs {
     }
 }
 
-fn parse(bytes: &[u8], key: &Digest) -> Result<BTreeMap<String, PairLogProbs>, &'static str> {
+fn parse(bytes: &[u8], key: &Digest) -> Result<BTreeMap<String, Sums>, &'static str> {
     let damaged = "the file is damaged";
     let text = str::from_utf8(bytes).map_err(|_| damaged)?;
     let (digest, body) = text.split_once('\n').ok_or(damaged)?;
@@ -115,68 +113,58 @@ fn parse(bytes: &[u8], key: &Digest) -> Result<BTreeMap<String, PairLogProbs>, &
     if saved.key != *key {
         return Err("the file belongs to another model, adapter, data or recipe");
     }
-    let log_prob = |(bits, tokens)| LogProb { sum: f64::from_bits(bits), tokens };
-    let pair =
-        |[chosen, rejected]: [_; 2]| PairLogProbs { chosen: log_prob(chosen), rejected: log_prob(rejected) };
-    Ok(saved.pairs.into_iter().map(|(id, sums)| (id, pair(sums))).collect())
+    Ok(saved.pairs.into_iter().map(|(id, bits)| (id, bits.map(f64::from_bits))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pair(chosen: f64) -> PairLogProbs {
-        PairLogProbs {
-            chosen: LogProb { sum: chosen, tokens: 3 },
-            rejected: LogProb { sum: -1.0 / 3.0, tokens: 5 },
-        }
-    }
-
     fn key(of: &str) -> Digest {
         Digest::of(of.as_bytes())
     }
 
-    /// How many of the items `a` and `b` are computed.
-    fn computed(references: &mut ReferenceLogProbs) -> usize {
-        let mut computed = 0;
-        for (id, chosen) in [("a", -0.1), ("b", f64::MIN_POSITIVE)] {
-            let found = references.get_or_compute(id, || {
-                computed += 1;
-                Ok(pair(chosen))
-            });
-            assert_eq!(found.expect("computed"), pair(chosen));
+    /// How many of the items `a` and `b` were unknown; they are known then.
+    fn unknown(references: &mut ReferenceLogProbs) -> usize {
+        let mut unknown = 0;
+        for (id, sums) in [("a", [-0.1, -1.0 / 3.0]), ("b", [f64::MIN_POSITIVE, -5.0])] {
+            match references.get(id) {
+                Some(known) => assert_eq!(known, sums),
+                None => unknown += 1,
+            }
+            references.insert(id, sums);
         }
-        computed
+        unknown
     }
 
     #[test]
     fn each_pair_is_computed_once_and_keeps_its_bits_after_a_restart() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut references = ReferenceLogProbs::open(dir.path(), key("k"));
-        assert_eq!((computed(&mut references), computed(&mut references)), (2, 0));
+        assert_eq!((unknown(&mut references), unknown(&mut references)), (2, 0));
         references.save().expect("saved");
-        assert_eq!(computed(&mut ReferenceLogProbs::open(dir.path(), key("k"))), 0);
-        assert_eq!(computed(&mut ReferenceLogProbs::uncached()), 2);
+        assert_eq!(unknown(&mut ReferenceLogProbs::open(dir.path(), key("k"))), 0);
+        assert_eq!(unknown(&mut ReferenceLogProbs::uncached()), 2);
     }
 
     #[test]
     fn a_damaged_file_or_one_with_another_key_is_ignored() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut references = ReferenceLogProbs::open(dir.path(), key("k"));
-        computed(&mut references);
+        unknown(&mut references);
         references.save().expect("saved");
-        assert_eq!(computed(&mut ReferenceLogProbs::open(dir.path(), key("other"))), 2);
+        assert_eq!(unknown(&mut ReferenceLogProbs::open(dir.path(), key("other"))), 2);
         let path = dir.path().join(FILE);
         let whole = std::fs::read(&path).expect("the file");
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
             std::fs::write(&path, &bytes).expect("written");
-            assert_eq!(computed(&mut ReferenceLogProbs::open(dir.path(), key("k"))), 2, "byte {at}");
+            assert_eq!(unknown(&mut ReferenceLogProbs::open(dir.path(), key("k"))), 2, "byte {at}");
         }
         for cut in [0, 10, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).expect("written");
-            assert_eq!(computed(&mut ReferenceLogProbs::open(dir.path(), key("k"))), 2, "cut at {cut}");
+            assert_eq!(unknown(&mut ReferenceLogProbs::open(dir.path(), key("k"))), 2, "cut at {cut}");
         }
     }
 }

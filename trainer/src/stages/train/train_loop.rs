@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use super::batches::{self, Batches};
+use super::batches::{self, Batches, GRADIENT_NORM};
 use super::examples::ExamplePixels;
 use super::inputs::TrainingInputs;
 use super::memory_plan;
@@ -86,18 +86,18 @@ fn run_steps(
             references.save()?;
             states.keep(optimizer, true)?;
         }
-        let (mut gradients, mut values) = accumulated?;
+        let (mut gradients, values) = accumulated?;
         let rate = learning_rate(&inputs.recipe.optimizer, done, total);
         let norm = gradients.clip(inputs.recipe.optimizer.max_gradient_norm)?;
-        if !norm.is_finite() {
+        optimizer.step(&gradients, rate)?;
+        let mut values = batches.metrics(&batch, &values, &norm, references)?;
+        if !values.get(GRADIENT_NORM).is_some_and(|norm| norm.is_finite()) {
             return Err(Error::Data(format!(
                 "step {}: the gradient is not finite; lower training.optimizer.learningRate",
                 done + 1
             )));
         }
-        optimizer.step(&gradients, rate)?;
         values.insert("learning_rate".into(), rate);
-        values.insert("grad_norm".into(), norm);
         values.insert(SPEED.into(), batch.tokens() as f64 / started.elapsed().as_secs_f64());
         let step = optimizer.steps();
         let epoch = step as f64 / inputs.steps_per_epoch() as f64;
