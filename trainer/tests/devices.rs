@@ -20,6 +20,7 @@ struct Captions;
 
 impl ResponsePlan for Captions {
     type Item = PathBuf;
+    type Image = RgbImage;
     type Record = (PathBuf, Vec<u32>);
 
     fn draw_key<'i>(&self, item: &'i PathBuf) -> &'i str {
@@ -34,7 +35,7 @@ impl ResponsePlan for Captions {
             prompt_tokens_in_training: 0,
         };
         let pixels = policy.vlm.files.processor.preprocess(image)?;
-        Ok(vec![ImageRequest { pixels, corruption: None, prompts: vec![prompt] }])
+        Ok(vec![ImageRequest { pixels: Some(pixels), corruption: None, prompts: vec![prompt] }])
     }
 
     fn record(&self, _: &Policy<'_>, item: PathBuf, responses: Vec<ResponseRecord>) -> Result<Self::Record> {

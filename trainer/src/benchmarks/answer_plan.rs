@@ -21,6 +21,7 @@ fn greedy(prompt: String, max_new_tokens: u32) -> PromptRequest {
 
 impl<'b> ResponsePlan for AnswerPlan<'b> {
     type Item = &'b ImageQuestions<'b>;
+    type Image = ::image::RgbImage;
     type Record = ImageAnswers;
 
     fn draw_key<'i>(&self, item: &'i Self::Item) -> &'i str {
@@ -35,7 +36,7 @@ impl<'b> ResponsePlan for AnswerPlan<'b> {
     ) -> Result<Vec<ImageRequest>> {
         let pixels = policy.vlm.files.processor.preprocess(image)?;
         let describe = greedy(DESCRIBE_AND_RESPOND.to_owned(), self.max_description_tokens);
-        Ok(vec![ImageRequest { pixels, corruption: None, prompts: vec![describe] }])
+        Ok(vec![ImageRequest { pixels: Some(pixels), corruption: None, prompts: vec![describe] }])
     }
 
     /// Each question directly, and after the description.

@@ -40,11 +40,12 @@ struct PendingImage<I> {
     request: ImageRequest,
 }
 
-/// An image that is prefilled.
+/// An image that is prefilled, or none.
 #[derive(Clone)]
 struct PrefilledImage {
     prefix: Option<SharedPrefix>,
-    tokens: usize,
+    /// `None` without an image.
+    tokens: Option<usize>,
     corruption: Option<Value>,
 }
 
@@ -102,10 +103,15 @@ impl<'a, P: ResponsePlan, F: FnMut(P::Record) -> Result<()>> RequestQueue<'a, P,
 
     fn prefill(&mut self, PendingImage { item, first, request }: PendingImage<P::Item>) -> Result<()> {
         let Settings { policy, cancellation, .. } = self.settings;
-        let image = policy.vlm.encode_image(&request.pixels, cancellation)?;
-        let prompt = self.encode("", image.tokens)?;
-        let prefix = self.generator.prefill_image(&prompt, Some(&image.features))?;
-        let image = PrefilledImage { prefix, tokens: image.tokens, corruption: request.corruption };
+        let (prefix, tokens) = match &request.pixels {
+            Some(pixels) => {
+                let image = policy.vlm.encode_image(pixels, cancellation)?;
+                let prompt = self.encode("", Some(image.tokens))?;
+                (self.generator.prefill_image(&prompt, Some(&image.features))?, Some(image.tokens))
+            }
+            None => (None, None),
+        };
+        let image = PrefilledImage { prefix, tokens, corruption: request.corruption };
         self.push_responses(&item, first, request.prompts, &image);
         Ok(())
     }
@@ -126,9 +132,9 @@ impl<'a, P: ResponsePlan, F: FnMut(P::Record) -> Result<()>> RequestQueue<'a, P,
         self.responses.extend(responses);
     }
 
-    fn encode(&self, text: &str, image_tokens: usize) -> Result<Vec<u32>> {
-        let turns = [Turn::user_with_image(text)];
-        Ok(self.settings.policy.encoder.encode_prompt(&turns, Some(image_tokens))?.ids)
+    fn encode(&self, text: &str, image_tokens: Option<usize>) -> Result<Vec<u32>> {
+        let turn = if image_tokens.is_some() { Turn::user_with_image(text) } else { Turn::user(text) };
+        Ok(self.settings.policy.encoder.encode_prompt(&[turn], image_tokens)?.ids)
     }
 
     fn request(&self, response: PendingResponse<P::Item>) -> Result<Request<PendingResponse<P::Item>>> {

@@ -20,7 +20,8 @@ pub struct Policy<'a> {
 
 /// An image as the model receives it, and the prompts about it.
 pub struct ImageRequest {
-    pub pixels: PixelValues,
+    /// `None` for prompts without an image.
+    pub pixels: Option<PixelValues>,
     /// How the image was corrupted.
     pub corruption: Option<Value>,
     pub prompts: Vec<PromptRequest>,
@@ -39,6 +40,8 @@ pub struct PromptRequest {
 /// How records of one kind are made from items.
 pub trait ResponsePlan: Sync {
     type Item: Send;
+    /// What is opened ahead for an item: its image, or one if it has any.
+    type Image;
     type Record;
 
     /// Keys the random numbers of an item.
@@ -53,7 +56,7 @@ pub trait ResponsePlan: Sync {
         &self,
         policy: &Policy<'_>,
         item: &Self::Item,
-        image: &::image::RgbImage,
+        image: &Self::Image,
     ) -> Result<Vec<ImageRequest>>;
 
     /// Further prompts about the same image, which depend on the item's first response. [`ResponsePlan::record`]

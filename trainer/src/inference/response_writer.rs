@@ -37,7 +37,7 @@ impl ResponseWriter<'_> {
     pub fn write<P: ResponsePlan>(
         &self,
         plan: &P,
-        items: impl Iterator<Item = Result<(P::Item, ::image::RgbImage)>> + Send,
+        items: impl Iterator<Item = Result<(P::Item, P::Image)>> + Send,
         append: impl FnMut(P::Record) -> Result<()>,
     ) -> Result<()> {
         let policy = self.policy;
@@ -71,7 +71,7 @@ pub fn write_side_by_side<P, I>(
 ) -> Result<()>
 where
     P: ResponsePlan<Record: Send>,
-    I: Iterator<Item = Result<(P::Item, ::image::RgbImage)>> + Send,
+    I: Iterator<Item = Result<(P::Item, P::Image)>> + Send,
 {
     if let [only] = writers {
         return only.write(plan, items_of(0), append);

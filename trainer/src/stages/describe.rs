@@ -37,6 +37,7 @@ struct DescriptionPlan<'a> {
 
 impl ResponsePlan for DescriptionPlan<'_> {
     type Item = Item;
+    type Image = ::image::RgbImage;
     type Record = DescriptionRecord;
 
     fn draw_key<'i>(&self, item: &'i Item) -> &'i str {
@@ -56,7 +57,7 @@ impl ResponsePlan for DescriptionPlan<'_> {
             prompt_tokens_in_training: 0,
         };
         let pixels = policy.vlm.files.processor.preprocess(image)?;
-        Ok(vec![ImageRequest { pixels, corruption: None, prompts: vec![prompt] }])
+        Ok(vec![ImageRequest { pixels: Some(pixels), corruption: None, prompts: vec![prompt] }])
     }
 
     fn record(

@@ -49,6 +49,7 @@ enum Negative {
 
 impl ResponsePlan for PreferencePlan<'_> {
     type Item = Item;
+    type Image = ::image::RgbImage;
     type Record = PreferenceRecord;
 
     fn draw_key<'i>(&self, item: &'i Item) -> &'i str {
@@ -76,7 +77,7 @@ impl ResponsePlan for PreferencePlan<'_> {
             sampling: self.recipe.sampling,
             prompt_tokens_in_training,
         };
-        let mut clean = ImageRequest { pixels, corruption: None, prompts: Vec::new() };
+        let mut clean = ImageRequest { pixels: Some(pixels), corruption: None, prompts: Vec::new() };
         if self.recipe.source == PreferenceSource::Instructions {
             clean.prompts.push(request(training_prompt, "own-answer"));
             return Ok(vec![clean]);
@@ -97,7 +98,10 @@ impl ResponsePlan for PreferencePlan<'_> {
             Negative::Corrupted => {
                 let (pixels, corruption) = self.corrupt(policy, item, image)?;
                 let prompts = vec![request(training_prompt, "rejected")];
-                return Ok(vec![clean, ImageRequest { pixels, corruption: Some(corruption), prompts }]);
+                return Ok(vec![
+                    clean,
+                    ImageRequest { pixels: Some(pixels), corruption: Some(corruption), prompts },
+                ]);
             }
         }
         Ok(vec![clean])

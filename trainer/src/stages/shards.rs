@@ -65,7 +65,7 @@ pub(super) fn data_key(
 }
 
 /// Makes a record of every item of the shard that an earlier attempt has not made.
-pub(super) fn write_shard<P: ResponsePlan<Item = Item, Record: Row + Send>>(
+pub(super) fn write_shard<P: ResponsePlan<Item = Item, Image = ::image::RgbImage, Record: Row + Send>>(
     task: &ShardTask<'_>,
     execution: Execution<'_>,
     plan: &P,
