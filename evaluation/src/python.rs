@@ -1,0 +1,1 @@
+//! What Python and pandas do, where a reference scorer relies on it.
