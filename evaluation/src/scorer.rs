@@ -18,6 +18,16 @@ pub enum Scorer {
 
 impl Scorer {
     pub const ALL: [Self; 3] = [Self::Llava, Self::LmmsEval, Self::VlmEvalKit];
+
+    /// Its name in manifests and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Llava => "LLaVA",
+            Self::LmmsEval => "LmmsEval",
+            Self::VlmEvalKit => "VLMEvalKit",
+        }
+    }
 }
 
 /// What a scorer says about one answer.

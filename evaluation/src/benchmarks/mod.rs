@@ -1,9 +1,29 @@
 //! The benchmarks, one file each: which files and columns, what is asked, and how answers are scored.
 
+pub mod amber;
+pub mod chair;
+pub mod chart_qa;
+pub mod choice;
+mod columns;
+pub mod hallusion_bench;
+pub mod llava_bench;
+pub mod math_vista;
+pub mod mm_bench;
+pub mod mm_star;
+pub mod mm_vet;
+pub mod pope;
+pub mod scenes;
+pub mod science_qa;
+pub mod text_vqa;
+pub mod yes_no;
+
+pub use crate::answered::Answered;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
+use crate::judge::{Step, Template, Verdict};
 use crate::metric::Metric;
 use crate::published::{Form, FormKind, FoundForm, Record};
 use crate::scorer::Scorer;
@@ -21,19 +41,6 @@ pub struct Sample<I> {
     /// Unique in the benchmark, and the same in every published form.
     pub id: String,
     pub item: I,
-}
-
-/// An answer to score.
-#[derive(Debug, Clone, Copy)]
-pub struct Answered<'a, I> {
-    pub id: &'a str,
-    /// What identifies the question's image; questions with the same image are dependent. The id where there is no image.
-    pub cluster: &'a str,
-    pub item: &'a I,
-    /// `None` if the model was not asked or did not answer.
-    pub answer: Option<&'a str>,
-    /// What the judge replied, call by call; empty for a benchmark without judge.
-    pub replies: &'a [String],
 }
 
 /// A published benchmark.
@@ -59,6 +66,12 @@ pub trait Benchmark: Sized {
     /// [`crate::error::Error::Row`] naming the column and how to fix it.
     fn sample(&self, form: FormKind, record: &Record) -> Result<Option<Sample<Self::Item>>>;
 
+    /// Questions with the same unit are only scored together, as the rotations of one MMBench question are: a subset has all
+    /// of them or none.
+    fn unit(sample: &Sample<Self::Item>) -> String {
+        sample.id.clone()
+    }
+
     /// The image file of a row where images are files, relative to one of the form's folders.
     fn image_path(_record: &Record) -> Option<String> {
         None
@@ -67,6 +80,21 @@ pub trait Benchmark: Sized {
     /// The question block as LLaVA's scripts ask it, without `<image>`.
     fn prompt(&self, item: &Self::Item) -> String;
 
-    /// The metrics of one model by the rules of `scorer`; the headline first.
+    /// What a judge's prompt must hold; empty for a benchmark without judge.
+    const JUDGE_PLACEHOLDERS: &'static [&'static str] = &[];
+
+    /// Where the exchange with the judge about one answer stands, given its replies so far; `None` if no judge is needed. The
+    /// protocol is the benchmark's own, whatever the scorer: all scorers read the same replies.
+    fn judge(
+        _template: &Template,
+        _item: &Self::Item,
+        _answer: &str,
+        _replies: &[String],
+    ) -> Option<Step<Verdict>> {
+        None
+    }
+
+    /// The metrics of one model by the rules of `scorer`; the headline first. Empty if that program does not score this
+    /// benchmark.
     fn metrics(scorer: Scorer, answers: &[Answered<'_, Self::Item>]) -> Vec<Metric>;
 }

@@ -1,28 +1,21 @@
 //! The forms in which benchmarks are published: Hugging Face parquet, VLMEvalKit's TSV, and the original files.
+//!
+//! [`find()`] says which form a folder holds, and [`digests()`] whether its files are the published ones.
 
+mod digests;
+mod find;
 mod form;
+mod found;
+mod image;
+mod listing;
 mod record;
+mod rows;
 
+pub use self::digests::{FileDigest, Identity, digests};
+pub use self::find::find;
 pub use self::form::{Form, FormKind, Format, ImageSource, KEY_FIELD};
+pub use self::found::FoundForm;
 pub use self::record::{Image, Record};
 
-use std::path::{Path, PathBuf};
-
-/// A form that was found in a folder.
-#[derive(Debug)]
-pub struct FoundForm {
-    pub form: &'static Form,
-    pub folder: PathBuf,
-    /// The files with rows, in the order of their names.
-    pub rows: Vec<PathBuf>,
-    /// One file for each of [`Form::companions`].
-    pub companions: Vec<PathBuf>,
-}
-
-impl FoundForm {
-    /// The companion with this file name.
-    #[must_use]
-    pub fn companion(&self, name: &str) -> Option<&Path> {
-        self.companions.iter().map(PathBuf::as_path).find(|path| path.ends_with(name))
-    }
-}
+pub(crate) use self::image::{Content, Images, RowAt};
+pub(crate) use self::rows::{ImageCell, Row, RowFile};

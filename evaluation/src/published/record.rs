@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 pub struct Record {
     /// Its file and row, for messages.
     pub place: String,
+    /// The name of its file, without folders.
+    pub file: String,
+    /// Its number in its file, from 1.
+    pub row: u64,
     /// By column. Text in TSV is always a string; an empty cell is null.
     pub fields: Map<String, Value>,
     pub image: Option<Image>,
