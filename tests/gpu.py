@@ -157,11 +157,8 @@ def compare_scores(checks, cpu, gpu, adapter, work):
 
 
 def compare_evaluations(checks, cpu, gpu, adapter, work):
-    heldout = EXAMPLE / "volumes/heldout"
-    for name, lines in (("questions.jsonl", 8), ("scenes.jsonl", 2)):
-        (work / name).write_text("".join((heldout / name).read_text().splitlines(keepends=True)[:lines]))
-    arguments = ["evaluate", "--model", EXAMPLE / "volumes/models/scenes-llava", "--adapter", f"tuned={adapter}", "--images", heldout]
-    arguments += ["--questions", work / "questions.jsonl", "--scenes", work / "scenes.jsonl"]
+    model, heldout = EXAMPLE / "volumes/models/scenes-llava", EXAMPLE / "volumes/heldout"
+    arguments = ["evaluate", "--model", model, "--adapter", f"tuned={adapter}", "--benchmark", f"Scenes={heldout}", "--limit", 8]
     tables = [machine.tool(*arguments, "--output", machine.work / "evaluation") for machine in (cpu, gpu)]
     checks.check("F32: evaluate prints the same table", tables[0] == tables[1])
 

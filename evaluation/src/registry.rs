@@ -49,6 +49,8 @@ pub const BENCHMARKS: &[RegisteredBenchmark] = &[
 pub struct RegisteredBenchmark {
     pub name: &'static str,
     pub forms: &'static [Form],
+    /// Whether answers are scored by a judge, all or some of them.
+    pub judged: bool,
     read: fn(&Path, &Selection, &mut Visitor<'_>) -> Result<Data>,
     metrics: fn(Scorer, &[StoredAnswer<'_>]) -> Result<Vec<Metric>>,
 }
@@ -111,7 +113,13 @@ pub fn catalog() -> Vec<(&'static str, &'static [Form])> {
 
 impl RegisteredBenchmark {
     const fn of<B: Benchmark>() -> Self {
-        Self { name: B::NAME, forms: B::FORMS, read: read::<B>, metrics: metrics::<B> }
+        Self {
+            name: B::NAME,
+            forms: B::FORMS,
+            judged: !B::JUDGE_PLACEHOLDERS.is_empty(),
+            read: read::<B>,
+            metrics: metrics::<B>,
+        }
     }
 
     /// The benchmark of this name.

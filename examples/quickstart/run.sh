@@ -18,9 +18,7 @@ volumes=$here/volumes
   --model "$volumes/models/scenes-llava" \
   --adapter "stage 1=$stage_one" \
   --adapter "stage 2=$stage_two" \
-  --questions "$volumes/heldout/questions.jsonl" \
-  --scenes "$volumes/heldout/scenes.jsonl" \
-  --images "$volumes/heldout" \
+  --benchmark "Scenes=$volumes/heldout" \
   --output "$work/evaluation"
 
 echo "Both stages and the evaluation took $((SECONDS - started)) s. examples/quickstart/README.md explains the table."

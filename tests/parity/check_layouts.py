@@ -131,12 +131,12 @@ class Model:
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
             shown = [row for row in self.rows if "image" in row and "response" in row]
-            write_lines(work / "questions.jsonl", [
-                {"id": row["id"], "image": row["image"], "question": row["prompt"], "answer": "?"} for row in shown])
-            write_lines(work / "scenes.jsonl", [{"id": "s", "image": shown[0]["image"], "phrases": ["a cat"]}])
-            self.trainer.run("evaluate", "--model", folder, "--questions", work / "questions.jsonl", "--scenes",
-                             work / "scenes.jsonl", "--images", self.images, "--output", work / "out",
-                             "--max-description-tokens", DESCRIPTION_TOKENS, *options)
+            (work / "heldout").mkdir()
+            (work / "heldout/images").symlink_to(self.images)
+            write_lines(work / "heldout/questions.jsonl", [
+                {"id": row["id"], "image": f"images/{row['image']}", "question": row["prompt"], "answer": "?"} for row in shown])
+            self.trainer.run("evaluate", "--model", folder, "--benchmark", f"Scenes={work / 'heldout'}", "--output",
+                             work / "out", "--max-description-tokens", DESCRIPTION_TOKENS, *options)
             [answers] = (work / "out").glob("answers*.jsonl")  # the file's name contains a hash of the inputs
             return sorted(read_lines(answers), key=lambda row: row["id"])
 
@@ -145,7 +145,8 @@ class Model:
         processor = AutoProcessor.from_pretrained(self.saved)
         prompts = {row["id"]: row for row in self.rows}
         unlike, answers = [], set()
-        for row, answer, _ in (entry for image in answered for entry in image["answers"]):
+        direct = [answer for answer in answered if "description" not in answer]
+        for row, answer in ((answer["id"].removeprefix("Scenes/").rsplit(" ", 1)[0], answer["answer"]) for answer in direct):
             content = [{"type": "image"}, {"type": "text", "text": prompts[row]["prompt"]}]
             text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
             inputs = processor(images=Image.open(self.images / prompts[row]["image"]), text=text, return_tensors="pt")

@@ -17,7 +17,10 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("stic-trainer", &["stic-contract", "stic-evaluation"]),
     ("kubectl-stic", &["stic-contract", "stic-crds", "stic-operator"]),
     ("stic-tests", &["stic-contract", "stic-crds", "stic-operator", "stic-trainer", "kubectl-stic"]),
-    ("xtask", &["stic-contract", "stic-crds", "stic-operator", "stic-trainer", "kubectl-stic"]),
+    (
+        "xtask",
+        &["stic-contract", "stic-crds", "stic-evaluation", "stic-operator", "stic-trainer", "kubectl-stic"],
+    ),
 ];
 
 /// The packages that a crate must not depend on, however indirectly.

@@ -65,6 +65,12 @@ const DEVICE_FAILED: [&str; 14] = [
     "CUBLAS_STATUS_EXECUTION_FAILED",
 ];
 
+impl From<stic_evaluation::error::Error> for Error {
+    fn from(error: stic_evaluation::error::Error) -> Self {
+        Self::Data(error.to_string())
+    }
+}
+
 impl From<candle_core::Error> for Error {
     /// candle has no variant for what happens to a device: its errors contain the text of CUDA's.
     fn from(error: candle_core::Error) -> Self {

@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask generate` writes every file and table that is made from code, and
 //! `cargo xtask generate --check` fails where one is out of date.
 
+mod benchmarks;
 mod cli_help;
 mod conditions;
 mod crd_reference;
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
 /// Everything that is generated.
 fn generated() -> Result<Generated> {
     let tables = [
+        ("benchmarks", benchmarks::table()),
         ("conditions", conditions::condition_table()),
         ("reasons", conditions::reason_table()),
         ("exit-codes", exit_codes::table()),

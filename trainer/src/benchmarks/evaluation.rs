@@ -1,44 +1,53 @@
-//! Runs a benchmark: every policy answers every question, and the policies are compared on the same answers.
+//! Asks every model every question, and compares the models on the same answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stic_contract::Digest;
-use stic_contract::recipe::{ChatTemplate, ImageLayout, Precision};
+use stic_contract::prompts::DESCRIBE_AND_RESPOND;
+use stic_contract::recipe::{ChatTemplate, ImageLayout, OnUnreadable, Precision};
+use stic_evaluation::registry::{Question, RegisteredBenchmark, Selection, StoredAnswer};
+use stic_evaluation::results::{self, ResultRow, SubjectMetrics};
+use stic_evaluation::scorer::Scorer;
 
-use super::answer_plan::AnswerPlan;
-use super::answers::{ImageAnswers, PolicyAnswers, answers_id};
-use super::benchmark::{Benchmark, BenchmarkOptions};
-use super::questions::ImageQuestions;
-use super::score_table::ScoreTable;
+use super::answer::{self, Answer, answer_id};
+use super::answer_plan::{AnswerPlan, ImageQuestions};
+use super::prompting::Prompting;
+use super::question_file::QuestionFile;
 use crate::cancellation::CancellationToken;
 use crate::checkpoint::adapter::{self, TrainedProjector};
 use crate::data::encode::Encoder;
-use crate::data::image::{self, ImageLimits};
-use crate::data::images_dir;
 use crate::data::template::Turn;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::{GenerationPlan, ModelFiles, Policy, ResponseWriter, Vlm};
 use crate::io::atomic;
-use crate::io::journal::{self, Journal};
+use crate::io::journal::Journal;
 use crate::model::digest::DigestedFiles;
 use crate::model::lora::LoraAdapter;
 
 /// Counted for a question when memory is planned.
 const PROMPT_TOKENS: usize = 512;
+/// Questions about one image that are answered together.
+const QUESTIONS_AT_ONCE: usize = 64;
+/// The name of the model without an adapter.
+pub const BASE: &str = "base";
 
 /// What to evaluate, and where.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
-    pub options: BenchmarkOptions<'a>,
+    /// Each with the folder that holds it as published.
+    pub benchmarks: &'a [(&'static RegisteredBenchmark, PathBuf)],
+    pub selection: Selection,
+    /// What becomes of rows that cannot be used.
+    pub on_unreadable: OnUnreadable,
+    pub prompting: &'a [Prompting],
+    pub scorers: &'a [Scorer],
     pub model: &'a Path,
     /// Adapters to compare with the base model, by name.
     pub adapters: &'a [(String, PathBuf)],
-    /// The folder of the images.
-    pub images: &'a Path,
-    /// The folder of answers and table. Answers that are there already are kept.
+    /// The folder of questions, answers and results. Answers that are there already are kept.
     pub output: &'a Path,
     pub chat_template: ChatTemplate,
     /// The number format of weights and activations.
@@ -47,158 +56,238 @@ pub struct Evaluation<'a> {
     pub cancellation: &'a CancellationToken,
 }
 
-/// A benchmark by name.
-#[derive(Debug, Clone, Copy)]
-pub struct RegisteredBenchmark {
-    pub name: &'static str,
-    /// Runs it and returns the report.
-    pub evaluate: fn(&Evaluation<'_>) -> Result<String>,
+/// A model to evaluate: the base, or the base with an adapter.
+struct Subject<'a> {
+    name: &'a str,
+    adapter: Option<LoraAdapter>,
+    /// The journal of its answers. Its name contains the digest of all that decides them besides the questions.
+    answers: PathBuf,
 }
-
-impl RegisteredBenchmark {
-    pub(super) const fn of<B: Benchmark>() -> Self {
-        Self { name: B::NAME, evaluate: evaluate::<B> }
-    }
-}
-
-fn evaluate<B: Benchmark>(evaluation: &Evaluation<'_>) -> Result<String> {
-    evaluation.run::<B>()
-}
-
-/// A policy's name, and its adapter unless it is the base model.
-type NamedPolicy<'a> = (&'a str, Option<LoraAdapter>);
 
 impl Evaluation<'_> {
-    /// Asks all policies everything that `output` has no answers to yet, writes `table.json` and returns the report.
+    /// Asks everything that `output` has no answers to yet, writes `results.json` and `results.csv`, and returns the rows.
     ///
     /// # Errors
-    /// [`Error::Data`] for a row or image that cannot be used; [`Error::Interrupted`], after which the next run resumes.
-    fn run<B: Benchmark>(&self) -> Result<String> {
-        let benchmark = B::read(&self.options)?;
-        let requests = benchmark.requests();
+    /// [`Error::Data`] for a folder, row or image that cannot be used; [`Error::Interrupted`], after which the next run
+    /// resumes.
+    pub fn run(&self) -> Result<Vec<ResultRow>> {
+        for (benchmark, _) in self.benchmarks.iter().filter(|(benchmark, _)| benchmark.judged) {
+            tracing::warn!(
+                benchmark = benchmark.name,
+                "its answers are kept, but those that only a judge can score have no score: no judge is asked yet"
+            );
+        }
+        atomic::create_dir(self.output)?;
+        let leave_out = self.on_unreadable == OnUnreadable::Skip;
+        let questions = QuestionFile::create(self.output, self.benchmarks, &self.selection, leave_out)?;
         let files = ModelFiles::open(self.model, ImageLayout::Model)?;
         let encoder = files.encoder(self.chat_template)?;
-        self.check_rows(&requests, &files, &encoder)?;
+        self.check(&questions, &files, &encoder)?;
         let vlm = Vlm::with_files(files, self.precision, &device::first()?)?;
-        let mut policies: Vec<NamedPolicy<'_>> = vec![("base", None)];
-        for (name, dir) in self.adapters {
-            policies.push((name, Some(vlm.load_adapter(dir, TrainedProjector::Refuse)?)));
+        let subjects = self.subjects(&vlm)?;
+        for subject in &subjects {
+            self.answer(&questions, subject, &vlm, &encoder)?;
         }
-        let key = self.key(&benchmark)?;
-
-        atomic::create_dir(self.output)?;
-        let path = self.output.join(format!("answers-{}.jsonl", Digest::of_json(&key).short(16)));
-        self.answer(&requests, &policies, &vlm, &encoder, &path)?;
-
-        let by_id: BTreeMap<String, ImageAnswers> = journal::read::<ImageAnswers>(&path)?
-            .map(|answers| answers.map(|answers| (journal::Row::id(&answers).to_owned(), answers)))
-            .collect::<Result<_>>()?;
-        let scores = policies
-            .iter()
-            .map(|(policy, _)| Ok((*policy, benchmark.score(&PolicyAnswers { policy, by_id: &by_id })?)))
-            .collect::<Result<Vec<_>>>()?;
-        let table = ScoreTable::of(scores);
-        let json = serde_json::to_vec_pretty(&table).map_err(|e| Error::Data(e.to_string()))?;
-        atomic::write(&self.output.join("table.json"), &json)?;
-        Ok(benchmark.render(&table))
+        let rows = self.score(&questions, &subjects)?;
+        let json = serde_json::to_vec_pretty(&rows).map_err(|e| Error::Data(e.to_string()))?;
+        atomic::write(&self.output.join("results.json"), &json)?;
+        atomic::write(&self.output.join("results.csv"), results::csv(&rows).as_bytes())?;
+        Ok(rows)
     }
 
     /// Refuses an image that cannot be read and a question that the model cannot be asked before hours of answering, not
     /// after.
-    fn check_rows(
+    fn check(&self, questions: &QuestionFile, files: &ModelFiles, encoder: &Encoder) -> Result<()> {
+        let limit = files.max_tokens();
+        let mut last: Option<(Option<Digest>, Option<usize>)> = None;
+        for question in questions.read()? {
+            self.cancellation.check()?;
+            let question = question?;
+            let image_tokens = match &last {
+                Some((image, tokens)) if *image == question.image => *tokens,
+                _ => {
+                    let image = questions.open_image(&question)?;
+                    image.map(|image| files.processor.image_tokens((image.height(), image.width())))
+                }
+            };
+            let prompt = [turn(&question.prompt, image_tokens.is_some())];
+            let prompt =
+                encoder.encode_prompt(&prompt, image_tokens).map_err(|e| e.in_row(&question.place))?;
+            let tokens = prompt.ids.len();
+            if tokens >= limit {
+                let of_image = image_tokens.unwrap_or(0);
+                return Err(Error::Data(format!(
+                    "{}: its question needs {tokens} tokens, {of_image} of them for the image, but the model is limited to {limit}; shorten it or remove the row",
+                    question.place
+                )));
+            }
+            last = Some((question.image, image_tokens));
+        }
+        last.map(drop).ok_or_else(|| Error::Data("no questions were selected; raise --limit".into()))
+    }
+
+    fn subjects(&self, vlm: &Vlm) -> Result<Vec<Subject<'_>>> {
+        let model = DigestedFiles::find(self.model)?.digest(|_| self.cancellation.check())?;
+        let subject = |name, dir: Option<&Path>| {
+            let weights = dir.map(adapter::digest).transpose()?;
+            let key = json!({
+                "trainer": env!("CARGO_PKG_VERSION"),
+                "model": model,
+                "adapter": weights,
+                "chatTemplate": self.chat_template,
+                "precision": self.precision,
+                "maxDescriptionTokens": self.max_description_tokens,
+            });
+            let answers = self.output.join(format!("answers-{}.jsonl", Digest::of_json(&key).short(16)));
+            let adapter = dir.map(|dir| vlm.load_adapter(dir, TrainedProjector::Refuse)).transpose()?;
+            Ok(Subject { name, adapter, answers })
+        };
+        let adapters = self.adapters.iter().map(|(name, dir)| (name.as_str(), Some(dir.as_path())));
+        std::iter::once((BASE, None)).chain(adapters).map(|(name, dir)| subject(name, dir)).collect()
+    }
+
+    /// Appends the answers that the subject's journal lacks.
+    fn answer(
         &self,
-        requests: &[ImageQuestions<'_>],
-        files: &ModelFiles,
+        questions: &QuestionFile,
+        subject: &Subject<'_>,
+        vlm: &Vlm,
         encoder: &Encoder,
     ) -> Result<()> {
-        for request in requests {
-            self.cancellation.check()?;
-            let image = self.open_image(request.image).map_err(|e| e.in_row(&request.place))?;
-            let image_tokens = files.processor.image_tokens((image.height(), image.width()));
-            for question in &request.questions {
-                let turns = [Turn::user_with_image(question.text.as_ref())];
-                let prompt = encoder.encode_prompt(&turns, Some(image_tokens));
-                let tokens = prompt.map_err(|e| e.in_row(&question.place))?.ids.len();
-                let limit = files.max_tokens();
-                if tokens >= limit {
-                    return Err(Error::Data(format!(
-                        "{}: its question needs {tokens} tokens, {image_tokens} of them for the image, but the model is limited to {limit}; shorten it or remove the row",
-                        question.place
-                    )));
+        let mut done = HashSet::new();
+        let mut journal = Journal::open::<Answer>(&subject.answers, |id| {
+            done.insert(fingerprint(id));
+            Ok(())
+        })?;
+        let missing = questions.read()?.map(|question| {
+            let question = question?;
+            let of = |prompting| !done.contains(&fingerprint(&answer_id(&question, prompting)));
+            let missing: Vec<Prompting> = self.prompting.iter().copied().filter(|p| of(*p)).collect();
+            Ok((question, missing))
+        });
+        let missing = missing.filter(|read| !matches!(read, Ok((_, missing)) if missing.is_empty()));
+        let mut missing = missing.peekable();
+        if missing.peek().is_none() {
+            return Ok(());
+        }
+        tracing::info!(subject = subject.name, "answering");
+        let policy = Policy { vlm, adapter: subject.adapter.as_ref(), encoder };
+        let batch_size = vlm.batch_size(&self.generation_plan(subject))?;
+        let writer = ResponseWriter { policy, seed: 0, batch_size, cancellation: self.cancellation };
+        let plan = AnswerPlan {
+            max_description_tokens: self.max_description_tokens,
+            blind_description: self.blind_description(&writer)?,
+        };
+        let items = by_image(missing).map(|item| {
+            let item = item?;
+            let image = match item.missing.first() {
+                Some((question, _)) => questions.open_image(question)?,
+                None => None,
+            };
+            Ok((item, image))
+        });
+        writer.write(&plan, items, |answers| answers.iter().try_for_each(|answer| journal.append(answer)))
+    }
+
+    fn generation_plan(&self, subject: &Subject<'_>) -> GenerationPlan {
+        GenerationPlan {
+            requested: 0,
+            // As many as fit.
+            responses: usize::MAX,
+            prompt_tokens: PROMPT_TOKENS,
+            max_new_tokens: self.max_description_tokens,
+            adapter_bytes: subject.adapter.as_ref().map_or(0, LoraAdapter::bytes),
+            reduced: false,
+        }
+    }
+
+    /// What the model describes where there is no image. It takes as long as one answer, so it is not stored.
+    fn blind_description(&self, writer: &ResponseWriter<'_>) -> Result<Option<String>> {
+        if !self.prompting.contains(&Prompting::DescribeAndRespondAsReleased) {
+            return Ok(None);
+        }
+        let question = Question {
+            benchmark: String::new(),
+            id: "the description without an image".into(),
+            image: None,
+            prompt: DESCRIBE_AND_RESPOND.to_owned(),
+            max_new_tokens: self.max_description_tokens,
+            item: serde_json::Value::Null,
+            place: String::new(),
+        };
+        let item = ImageQuestions { key: question.id.clone(), missing: vec![(question, Prompting::Direct)] };
+        let plan =
+            AnswerPlan { max_description_tokens: self.max_description_tokens, blind_description: None };
+        let mut description = None;
+        writer.write(&plan, std::iter::once(Ok((item, None))), |answers| {
+            description = answers.into_iter().next().map(|answer| answer.answer);
+            Ok(())
+        })?;
+        Ok(description)
+    }
+
+    fn score(&self, questions: &QuestionFile, subjects: &[Subject<'_>]) -> Result<Vec<ResultRow>> {
+        let questions: Vec<Question> = questions.read()?.collect::<Result<_>>()?;
+        let answers =
+            subjects.iter().map(|subject| answer::read(&subject.answers)).collect::<Result<Vec<_>>>()?;
+        let mut rows = Vec::new();
+        for (benchmark, _) in self.benchmarks {
+            let questions: Vec<&Question> =
+                questions.iter().filter(|question| question.benchmark == benchmark.name).collect();
+            for prompting in self.prompting {
+                for scorer in self.scorers {
+                    let metrics = subjects.iter().zip(&answers).map(|(subject, answers)| {
+                        let stored = questions.iter().map(|question| {
+                            let answer = answers.get(&answer_id(question, *prompting));
+                            StoredAnswer {
+                                question,
+                                answer: answer.map(|answer| answer.answer.as_str()),
+                                description: answer.and_then(|answer| answer.description.as_deref()),
+                                replies: &[],
+                            }
+                        });
+                        let metrics = benchmark.metrics(*scorer, &stored.collect::<Vec<_>>())?;
+                        Ok(SubjectMetrics { subject: subject.name, metrics })
+                    });
+                    let metrics = metrics.collect::<Result<Vec<_>>>()?;
+                    rows.extend(results::rows(benchmark.name, prompting.name(), *scorer, &metrics));
                 }
             }
         }
-        Ok(())
+        Ok(rows)
     }
+}
 
-    fn open_image(&self, image: &str) -> Result<::image::RgbImage> {
-        let path = images_dir::resolve(self.images, image)?;
-        image::open(&path, &ImageLimits::default())
-            .map_err(|e| Error::Data(format!("{}: {e}", path.display())))
-    }
+fn turn(text: &str, with_image: bool) -> Turn {
+    if with_image { Turn::user_with_image(text) } else { Turn::user(text) }
+}
 
-    /// What decides the answers: those that were given under anything else are not used.
-    fn key(&self, benchmark: &impl Benchmark) -> Result<Value> {
-        let mut adapters = Vec::new();
-        for (name, dir) in self.adapters {
-            adapters.push(json!({"name": name, "weights": adapter::digest(dir)?}));
+/// 16 bytes for an answer, so that a set of them is small.
+fn fingerprint(id: &str) -> String {
+    Digest::of(id.as_bytes()).short(32)
+}
+
+/// Groups questions about the same image, which follow each other. A question without an image is a group of its own.
+fn by_image(
+    questions: impl Iterator<Item = Result<(Question, Vec<Prompting>)>>,
+) -> impl Iterator<Item = Result<ImageQuestions>> {
+    let mut questions = questions.peekable();
+    std::iter::from_fn(move || {
+        let (first, prompting) = match questions.next()? {
+            Ok(question) => question,
+            Err(error) => return Some(Err(error)),
+        };
+        let image = first.image.clone();
+        let key = format!("{}/{}", first.benchmark, first.id);
+        let mut group = ImageQuestions { key, missing: Vec::new() };
+        group.missing.extend(prompting.into_iter().map(|prompting| (first.clone(), prompting)));
+        let mut grouped = 1;
+        while image.is_some() && grouped < QUESTIONS_AT_ONCE {
+            let same = |next: &Result<(Question, Vec<Prompting>)>| matches!(next, Ok((question, _)) if question.image == image);
+            let Some(Ok((question, prompting))) = questions.next_if(same) else { break };
+            group.missing.extend(prompting.into_iter().map(|prompting| (question.clone(), prompting)));
+            grouped += 1;
         }
-        let mut key = benchmark.key()?;
-        key.extend([
-            ("trainer".to_owned(), json!(env!("CARGO_PKG_VERSION"))),
-            (
-                "model".to_owned(),
-                json!(DigestedFiles::find(self.model)?.digest(|_| self.cancellation.check())?),
-            ),
-            ("adapters".to_owned(), json!(adapters)),
-            ("chatTemplate".to_owned(), json!(self.chat_template)),
-            ("precision".to_owned(), json!(self.precision)),
-            ("maxDescriptionTokens".to_owned(), json!(self.max_description_tokens)),
-        ]);
-        Ok(Value::Object(key))
-    }
-
-    /// Appends the answers that the journal at `path` lacks.
-    fn answer(
-        &self,
-        requests: &[ImageQuestions<'_>],
-        policies: &[NamedPolicy<'_>],
-        vlm: &Vlm,
-        encoder: &Encoder,
-        path: &Path,
-    ) -> Result<()> {
-        let mut done = HashSet::new();
-        let mut journal = Journal::open::<ImageAnswers>(path, |id| {
-            done.insert(id.to_owned());
-            Ok(())
-        })?;
-        let batch_size = vlm.batch_size(&GenerationPlan {
-            requested: 0,
-            // A description and the answers to some questions.
-            responses: requests.iter().map(|request| 2 * request.questions.len() + 1).sum(),
-            prompt_tokens: PROMPT_TOKENS,
-            max_new_tokens: self.max_description_tokens,
-            adapter_bytes: policies
-                .iter()
-                .filter_map(|(_, adapter)| adapter.as_ref())
-                .map(LoraAdapter::bytes)
-                .sum(),
-            reduced: false,
-        })?;
-        for (name, adapter) in policies {
-            let missing: Vec<_> =
-                requests.iter().filter(|request| !done.contains(&answers_id(name, request.image))).collect();
-            tracing::info!(policy = name, images = missing.len(), "evaluating");
-            let writer = ResponseWriter {
-                policy: Policy { vlm, adapter: adapter.as_ref(), encoder },
-                seed: 0,
-                batch_size,
-                cancellation: self.cancellation,
-            };
-            let items = missing.into_iter().map(|request| Ok((request, self.open_image(request.image)?)));
-            let plan = AnswerPlan { policy: name, max_description_tokens: self.max_description_tokens };
-            writer.write(&plan, items, |answers| journal.append(&answers))?;
-        }
-        Ok(())
-    }
+        Some(Ok(group))
+    })
 }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::benchmarks::BENCHMARKS;
+use crate::benchmarks::Prompting;
 use crate::checkpoint::adapter::{AdapterNames, TrainedProjector};
-use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use stic_contract::recipe::{ActivationCheckpointing, ChatTemplate, Precision};
+use stic_contract::recipe::{ActivationCheckpointing, ChatTemplate, OnUnreadable, Precision};
+use stic_evaluation::scorer::Scorer;
 
 /// Generation, LoRA DPO and LoRA SFT of STIC on candle.
 ///
@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Write a merged checkpoint, or an adapter in PEFT's format.
     Export(ExportArgs),
-    /// Compare the base model with adapters on a benchmark.
+    /// Compare the base model with adapters on published benchmarks.
     Evaluate(EvaluateArgs),
     /// Verify an artifact's digest and print its marker.
     Inspect(InspectArgs),
@@ -235,26 +235,31 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvaluateArgs {
-    /// The benchmark to run.
-    #[arg(long, value_name = "NAME", default_value = BENCHMARKS[0].name,
-        value_parser = PossibleValuesParser::new(BENCHMARKS.iter().map(|benchmark| benchmark.name)))]
-    pub benchmark: String,
+    /// A benchmark and the folder that holds it as published; may be repeated. docs/evaluation.md lists the benchmarks.
+    #[arg(long = "benchmark", value_name = "NAME=DIR", required = true)]
+    pub benchmarks: Vec<String>,
+    /// Ask so many questions of each benchmark, chosen by their ids alone. Default: all.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// What becomes of rows that cannot be used.
+    #[arg(long, value_enum, default_value = "fail")]
+    pub on_unreadable: OnUnreadableArg,
+    /// Ask TextVQA with the published OCR tokens in the prompt.
+    #[arg(long)]
+    pub ocr_tokens: bool,
+    /// The ways of asking.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "direct,describe-and-respond")]
+    pub prompting: Vec<Prompting>,
+    /// The programs whose rules score the answers.
+    #[arg(long = "scorer", value_enum, value_delimiter = ',', default_value = "llava")]
+    pub scorers: Vec<ScorerArg>,
     /// The model's folder.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// An adapter to compare with the base model; may be repeated.
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     pub adapters: Vec<String>,
-    /// JSONL with id, image, question, answer.
-    #[arg(long, value_name = "FILE")]
-    pub questions: PathBuf,
-    /// JSON Lines or a JSON array with id, image, phrases. Without it, descriptions are not scored.
-    #[arg(long, value_name = "FILE")]
-    pub scenes: Option<PathBuf>,
-    /// The folder of the images.
-    #[arg(long, value_name = "DIR")]
-    pub images: PathBuf,
-    /// The folder to write answers and table.json to. An interrupted evaluation resumes from it.
+    /// The folder to write questions, answers and results to. An interrupted evaluation resumes from it.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
     /// The prompt template.
@@ -266,6 +271,42 @@ pub(crate) struct EvaluateArgs {
     /// The maximum length of a description.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_description_tokens: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnUnreadableArg {
+    /// Leave them out with a warning.
+    Skip,
+    /// List them and end.
+    Fail,
+}
+
+impl From<OnUnreadableArg> for OnUnreadable {
+    fn from(on_unreadable: OnUnreadableArg) -> Self {
+        match on_unreadable {
+            OnUnreadableArg::Skip => Self::Skip,
+            OnUnreadableArg::Fail => Self::Fail,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScorerArg {
+    /// LLaVA's scripts and the benchmarks' own, as in the paper.
+    Llava,
+    LmmsEval,
+    #[value(name = "vlmevalkit")]
+    VlmEvalKit,
+}
+
+impl From<ScorerArg> for Scorer {
+    fn from(scorer: ScorerArg) -> Self {
+        match scorer {
+            ScorerArg::Llava => Self::Llava,
+            ScorerArg::LmmsEval => Self::LmmsEval,
+            ScorerArg::VlmEvalKit => Self::VlmEvalKit,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::benchmarks::{BENCHMARKS, BenchmarkOptions, Evaluation};
+use crate::benchmarks::{BASE, Evaluation};
 use crate::cancellation::CancellationToken;
 use crate::checkpoint::{adapter, export};
 use crate::device;
@@ -13,6 +13,9 @@ use crate::io::{artifact, atomic};
 use crate::model::lora::LoraAdapter;
 use crate::scoring::Scorer;
 use stic_contract::recipe::ImageLayout;
+use stic_evaluation::benchmarks::Options;
+use stic_evaluation::registry::{BENCHMARKS, RegisteredBenchmark, Selection};
+use stic_evaluation::results;
 
 use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy};
 
@@ -99,22 +102,42 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
 
 pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     let cancellation = CancellationToken::on_signals()?;
-    let benchmark = BENCHMARKS.iter().find(|benchmark| benchmark.name == args.benchmark);
-    let benchmark =
-        benchmark.ok_or_else(|| Error::Config(format!("--benchmark {:?}: unknown", args.benchmark)))?;
-    let options = BenchmarkOptions { questions: &args.questions, scenes: args.scenes.as_deref() };
     let evaluation = Evaluation {
-        options,
+        benchmarks: &named_benchmarks(&args.benchmarks)?,
+        selection: Selection { options: Options { ocr_tokens: args.ocr_tokens }, limit: args.limit },
+        on_unreadable: args.on_unreadable.into(),
+        prompting: &args.prompting,
+        scorers: &args.scorers.iter().map(|scorer| (*scorer).into()).collect::<Vec<_>>(),
         model: &args.model,
         adapters: &named_adapters(&args.adapters)?,
-        images: &args.images,
         output: &args.output,
         chat_template: args.chat_template.into(),
         precision: args.precision.into(),
         max_description_tokens: args.max_description_tokens,
         cancellation: &cancellation,
     };
-    print((benchmark.evaluate)(&evaluation)?.as_bytes())
+    print(results::table(&evaluation.run()?).as_bytes())
+}
+
+fn named_benchmarks(args: &[String]) -> Result<Vec<(&'static RegisteredBenchmark, PathBuf)>> {
+    let mut benchmarks: Vec<(&'static RegisteredBenchmark, PathBuf)> = Vec::new();
+    for arg in args {
+        let Some((name, dir)) = arg.split_once('=') else {
+            return Err(Error::Config(format!("--benchmark {arg:?}: expected NAME=DIR")));
+        };
+        let Some(benchmark) = RegisteredBenchmark::find(name) else {
+            let names: Vec<_> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
+            return Err(Error::Config(format!(
+                "--benchmark {name}: unknown; choose one of {}",
+                names.join(", ")
+            )));
+        };
+        if benchmarks.iter().any(|(other, _)| other.name == benchmark.name) {
+            return Err(Error::Config(format!("--benchmark {name}: named twice; remove one")));
+        }
+        benchmarks.push((benchmark, dir.into()));
+    }
+    Ok(benchmarks)
 }
 
 fn named_adapters(args: &[String]) -> Result<Vec<(String, PathBuf)>> {
@@ -122,10 +145,10 @@ fn named_adapters(args: &[String]) -> Result<Vec<(String, PathBuf)>> {
     for arg in args {
         let (name, dir) = arg
             .split_once('=')
-            .filter(|(name, _)| *name != "base" && adapters.iter().all(|(other, _)| other != name))
+            .filter(|(name, _)| *name != BASE && adapters.iter().all(|(other, _)| other != name))
             .ok_or_else(|| {
                 Error::Config(format!(
-                    "--adapter {arg:?}: expected NAME=DIR; each NAME must be unique and other than base"
+                    "--adapter {arg:?}: expected NAME=DIR; each NAME must be unique and other than {BASE}"
                 ))
             })?;
         adapters.push((name.to_owned(), dir.into()));

@@ -294,12 +294,12 @@ fn an_evaluation_keeps_its_answers() {
         questions += &format!("{}\n", question(image, image));
         scenes += &format!("{}\n", scene(image, image));
     }
-    sandbox.put("q.jsonl", questions);
-    sandbox.put("s.jsonl", scenes);
+    sandbox.put("images/questions.jsonl", questions);
+    sandbox.put("images/scenes.jsonl", scenes);
     let args: Vec<&str> =
         evaluation::ARGS.iter().map(|arg| if *arg == "out/e" { "stic/e" } else { arg }).collect();
-    // With space for the answers only, the table is missing.
-    for space in Space::all(&[0, 4], &[0]) {
+    // With space for four images, the questions and the answers, a page each, the results are missing.
+    for space in Space::all(&[0, 24], &[0]) {
         let ended = twice(&sandbox, space, &args);
         let answers = |files: &Files| {
             files
@@ -308,10 +308,10 @@ fn an_evaluation_keeps_its_answers() {
                 .map(|(_, rows)| rows.clone())
                 .unwrap_or_default()
         };
-        assert!(!ended.full.contains_key("e/table.json"), "{space:?}");
+        assert!(!ended.full.contains_key("e/results.json"), "{space:?}");
         assert!(answers(&ended.after).starts_with(&answers(&ended.full)), "{space:?}");
-        assert!(ended.after.contains_key("e/table.json"), "{space:?}");
-        if matches!(space, Space::Disk(4)) {
+        assert!(ended.after.contains_key("e/results.json"), "{space:?}");
+        if matches!(space, Space::Disk(24)) {
             assert_eq!(answers(&ended.full), answers(&ended.after));
             assert!(!answers(&ended.full).is_empty());
         }

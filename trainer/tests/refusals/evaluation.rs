@@ -12,16 +12,12 @@ pub(crate) fn scene(id: &str, image: &str) -> Value {
     json!({"id": id, "image": image, "phrases": ["a cat"]})
 }
 
-pub(crate) const ARGS: [&str; 13] = [
+pub(crate) const ARGS: [&str; 9] = [
     "evaluate",
     "--model",
     "models/m",
-    "--questions",
-    "q.jsonl",
-    "--scenes",
-    "s.jsonl",
-    "--images",
-    "images",
+    "--benchmark",
+    "Scenes=images",
     "--output",
     "out/e",
     "--max-description-tokens",
@@ -37,86 +33,93 @@ fn a_bad_question_or_scene_is_named_before_anything_is_generated() {
     let two = |first: &Value, second: &str| format!("{first}\n{second}\n");
     let q = question("a", "a.jpg");
     let s = scene("a", "a.jpg");
+    let with = |id: &str, field: &str, value: &str| {
+        let mut question = question(id, "b.jpg");
+        question[field] = json!(value);
+        question.to_string()
+    };
     let cases: &[(&str, String, String, &[&str])] = &[
-        ("broken", two(&q, "{"), two(&s, ""), &["q.jsonl:2: EOF"]),
-        ("missing", two(&q, "{\"id\": \"b\"}"), two(&s, ""), &["q.jsonl:2: missing field `image`"]),
-        ("twice", two(&q, &q.to_string()), two(&s, ""), &["q.jsonl:2: id \"a\" is already used on line 1"]),
-        ("no question", "\n".into(), two(&s, ""), &["q.jsonl: no rows"]),
-        ("no scene", two(&q, ""), "\n".into(), &["s.jsonl: no rows"]),
-        (
-            "a phrase",
-            two(&q, ""),
-            two(&s, "{\"id\":\"b\",\"image\":\"b.jpg\",\"phrases\":\"cat\"}"),
-            &["s.jsonl:2: phrases: invalid type"],
-        ),
+        ("broken", two(&q, "{"), two(&s, ""), &["questions.jsonl, row 2"]),
+        ("missing", two(&q, "{\"id\": \"b\"}"), two(&s, ""), &["questions.jsonl, row 2", "image"]),
+        ("twice", two(&q, &q.to_string()), two(&s, ""), &["questions.jsonl, row 2", "\"a\""]),
+        ("no question", "\n".into(), two(&s, ""), &["questions.jsonl"]),
+        ("a phrase", two(&q, ""), two(&s, "{\"image\":\"b.jpg\",\"phrases\":\"cat\"}"), &["scenes.jsonl:2"]),
         (
             "no image",
-            two(&q, &question("b", "gone.jpg").to_string()),
+            two(&q, &with("b", "image", "gone.jpg")),
             two(&s, ""),
-            &["q.jsonl:2: item \"b\": image \"gone.jpg\" in ", "does not exist"],
+            &["questions.jsonl, row 2", "gone.jpg"],
         ),
         (
             "a broken image",
-            two(&q, &question("b", "broken.jpg").to_string()),
+            two(&q, &with("b", "image", "broken.jpg")),
             two(&s, ""),
-            &["q.jsonl:2: item \"b\": ", "broken.jpg: the file is empty"],
+            &["questions.jsonl, row 2", "empty"],
         ),
         (
             "no answer",
-            two(&q, &json!({"id": "b", "image": "b.jpg", "question": "q", "answer": " "}).to_string()),
+            two(&q, &with("b", "answer", " ")),
             two(&s, ""),
-            &["q.jsonl:2: item \"b\": answer is empty"],
+            &["questions.jsonl, row 2", "`answer` is blank"],
         ),
         (
             "two images",
-            two(
-                &q,
-                &json!({"id": "b", "image": "b.jpg", "question": "<image> <image>", "answer": "x"})
-                    .to_string(),
-            ),
+            two(&q, &with("b", "question", "<image> <image>")),
             two(&s, ""),
-            &["q.jsonl:2: item \"b\": question holds <image> more than once"],
+            &["questions.jsonl, row 2", "<image>"],
         ),
         (
             "a long question",
-            two(
-                &q,
-                &json!({"id": "b", "image": "b.jpg", "question": "red ".repeat(2000), "answer": "x"})
-                    .to_string(),
-            ),
+            two(&q, &with("b", "question", &"red ".repeat(2000))),
             two(&s, ""),
-            &["q.jsonl:2: item \"b\": its question needs ", "but the model is limited to "],
+            &["questions.jsonl, row 2: its question needs ", "but the model is limited to "],
         ),
         (
             "out of the folder",
-            two(&q, ""),
-            two(&s, &scene("b", "../q.jsonl").to_string()),
-            &["s.jsonl:2: item \"b\": image \"../q.jsonl\"", "must be relative"],
+            two(&q, &with("b", "image", "../q.jsonl")),
+            two(&s, ""),
+            &["questions.jsonl, row 2", "../q.jsonl"],
         ),
     ];
     let sandbox = Sandbox::new();
     sandbox.put("images/broken.jpg", "");
     for (name, questions, scenes, messages) in cases {
-        sandbox.put("q.jsonl", questions);
-        sandbox.put("s.jsonl", scenes);
+        sandbox.put("images/questions.jsonl", questions);
+        sandbox.put("images/scenes.jsonl", scenes);
         evaluate(&sandbox).expect_exit(name, 65, messages);
-        assert!(!sandbox.path("out").exists(), "{name}");
+        let answered = sandbox.path("out/e").read_dir().is_ok_and(|mut files| {
+            files.any(|file| file.unwrap().file_name().to_string_lossy().starts_with("answers-"))
+        });
+        assert!(!answered, "{name}");
     }
-    sandbox.remove("q.jsonl");
-    evaluate(&sandbox).expect_exit("gone", 65, &["q.jsonl: not found"]);
-    let mut without_scenes = ARGS.to_vec();
-    without_scenes.drain(5..7);
-    let twice = [&ARGS[..], &["--adapter", "base=x"]].concat();
-    sandbox.put("q.jsonl", q.to_string());
-    sandbox.put("s.jsonl", s.to_string());
-    sandbox.run(&twice).expect_exit("a taken name", 64, &["--adapter \"base=x\"", "other than base"]);
+    sandbox.remove("images/questions.jsonl");
+    evaluate(&sandbox).expect_exit("gone", 65, &["questions.jsonl"]);
+    sandbox.put("images/questions.jsonl", q.to_string());
+    sandbox.put("images/scenes.jsonl", s.to_string());
+    for (name, options, messages) in [
+        ("a taken name", ["--adapter", "base=x"], ["--adapter \"base=x\"", "other than base"]),
+        ("no folder", ["--benchmark", "Scenes"], ["--benchmark \"Scenes\"", "NAME=DIR"]),
+        ("unknown benchmark", ["--benchmark", "Dreams=x"], ["--benchmark Dreams: unknown", "Scenes"]),
+        (
+            "the same benchmark",
+            ["--benchmark", "Scenes=x"],
+            ["--benchmark Scenes: named twice", "remove one"],
+        ),
+    ] {
+        sandbox.run(&[&ARGS[..], &options].concat()).expect_exit(name, 64, &messages);
+    }
     let tagged = json!({"id": 7, "image": "b.jpg", "question": "<image>\nWhat is it?", "answer": "cat"});
-    sandbox.put("q.jsonl", json!([q, tagged]).to_string());
-    let report = sandbox.run(&without_scenes).expect_exit("no scenes, and questions in an array", 0, &[]).out;
-    assert!(report.contains("2 questions and 0 scenes") && !report.contains("description F1"), "{report}");
-    sandbox.remove("out");
-    sandbox.put("q.jsonl", q.to_string());
-    let unknown = [&ARGS[..], &["--benchmark", "dreams"]].concat();
-    sandbox.run(&unknown).expect_exit("unknown benchmark", 64, &["'dreams'", "possible values: scenes"]);
-    assert!(evaluate(&sandbox).expect_exit("corrected", 0, &[]).out.contains("1 questions and 1 scenes"));
+    sandbox.put("images/questions.jsonl", format!("{q}\n{tagged}\n"));
+    let report = evaluate(&sandbox).expect_exit("corrected", 0, &[]).out;
+    assert!(report.contains("descriptionF1"), "{report}");
+}
+
+#[test]
+fn rows_that_cannot_be_used_are_left_out_where_the_user_says_so() {
+    let sandbox = Sandbox::new();
+    let rows = [question("a", "a.jpg").to_string(), "{".into(), question("b", "gone.jpg").to_string()];
+    sandbox.put("images/questions.jsonl", rows.join("\n") + "\n");
+    let skip = [&ARGS[..], &["--on-unreadable", "skip"]].concat();
+    let ended = sandbox.run(&skip).expect_exit("skip", 0, &["questions.jsonl, row 2", "gone.jpg"]);
+    assert!(!ended.out.contains("descriptionF1"), "no scenes: {}", ended.out);
 }
