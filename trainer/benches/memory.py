@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent / "common"))
+sys.path += [str(Path(__file__).parent / "common"), str(Path(__file__).parents[2] / "tests/parity")]
 from steps import Run, at, preference_recipe, train_recipe
 from tiny_models import KINDS, picture
 

@@ -1,14 +1,17 @@
 """Child processes: their time and memory, and what else the machine did meanwhile.
 
-    process.py CPU,CPU COMMAND...       runs the command on these CPUs, and logs its time and memory as the last line
+    process.py CPU,CPU SECONDS COMMAND...   runs the command on these CPUs, for so long at most (inf), and logs its time and
+                                            memory as the last line
 
 The kernel counts the memory of a process before exec as that of the new program. A benchmark has hundreds of megabytes of
 libraries, so it starts what it measures with this file, as a process in between.
 """
 
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,15 +32,22 @@ class CompletedProcess:
     peak_gpu_bytes: int  # 0 without a GPU
     others_share: float  # of the machine's CPU time while it ran: what other processes took
     stolen_share: float  # what the hypervisor gave to other machines
-    ended: float  # seconds since the epoch
+    started: float  # seconds since the epoch
+    ended: float
 
 
-def run(command: list[object], threads: int, on_log: Callable[[str], None] = lambda line: None) -> CompletedProcess:
-    """Runs a command on `threads` CPUs, and calls `on_log` with each line that it logs."""
+class TimeLimitError(Exception):
+    """A child process was killed because it took too long."""
+
+
+def run(
+    command: list[object], threads: int, on_log: Callable[[str], None] = lambda line: None, limit: float = math.inf
+) -> CompletedProcess:
+    """Runs a command on `threads` CPUs for `limit` seconds at most, and calls `on_log` with each line that it logs."""
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     started, (busy, stolen) = time.time(), _cpu_seconds()
-    starter = [sys.executable, "-S", __file__, ",".join(map(str, cpus))]
+    starter = [sys.executable, "-S", __file__, ",".join(map(str, cpus)), str(limit)]
     child = subprocess.Popen(
         [*starter, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -48,6 +58,8 @@ def run(command: list[object], threads: int, on_log: Callable[[str], None] = lam
             on_log(line)
         output = child.stdout.read()
     code, ended = child.wait(), time.time()
+    if code != 0 and ended - started >= limit:
+        raise TimeLimitError
     if code != 0:
         raise SystemExit(f"{' '.join(map(str, command))}\nexit code {code}\n{''.join(logged[-30:])}")
     took = json.loads(logged[-1])
@@ -55,14 +67,17 @@ def run(command: list[object], threads: int, on_log: Callable[[str], None] = lam
     available = (ended - started) * (os.cpu_count() or 1)
     others_share = max(0.0, busy_now - busy - took["cpu_seconds"]) / available
     stolen_share = (stolen_now - stolen) / available
-    return CompletedProcess(output, took["peak_rss_bytes"], gpu.peak, others_share, stolen_share, ended)
+    return CompletedProcess(output, took["peak_rss_bytes"], gpu.peak, others_share, stolen_share, started, ended)
 
 
-def _start(cpus: str, command: list[str]) -> int:
+def _start(cpus: str, limit: str, command: list[str]) -> int:
     """Runs the command, logs its time and memory, and returns its exit code."""
     os.sched_setaffinity(0, map(int, cpus.split(",")))
     child = os.posix_spawnp(command[0], command, os.environ)
+    killer = threading.Timer(max(0.0, min(float(limit), threading.TIMEOUT_MAX)), os.kill, (child, signal.SIGKILL))
+    killer.start()
     _, status, usage = os.wait4(child, 0)
+    killer.cancel()
     took = {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_rss_bytes": usage.ru_maxrss * 1024}
     print(json.dumps(took), file=sys.stderr)
     return os.waitstatus_to_exitcode(status)
@@ -110,4 +125,4 @@ def cpu_model() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(_start(sys.argv[1], sys.argv[2:]))
+    sys.exit(_start(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -1,14 +1,19 @@
 """Writes the results as Markdown, as JSON, and into a page of the documentation."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from measures import Row, Settings
 from process import cpu_model
+
+if TYPE_CHECKING:  # they import torch
+    from measures import Row, Settings
 
 BEGIN, END = "<!-- results: written by --write-docs -->", "<!-- end of results -->"
 

@@ -1,12 +1,14 @@
 """Our side: run configs, and the steps of `stic-trainer` as in a user's run."""
 
 import json
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from process import CompletedProcess, run
-from workload import CAPTION_PROMPTS, HALLUCINATION_PROMPTS, WELL_CURATED_PROMPT
+from prompts import CAPTION_PROMPTS, HALLUCINATION_PROMPTS, WELL_CURATED_PROMPT
 
 # The log line of each step from which its time is measured. In `generate` and `train` the model is loaded by then.
 BEGINS = {"prepare": "digesting the model", "generate": "loaded the model", "train": 'activity="training"'}
@@ -28,14 +30,14 @@ def preference_recipe(source: str, negatives: str, tokens: int) -> dict:
     }
 
 
-def train_recipe(method: str, batch: int, rate: float = 1e-5) -> dict:
-    """Continues an adapter without warm-up, so that every step costs the same."""
+def train_recipe(method: str, batch: int, rate: float = 1e-5, lora: dict | None = None) -> dict:
+    """Continues an adapter, or trains a new one, without warm-up, so that every step costs the same."""
     dpo = {
         "loss": "Sigmoid", "beta": 0.1, "labelSmoothing": 0.0, "chosenLogProbWeight": 1 / 1024,
         "rejectedTerm": "LogProb", "reference": "Base", "rejectedImageNoiseSteps": None,
     }
     return {
-        "objective": {"dpo": dpo} if method == "dpo" else {"sft": {"infusion": None}}, "lora": None,
+        "objective": {"dpo": dpo} if method == "dpo" else {"sft": {"infusion": None}}, "lora": lora,
         "optimizer": {"learningRate": rate, "schedule": "Constant", "warmupRatio": 0.0, "weightDecay": 0.0,
                       "maxGradientNorm": 1.0},
         "epochs": 1, "globalBatchSize": batch, "maxLength": None, "withImage": True, "chatTemplate": "Auto",
@@ -67,6 +69,8 @@ class Run:
     threads: int
     precision: str = "F32"
     adapter: str | None = None  # a folder of the volume adapters
+    images: str = ""  # a folder of the volume images
+    time_left: Callable[[], float] = lambda: math.inf  # seconds after which a step is killed
 
     def __post_init__(self) -> None:
         self.output = self.volumes / "out" / self.name
@@ -85,21 +89,20 @@ class Run:
         self._common = {
             "model": model | {"digest": found["model"]},
             "items": {"location": items["location"], "digest": items["digest"]},
-            "images": at("images"), "precision": self.precision,
+            "images": at("images", self.images), "precision": self.precision,
         }
         self._adapter = adapter and adapter | {"digest": found["adapter"]}
         return step
 
-    def generate(self, recipe: dict, *options: str) -> Step:
-        """Generates the pairs with the base model, or copies them from a file."""
-        step = self._step("generate", {**self._common, "adapter": None, "recipe": recipe, "shards": 1}, *options)
+    def generate(self, recipe: dict, *options: str, shards: int = 1) -> Step:
+        """Generates the pairs with the base model, or copies them from a file. Of several shards, only the first."""
+        step = self._step("generate", {**self._common, "adapter": None, "recipe": recipe, "shards": shards}, *options)
         self._shards = step.result["shards"]
         return step
 
     def train(self, recipe: dict, *options: str) -> Step:
         """Trains the adapter on the pairs."""
-        task = {**self._common, "adapter": self._adapter, "recipe": recipe, "data": {"shards": self._shards}}
-        return self._step("train", task, *options)
+        return self._step("train", self._train_task(recipe), *options)
 
     def pairs(self) -> list[dict]:
         """The rows that `generate` wrote."""
@@ -111,7 +114,14 @@ class Run:
         (file,) = self.output.glob("adapter-*/metrics.jsonl")
         return _lines(file), file.stat().st_mtime
 
-    def _step(self, name: str, task: dict, *options: str) -> Step:
+    def train_command(self, recipe: dict, *options: str) -> list[object]:
+        """The command of `train`, for a caller that ends it early."""
+        return self._command("train", self._train_task(recipe), *options)
+
+    def _train_task(self, recipe: dict) -> dict:
+        return {**self._common, "adapter": self._adapter, "recipe": recipe, "data": {"shards": self._shards}}
+
+    def _command(self, name: str, task: dict, *options: str) -> list[object]:
         config = {
             "version": 1,
             "run": {"kind": "StageOneRun", "namespace": "bench", "name": "bench", "uid": self.name, "rerun": 0},
@@ -119,14 +129,17 @@ class Run:
         }
         file = self.output / f"{name}.json"
         file.write_text(json.dumps(config))
+        return [self.binary, "step", "--config", file, "--volumes", self.volumes, *options]
+
+    def _step(self, name: str, task: dict, *options: str) -> Step:
+        command = self._command(name, task, *options)
         started: list[float] = []
 
         def on_log(line: str) -> None:
             if BEGINS[name] in line:
                 started.append(time.time())
 
-        command = [self.binary, "step", "--config", file, "--volumes", self.volumes, *options]
-        process = run(command, self.threads, on_log)
+        process = run(command, self.threads, on_log, self.time_left())
         if not started:
             raise SystemExit(f"{name} did not log {BEGINS[name]!r}, from which its time is measured")
         return Step(json.loads(process.output), process, started[0])

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 sys.path.append(str(Path(__file__).parents[3] / "tests/parity"))
+from prompts import CAPTION_PROMPTS, HALLUCINATION_PROMPTS, WELL_CURATED_PROMPT
 from tiny_models import BOS, EOS, MISTRAL, UNK, picture
 
 CROP, PATCH = 336, 14
@@ -34,18 +35,6 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 # A list of names would also wrap the projections of CLIP, which has q, k and v as well.
 LANGUAGE_MODEL = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
-CAPTION_PROMPTS = ["Illustrate the details of the picture.", "Explain what is depicted in the photograph."]
-WELL_CURATED_PROMPT = """\
-Please provide a detailed description of the image, focusing on the following.
-Identify the main subjects (people, animals, objects) in the image and describe what they are doing.
-Describe the setting of the image. Is it indoors or outdoors? What kind of environment or location does it depict?
-What mood does the image convey? Are there any specific elements (such as lighting, weather, expressions) that \
-contribute to this atmosphere?
-Describe the dominant colors and the overall composition. How do these elements affect the image's impact?"""
-HALLUCINATION_PROMPTS = [
-    "Describe the image with imaginative objects that may exist in the scene.",
-    "Augment the scene with details of potential events or items that are plausible.",
-]
 WORDS = (
     "a the one two some many red green blue small large old new round bright dark street house tree table window sky "
     "water car bus dog cat bird person child woman man hat coat door wall light shadow cloud stone grass flower stands "
