@@ -61,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Score(args) => tools::score(&args),
         Command::Export(args) => tools::export(&args),
         Command::Evaluate(args) => tools::evaluate(&args),
+        Command::Serve(args) => tools::serve(&args),
         Command::Inspect(args) => tools::inspect(&args),
         Command::Unfinished(args) => unfinished::unfinished(&args),
     };

@@ -12,9 +12,10 @@ use crate::inference::Vlm;
 use crate::io::{artifact, atomic};
 use crate::model::lora::LoraAdapter;
 use crate::scoring::Scorer;
+use crate::serving::{self, ServeOptions};
 use stic_contract::recipe::ImageLayout;
 
-use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy};
+use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy, ServeArgs};
 
 pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     let cancellation = CancellationToken::on_signals()?;
@@ -115,6 +116,19 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         cancellation: &cancellation,
     };
     print((benchmark.evaluate)(&evaluation)?.as_bytes())
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<()> {
+    let options = ServeOptions {
+        model: &args.model,
+        adapters: &named_adapters(&args.adapters)?,
+        chat_template: args.chat_template.into(),
+        precision: args.precision.into(),
+        address: args.listen,
+        max_queue: args.max_queue,
+        responses_at_once: args.batch_size,
+    };
+    serving::serve(&options, &CancellationToken::on_signals()?)
 }
 
 fn named_adapters(args: &[String]) -> Result<Vec<(String, PathBuf)>> {
