@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
         // It would panic if the log is on a full disk.
         .log_internal_errors(false)
         .init();
+    let serves = matches!(args.command, Command::Serve(_));
     let result = match args.command {
         Command::Step(args) => step(&args),
         Command::Score(args) => tools::score(&args),
@@ -68,7 +69,10 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            // A server has no work to continue, and has logged that it stopped.
+            if !(serves && matches!(error, Error::Interrupted)) {
+                report(&error);
+            }
             ExitCode::from(error.exit_code().code())
         }
     }

@@ -5,7 +5,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::api_error::ApiError;
-use super::chat_request::{Content, ImageUrl, Message, Part};
+use super::chat_request::{ChatRequest, Content, ImageUrl, Message, Part};
 use crate::data::template::{Role, Turn};
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -15,18 +15,21 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// What is asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Conversation {
+pub struct Conversation {
     /// The first shows the image, if there is one, whatever message it was in: that is how LLaVA was trained.
-    pub(super) turns: Vec<Turn>,
+    pub turns: Vec<Turn>,
     /// The bytes of the image file, and the field they came from.
-    pub(super) image: Option<(String, Vec<u8>)>,
+    pub image: Option<(String, Vec<u8>)>,
 }
 
 impl Conversation {
-    /// Reads `messages`. Several texts of a message are lines.
-    pub(super) fn of(messages: Vec<Message>) -> Result<Self, ApiError> {
+    /// Takes the messages of a request. Several texts of a message are lines.
+    ///
+    /// # Errors
+    /// 400 with the path of the message or part that cannot be read.
+    pub fn of(request: &mut ChatRequest) -> Result<Self, ApiError> {
         let mut conversation = Self { turns: Vec::new(), image: None };
-        for (number, message) in messages.into_iter().enumerate() {
+        for (number, message) in std::mem::take(&mut request.messages).into_iter().enumerate() {
             conversation.push(&format!("messages[{number}]"), message)?;
         }
         match conversation.turns.first_mut() {
@@ -128,7 +131,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::serving::chat_request::ChatRequest;
 
     fn read(messages: Value) -> Result<Conversation, String> {
         let body = json!({"model": "base", "messages": messages}).to_string();
@@ -138,8 +140,8 @@ mod tests {
                 .expect("a text")
                 .to_owned()
         };
-        let request = ChatRequest::parse(body.as_bytes()).map_err(message)?;
-        Conversation::of(request.messages).map_err(message)
+        let mut request = ChatRequest::parse(body.as_bytes()).map_err(message)?;
+        Conversation::of(&mut request).map_err(message)
     }
 
     fn image(url: &str) -> Value {

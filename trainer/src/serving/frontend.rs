@@ -45,7 +45,7 @@ impl Frontend {
         let model = self.model(&request.model)?;
         let (delivery, stops) = (request.delivery(), request.stops()?);
         let seed = request.seed().unwrap_or_else(|| RandomState::new().hash_one(BASE));
-        let Conversation { turns, image } = Conversation::of(std::mem::take(&mut request.messages))?;
+        let Conversation { turns, image } = Conversation::of(&mut request)?;
         let image = image.map(|(place, bytes)| self.preprocess(&place, bytes)).transpose()?;
         let image_tokens = image.as_ref().map(|image| self.vlm.files.processor.image_tokens(image.original));
         let prompt = self

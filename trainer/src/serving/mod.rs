@@ -17,5 +17,7 @@ mod reply;
 mod request_body;
 mod server;
 
+pub use self::api_error::ApiError;
 pub use self::chat_request::ChatRequest;
+pub use self::conversation::Conversation;
 pub use self::server::{ServeOptions, serve};

@@ -104,7 +104,10 @@ fn an_answer_ends_where_it_was_told_to() {
     let reply = chat(server.address, &short);
     assert!(text.starts_with(&reply.content()), "{} of {text}", reply.content());
     let json = reply.json();
-    assert_eq!((&json["choices"][0]["finish_reason"], &json["usage"]["completion_tokens"]), (&json!("length"), &json!(3)));
+    assert_eq!(
+        (&json["choices"][0]["finish_reason"], &json["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(3))
+    );
     short["max_tokens"] = json!(1_000_000);
     assert_eq!(chat(server.address, &short).content(), text, "clamped to the context");
 
@@ -150,7 +153,10 @@ fn what_cannot_be_answered_is_refused_by_name() {
     for (url, expected) in [
         ("https://example.org/a.jpg", "opens no connections"),
         ("data:image/png;base64,AAAA", "messages[0].content[0].image_url: the content is not JPEG, PNG"),
-        ("data:image/png;base64,iVBORw0KGgo=", "messages[0].content[0].image_url: the image file is truncated"),
+        (
+            "data:image/png;base64,iVBORw0KGgo=",
+            "messages[0].content[0].image_url: the image file is truncated",
+        ),
     ] {
         broken["messages"][0]["content"][0]["image_url"]["url"] = json!(url);
         refused(&broken, 400, expected);
@@ -166,7 +172,10 @@ fn what_cannot_be_answered_is_refused_by_name() {
 
     assert_eq!(get(server.address, "/healthz").body, "ok\n");
     let models = get(server.address, "/v1/models").json();
-    assert_eq!((&models["data"][0]["id"], models["data"].as_array().unwrap().len()), (&json!("scenes-llava"), 1));
+    assert_eq!(
+        (&models["data"][0]["id"], models["data"].as_array().unwrap().len()),
+        (&json!("scenes-llava"), 1)
+    );
     assert!(!chat(server.address, &with_image("base", "Describe the image.", 8)).content().is_empty());
 }
 
@@ -236,7 +245,8 @@ fn memory_does_not_grow_with_the_requests_served() {
 #[test]
 fn a_command_line_that_cannot_be_served_is_refused_at_once() {
     let serve = |arguments: &[&str]| {
-        let ended = Command::new(TRAINER).args(["serve", "--model"]).arg(model()).args(arguments).output().unwrap();
+        let ended =
+            Command::new(TRAINER).args(["serve", "--model"]).arg(model()).args(arguments).output().unwrap();
         assert_eq!(ended.status.code(), Some(64));
         String::from_utf8(ended.stderr).unwrap()
     };

@@ -57,7 +57,9 @@ impl Server {
             .unwrap();
         let (sender, log) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut server = Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let line = server.wait_for_log("serving /v1/chat/completions");
         let (_, after) = line.split_once("address=").unwrap();
