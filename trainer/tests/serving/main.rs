@@ -32,8 +32,8 @@ fn until_status(server: &Server, request: &Value, status: u16) -> client::Reply 
 fn answers_are_those_of_evaluate_whoever_else_asks() {
     let dir = tempfile::tempdir().unwrap();
     let (tuned, other) = (dir.path().join("tuned"), dir.path().join("other"));
-    write_adapter(&tuned, 0.02);
-    write_adapter(&other, -0.03);
+    write_adapter(&tuned, 1.0);
+    write_adapter(&other, -2.0);
     let adapters = [format!("tuned={}", tuned.display()), format!("other={}", other.display())];
     let heldout = Heldout::new(dir.path(), 12);
     let asked = heldout.evaluate(&adapters);
