@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares the trainer with transformers and PEFT.
+# Compares the trainer with transformers and PEFT, and its server with what OpenAI's client expects.
 #
 #   python.sh PYTHON WORK     an interpreter with tests/requirements.txt, and the work folder of a finished quickstart
 #
@@ -32,3 +32,8 @@ for run in stageonerun/scenes stagetworun/scenes; do
     --adapter "$("$bin/kubectl-stic" artifact "$run" --work-dir "$work")" \
     --images "$volumes/heldout" --questions "$volumes/heldout/questions.jsonl"
 done
+
+echo "== the server with OpenAI's client, against evaluate"
+"$python" "$root/tests/parity/check_serving.py" --trainer "$bin/stic-trainer" --model "$volumes/models/scenes-llava" \
+  --adapter "$("$bin/kubectl-stic" artifact stagetworun/scenes --work-dir "$work")" \
+  --images "$volumes/heldout" --questions "$volumes/heldout/questions.jsonl"

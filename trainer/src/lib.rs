@@ -1,7 +1,7 @@
 //! The STIC trainer: generation, LoRA DPO and LoRA SFT on candle.
 //!
 //! Layers, the lowest first: error, cancellation, device, memory; io, external_sort; data; algorithm, kernels; model;
-//! generation, training; checkpoint; inference; scoring, benchmarks; stages; cli. A module imports from its own layer or lower ones only.
+//! generation, training; checkpoint; inference; scoring, benchmarks, serving; stages; cli. A module imports from its own layer or lower ones only.
 
 pub mod algorithm;
 pub mod benchmarks;
@@ -19,6 +19,7 @@ pub mod kernels;
 pub mod memory;
 pub mod model;
 pub mod scoring;
+pub mod serving;
 pub mod stages;
 pub mod training;
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,6 +95,10 @@ struct Requests<'a> {
     refilled: usize,
     /// Cancelled after so many responses.
     cancel_after: Option<(usize, CancellationToken)>,
+    /// A response that is broken off at so many tokens.
+    break_off: Option<(usize, usize)>,
+    /// Of each response, the tokens that were seen one after the other.
+    seen: BTreeMap<usize, Vec<u32>>,
 }
 
 impl<'a> Requests<'a> {
@@ -114,6 +119,8 @@ impl<'a> Requests<'a> {
             most_open: 0,
             refilled: 0,
             cancel_after: None,
+            break_off: None,
+            seen: BTreeMap::new(),
         }
     }
 }
@@ -137,6 +144,17 @@ impl RequestSource for Requests<'_> {
         Ok(Some(Request { tag: number, prompt, prefix, sampling, draw }))
     }
 
+    fn on_token(&mut self, number: &usize, tokens: &[u32]) -> ControlFlow<()> {
+        let seen = self.seen.entry(*number).or_default();
+        seen.extend(tokens.last());
+        assert_eq!(seen, tokens, "one token at a time");
+        if self.break_off == Some((*number, tokens.len())) {
+            self.open.remove(number);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
     fn complete(&mut self, number: usize, response: Generated) -> Result<()> {
         assert!(self.open.remove(&number), "{number} was not requested");
         self.responses.insert(number, response);
@@ -157,6 +175,26 @@ fn alone(fixture: &Fixture, generator: &Generator<'_>, prompts: &[Prompt]) -> BT
         (number, requests.responses[&number].clone())
     };
     (0..prompts.len()).map(one).collect()
+}
+
+#[test]
+fn a_response_that_is_broken_off_gives_up_its_slot_and_changes_no_other() {
+    for fixture in Fixture::both() {
+        let (prompts, eos) = (fixture.prompts(), fixture.eos());
+        let generator = Generator::new(&fixture.model, None, &eos, CancellationToken::default());
+        let mut expected = alone(&fixture, &generator, &prompts);
+        let longest = *expected.iter().max_by_key(|(_, response)| response.tokens.len()).unwrap().0;
+        let order: Vec<usize> = (0..prompts.len()).collect();
+        for tokens in [1, 2] {
+            let mut requests = Requests::new(&fixture, &generator, &prompts, &order);
+            requests.break_off = Some((longest, tokens));
+            generator.generate(3, &mut requests).unwrap();
+            expected.remove(&longest);
+            assert_eq!(requests.responses, expected, "{}: broken off at {tokens} tokens", fixture.name);
+            assert_eq!(requests.seen[&longest].len(), tokens);
+            assert!(requests.open.is_empty(), "{:?}", requests.open);
+        }
+    }
 }
 
 #[test]

@@ -85,6 +85,7 @@ impl Evaluation<'_> {
         self.check(&questions, &files, &encoder)?;
         let vlm = Vlm::with_files(files, self.precision, &device::first()?)?;
         let subjects = self.subjects(&vlm)?;
+        self.write_subjects(&subjects)?;
         for subject in &subjects {
             self.answer(&questions, subject, &vlm, &encoder)?;
         }
@@ -144,6 +145,16 @@ impl Evaluation<'_> {
         };
         let adapters = self.adapters.iter().map(|(name, dir)| (name.as_str(), Some(dir.as_path())));
         std::iter::once((BASE, None)).chain(adapters).map(|(name, dir)| subject(name, dir)).collect()
+    }
+
+    /// Says whose answers are in which file.
+    fn write_subjects(&self, subjects: &[Subject<'_>]) -> Result<()> {
+        let files = subjects.iter().map(|subject| {
+            json!({"subject": subject.name, "answers": subject.answers.file_name().map(|name| name.to_string_lossy())})
+        });
+        let json =
+            serde_json::to_vec_pretty(&files.collect::<Vec<_>>()).map_err(|e| Error::Data(e.to_string()))?;
+        atomic::write(&self.output.join("subjects.json"), &json)
     }
 
     /// Appends the answers that the subject's journal lacks.

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Compare the base model with adapters on published benchmarks.
     Evaluate(EvaluateArgs),
+    /// Serve the model and adapters with the chat completions API of OpenAI.
+    Serve(ServeArgs),
     /// Verify an artifact's digest and print its marker.
     Inspect(InspectArgs),
     /// List the unfinished work of runs on a volume, or remove that of runs that are no longer needed.
@@ -307,6 +309,31 @@ impl From<ScorerArg> for Scorer {
             ScorerArg::VlmEvalKit => Self::VlmEvalKit,
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// The model's folder, whose name is that of the base model; base is another name for it.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// An adapter to serve under a name; may be repeated.
+    #[arg(long = "adapter", value_name = "NAME=DIR")]
+    pub adapters: Vec<String>,
+    /// The prompt template.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub chat_template: ChatTemplateArg,
+    /// The number format of weights and activations.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionArg,
+    /// The address to listen on. There are no credentials: whoever reaches it can use the model.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// How many requests may wait while others are answered. A further one is refused with 429.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_queue: usize,
+    /// Generate this many responses at a time; 0 for as many as fit in memory. Does not change results.
+    #[arg(long = "responses-at-once", value_name = "N", default_value_t = 0)]
+    pub batch_size: usize,
 }
 
 #[derive(Debug, clap::Args)]

@@ -56,18 +56,23 @@ pub fn main() -> ExitCode {
         // It would panic if the log is on a full disk.
         .log_internal_errors(false)
         .init();
+    let serves = matches!(args.command, Command::Serve(_));
     let result = match args.command {
         Command::Step(args) => step(&args),
         Command::Score(args) => tools::score(&args),
         Command::Export(args) => tools::export(&args),
         Command::Evaluate(args) => tools::evaluate(&args),
+        Command::Serve(args) => tools::serve(&args),
         Command::Inspect(args) => tools::inspect(&args),
         Command::Unfinished(args) => unfinished::unfinished(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            // A server has no work to continue, and has logged that it stopped.
+            if !(serves && matches!(error, Error::Interrupted)) {
+                report(&error);
+            }
             ExitCode::from(error.exit_code().code())
         }
     }

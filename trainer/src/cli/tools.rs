@@ -12,12 +12,13 @@ use crate::inference::Vlm;
 use crate::io::{artifact, atomic};
 use crate::model::lora::LoraAdapter;
 use crate::scoring::Scorer;
+use crate::serving::{self, ServeOptions};
 use stic_contract::recipe::ImageLayout;
 use stic_evaluation::benchmarks::Options;
 use stic_evaluation::registry::{BENCHMARKS, RegisteredBenchmark, Selection};
 use stic_evaluation::results;
 
-use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy};
+use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy, ServeArgs};
 
 pub(super) fn score(args: &ScoreArgs) -> Result<()> {
     let cancellation = CancellationToken::on_signals()?;
@@ -138,6 +139,19 @@ fn named_benchmarks(args: &[String]) -> Result<Vec<(&'static RegisteredBenchmark
         benchmarks.push((benchmark, dir.into()));
     }
     Ok(benchmarks)
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<()> {
+    let options = ServeOptions {
+        model: &args.model,
+        adapters: &named_adapters(&args.adapters)?,
+        chat_template: args.chat_template.into(),
+        precision: args.precision.into(),
+        address: args.listen,
+        max_queue: args.max_queue,
+        responses_at_once: args.batch_size,
+    };
+    serving::serve(&options, &CancellationToken::on_signals()?)
 }
 
 fn named_adapters(args: &[String]) -> Result<Vec<(String, PathBuf)>> {

@@ -1,6 +1,8 @@
 //! Continuous batching: each step decodes one token of every response in the batch, and a response that ends gives its
 //! slot to the next request.
 
+use std::ops::ControlFlow;
+
 use candle_core::Tensor;
 use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefMutIterator as _, ParallelIterator as _};
 use rayon::slice::ParallelSlice as _;
@@ -41,6 +43,12 @@ pub trait RequestSource {
     /// Any error ends generation.
     fn next(&mut self) -> Result<Option<Request<Self::Tag>>>;
 
+    /// Called after each token of a response, before [`Self::complete`], with all of its tokens so far. A response that
+    /// breaks off gives its slot to the next request and is not completed.
+    fn on_token(&mut self, _tag: &Self::Tag, _tokens: &[u32]) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     /// Takes the response to the request with this tag.
     ///
     /// # Errors
@@ -77,6 +85,11 @@ impl PartialResponse {
 }
 
 impl<T> BatchSlot<T> {
+    /// Whether the source still wants the response, which has one more token.
+    fn is_wanted(&self, source: &mut impl RequestSource<Tag = T>) -> bool {
+        source.on_token(&self.tag, &self.response.tokens).is_continue()
+    }
+
     fn deliver(self, source: &mut impl RequestSource<Tag = T>) -> Result<()> {
         let PartialResponse { tokens, finished, .. } = self.response;
         source.complete(self.tag, Generated { tokens, finished })
@@ -97,6 +110,9 @@ impl Generator<'_> {
                 self.cancellation.check()?;
                 let Some(request) = source.next()? else { break };
                 let slot = self.prefill(request)?;
+                if !slot.is_wanted(source) {
+                    continue;
+                }
                 if slot.response.is_complete() {
                     slot.deliver(source)?;
                 } else {
@@ -108,6 +124,7 @@ impl Generator<'_> {
             }
             self.cancellation.check()?;
             self.decode(&mut slots)?;
+            slots.retain(|slot| slot.is_wanted(source));
             // Keeps the order of the rest: responses about one image stay side by side.
             for slot in slots.extract_if(.., |slot| slot.response.is_complete()) {
                 slot.deliver(source)?;
