@@ -298,8 +298,8 @@ fn an_evaluation_keeps_its_answers() {
     sandbox.put("images/scenes.jsonl", scenes);
     let args: Vec<&str> =
         evaluation::ARGS.iter().map(|arg| if *arg == "out/e" { "stic/e" } else { arg }).collect();
-    // With space for four images, the questions and the answers, a page each, the results are missing.
-    for space in Space::all(&[0, 24], &[0]) {
+    // With space for four images, the questions, the subjects and the answers, a page each, the results are missing.
+    for space in Space::all(&[0, 28], &[0]) {
         let ended = twice(&sandbox, space, &args);
         let answers = |files: &Files| {
             files
@@ -311,7 +311,7 @@ fn an_evaluation_keeps_its_answers() {
         assert!(!ended.full.contains_key("e/results.json"), "{space:?}");
         assert!(answers(&ended.after).starts_with(&answers(&ended.full)), "{space:?}");
         assert!(ended.after.contains_key("e/results.json"), "{space:?}");
-        if matches!(space, Space::Disk(24)) {
+        if matches!(space, Space::Disk(28)) {
             assert_eq!(answers(&ended.full), answers(&ended.after));
             assert!(!answers(&ended.full).is_empty());
         }

@@ -93,7 +93,9 @@ impl Heldout {
             let rows: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             rows.into_iter().flat_map(|row| self.asked(subject["subject"].as_str().unwrap(), &row))
         });
-        asked.collect()
+        // A description is in the answer to each question about its image.
+        let mut seen = BTreeSet::new();
+        asked.filter(|asked| seen.insert((asked.model.clone(), asked.request.to_string()))).collect()
     }
 
     /// What was asked for one answer.
