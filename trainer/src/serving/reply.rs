@@ -118,7 +118,8 @@ impl Reply {
             let (event, next) = reply.next_event(stage, include_usage).await?;
             Some((Ok::<_, Infallible>(event), (reply, next)))
         });
-        let headers = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+        let headers =
+            [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
         (headers, Body::from_stream(events)).into_response()
     }
 
