@@ -63,12 +63,12 @@ impl Exchange {
         Self::begin(address, "POST /v1/chat/completions", body.len(), body.as_bytes())
     }
 
-    /// Waits for a line that starts with `start`.
-    pub(crate) fn wait_for(&mut self, start: &str) {
+    /// Waits for the first text of a streamed answer: before it, the request may still wait.
+    pub(crate) fn wait_for_text(&mut self) {
         loop {
             let mut line = String::new();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "no line starts with {start:?}");
-            if line.starts_with(start) {
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the answer has no text");
+            if line.contains(r#""delta":{"content":"#) {
                 return;
             }
         }

@@ -209,7 +209,7 @@ fn a_client_that_hangs_up_frees_its_slot() {
     let (adapter, request) = endless(dir.path());
     let server = Server::start(&["--adapter", &adapter, "--responses-at-once", "1", "--max-queue", "0"]);
     let mut stream = Exchange::chat(server.address, &request);
-    stream.wait_for("data: ");
+    stream.wait_for_text();
     assert_eq!(chat(server.address, &text("base", "?")).status, 429);
     drop(stream);
     server.wait_for_log("stopped an answer that no client waits for");
@@ -222,7 +222,7 @@ fn a_signal_ends_the_server_within_seconds() {
     let (adapter, request) = endless(dir.path());
     let mut server = Server::start(&["--adapter", &adapter, "--responses-at-once", "1"]);
     let mut stream = Exchange::chat(server.address, &request);
-    stream.wait_for("data: ");
+    stream.wait_for_text();
     let waiting = Exchange::chat(server.address, &with_image("base", "Describe the image.", 8));
     server.terminate();
     let reply = waiting.finish();
