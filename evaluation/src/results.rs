@@ -128,6 +128,7 @@ pub fn table(rows: &[ResultRow]) -> String {
         "95%",
         "OF",
         "UNRESOLVED",
+        "NOT JUDGED",
         "DIFFERENCE",
         "95%",
     ]);
@@ -145,7 +146,7 @@ pub fn table(rows: &[ResultRow]) -> String {
             Some(Some(of)) => [format!("{:+.1}", of.points), format!("{:+.1} to {:+.1}", of.low, of.high)],
         };
         let counted = score.counted.to_string();
-        let unresolved = (score.unresolved + score.failed).to_string();
+        let [unresolved, not_judged] = [score.unresolved, score.failed].map(|count| count.to_string());
         table.add_row([
             benchmark,
             prompting.clone(),
@@ -155,11 +156,12 @@ pub fn table(rows: &[ResultRow]) -> String {
             interval,
             counted,
             unresolved,
+            not_judged,
             change,
             between,
         ]);
     }
-    for column in [4, 6, 7, 8] {
+    for column in [4, 6, 7, 8, 9] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -1,6 +1,8 @@
 //! Asks every model every question, and compares the models on the same answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -14,21 +16,20 @@ use stic_evaluation::scorer::Scorer;
 use super::answer::{self, Answer, answer_id};
 use super::answer_plan::{AnswerPlan, ImageQuestions};
 use super::prompting::Prompting;
+use super::question_check::{LargestQuestion, QuestionCheck};
 use super::question_file::QuestionFile;
 use crate::cancellation::CancellationToken;
 use crate::checkpoint::adapter::{self, TrainedProjector};
 use crate::data::encode::Encoder;
-use crate::data::template::Turn;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::{GenerationPlan, ModelFiles, Policy, ResponseWriter, Vlm};
 use crate::io::atomic;
 use crate::io::journal::Journal;
+use crate::io::lock::StepLock;
 use crate::model::digest::DigestedFiles;
 use crate::model::lora::LoraAdapter;
 
-/// Counted for a question when memory is planned.
-const PROMPT_TOKENS: usize = 512;
 /// Questions about one image that are answered together.
 const QUESTIONS_AT_ONCE: usize = 64;
 /// The name of the model without an adapter.
@@ -78,53 +79,48 @@ impl Evaluation<'_> {
             );
         }
         atomic::create_dir(self.output)?;
-        let leave_out = self.on_unreadable == OnUnreadable::Skip;
-        let questions = QuestionFile::create(self.output, self.benchmarks, &self.selection, leave_out)?;
+        let _lock = StepLock::acquire(&self.output.join("lock"), self.cancellation)?;
+        let results = ["results.json", "results.csv"].map(|name| self.output.join(name));
+        // Those of an earlier evaluation would stand beside other answers.
+        for file in &results {
+            remove_file(file)?;
+        }
         let files = ModelFiles::open(self.model, ImageLayout::Model)?;
         let encoder = files.encoder(self.chat_template)?;
-        self.check(&questions, &files, &encoder)?;
+        let mut check = QuestionCheck {
+            files: &files,
+            encoder: &encoder,
+            description_tokens: self.describes().then_some(self.max_description_tokens),
+            largest: LargestQuestion::default(),
+            images: HashMap::new(),
+        };
+        let leave_out = self.on_unreadable == OnUnreadable::Skip;
+        let questions = QuestionFile::create(
+            self.output,
+            self.benchmarks,
+            &self.selection,
+            leave_out,
+            &mut check,
+            self.cancellation,
+        )?;
+        let largest = check.largest;
         let vlm = Vlm::with_files(files, self.precision, &device::first()?)?;
         let subjects = self.subjects(&vlm)?;
         self.write_subjects(&subjects)?;
         for subject in &subjects {
-            self.answer(&questions, subject, &vlm, &encoder)?;
+            self.answer(&questions, largest, subject, &vlm, &encoder)?;
         }
         let rows = self.score(&questions, &subjects)?;
         let json = serde_json::to_vec_pretty(&rows).map_err(|e| Error::Data(e.to_string()))?;
-        atomic::write(&self.output.join("results.json"), &json)?;
-        atomic::write(&self.output.join("results.csv"), results::csv(&rows).as_bytes())?;
+        let [json_file, csv_file] = &results;
+        atomic::write(json_file, &json)?;
+        atomic::write(csv_file, results::csv(&rows).as_bytes())?;
         Ok(rows)
     }
 
-    /// Refuses an image that cannot be read and a question that the model cannot be asked before hours of answering, not
-    /// after.
-    fn check(&self, questions: &QuestionFile, files: &ModelFiles, encoder: &Encoder) -> Result<()> {
-        let limit = files.max_tokens();
-        let mut last: Option<(Option<Digest>, Option<usize>)> = None;
-        for question in questions.read()? {
-            self.cancellation.check()?;
-            let question = question?;
-            let image_tokens = match &last {
-                Some((image, tokens)) if *image == question.image => *tokens,
-                _ => {
-                    let image = questions.open_image(&question)?;
-                    image.map(|image| files.processor.image_tokens((image.height(), image.width())))
-                }
-            };
-            let prompt = [turn(&question.prompt, image_tokens.is_some())];
-            let prompt =
-                encoder.encode_prompt(&prompt, image_tokens).map_err(|e| e.in_row(&question.place))?;
-            let tokens = prompt.ids.len();
-            if tokens >= limit {
-                let of_image = image_tokens.unwrap_or(0);
-                return Err(Error::Data(format!(
-                    "{}: its question needs {tokens} tokens, {of_image} of them for the image, but the model is limited to {limit}; shorten it or remove the row",
-                    question.place
-                )));
-            }
-            last = Some((question.image, image_tokens));
-        }
-        last.map(drop).ok_or_else(|| Error::Data("no questions were selected; raise --limit".into()))
+    /// Whether a description goes into some prompt.
+    fn describes(&self) -> bool {
+        self.prompting.iter().any(|prompting| *prompting != Prompting::Direct)
     }
 
     fn subjects(&self, vlm: &Vlm) -> Result<Vec<Subject<'_>>> {
@@ -161,6 +157,7 @@ impl Evaluation<'_> {
     fn answer(
         &self,
         questions: &QuestionFile,
+        largest: LargestQuestion,
         subject: &Subject<'_>,
         vlm: &Vlm,
         encoder: &Encoder,
@@ -183,7 +180,7 @@ impl Evaluation<'_> {
         }
         tracing::info!(subject = subject.name, "answering");
         let policy = Policy { vlm, adapter: subject.adapter.as_ref(), encoder };
-        let batch_size = vlm.batch_size(&self.generation_plan(subject))?;
+        let batch_size = vlm.batch_size(&self.generation_plan(questions, largest, subject))?;
         let writer = ResponseWriter { policy, seed: 0, batch_size, cancellation: self.cancellation };
         let plan = AnswerPlan {
             max_description_tokens: self.max_description_tokens,
@@ -200,13 +197,20 @@ impl Evaluation<'_> {
         writer.write(&plan, items, |answers| answers.iter().try_for_each(|answer| journal.append(answer)))
     }
 
-    fn generation_plan(&self, subject: &Subject<'_>) -> GenerationPlan {
+    fn generation_plan(
+        &self,
+        questions: &QuestionFile,
+        largest: LargestQuestion,
+        subject: &Subject<'_>,
+    ) -> GenerationPlan {
+        let description_tokens = if self.describes() { self.max_description_tokens } else { 0 };
         GenerationPlan {
             requested: 0,
-            // As many as fit.
-            responses: usize::MAX,
-            prompt_tokens: PROMPT_TOKENS,
-            max_new_tokens: self.max_description_tokens,
+            responses: usize::try_from(questions.count)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(self.prompting.len()),
+            prompt_tokens: largest.prompt_tokens,
+            max_new_tokens: largest.max_new_tokens.max(description_tokens),
             adapter_bytes: subject.adapter.as_ref().map_or(0, LoraAdapter::bytes),
             reduced: false,
         }
@@ -269,13 +273,16 @@ impl Evaluation<'_> {
     }
 }
 
-fn turn(text: &str, with_image: bool) -> Turn {
-    if with_image { Turn::user_with_image(text) } else { Turn::user(text) }
+/// 16 bytes for an answer, so that a set of them is small.
+fn fingerprint(id: &str) -> u128 {
+    u128::from_str_radix(&Digest::of(id.as_bytes()).short(32), 16).unwrap_or_default()
 }
 
-/// 16 bytes for an answer, so that a set of them is small.
-fn fingerprint(id: &str) -> String {
-    Digest::of(id.as_bytes()).short(32)
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::storage(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Groups questions about the same image, which follow each other. A question without an image is a group of its own.

@@ -5,6 +5,7 @@ mod answer;
 mod answer_plan;
 mod evaluation;
 mod prompting;
+mod question_check;
 mod question_file;
 
 pub use self::evaluation::{BASE, Evaluation};

@@ -1,6 +1,7 @@
 //! The questions of an evaluation in a file, ordered by image, and the images beside them.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use stic_evaluation::published::Identity;
 use stic_evaluation::questions::LoadedImage;
 use stic_evaluation::registry::{Data, Question, RegisteredBenchmark, Selection};
 
+use super::question_check::QuestionCheck;
+use crate::cancellation::CancellationToken;
 use crate::data::image::{self as image_file, ImageLimits};
 use crate::data::template::strip_image_placeholder;
 use crate::error::{Error, Result};
@@ -32,11 +35,13 @@ impl Row for Question {
 pub(super) struct QuestionFile {
     path: PathBuf,
     images: PathBuf,
+    /// How many questions there are.
+    pub(super) count: u64,
 }
 
 impl QuestionFile {
     /// Reads the questions of `benchmarks`, each from its folder, into `dir`. Rows that cannot be used are an error, unless
-    /// they are to be left out.
+    /// they are to be left out; `check` says of each question whether it can be asked.
     ///
     /// # Errors
     /// [`Error::Data`] naming folder, file or row; [`Error::Storage`].
@@ -45,8 +50,10 @@ impl QuestionFile {
         benchmarks: &[(&'static RegisteredBenchmark, PathBuf)],
         selection: &Selection,
         leave_out: bool,
+        check: &mut QuestionCheck<'_>,
+        cancellation: &CancellationToken,
     ) -> Result<Self> {
-        let questions = Self { path: dir.join("questions.jsonl"), images: dir.join("images") };
+        let mut questions = Self { count: 0, path: dir.join("questions.jsonl"), images: dir.join("images") };
         atomic::create_dir(&questions.images)?;
         let mut sorter = ExternalSorter::new(dir);
         let mut problems = Problems::default();
@@ -54,25 +61,34 @@ impl QuestionFile {
         for (benchmark, folder) in benchmarks {
             let mut failed = None;
             let data = benchmark.read(folder, selection, &mut |read| {
-                let added = match read {
+                let usable = read.map_err(|problem| problem.to_string()).and_then(|(question, image)| {
+                    // The template places the image.
+                    let prompt = strip_image_placeholder(&question.prompt);
+                    let question = Question { prompt, ..question };
+                    let checked = check.check(&question, image.as_ref());
+                    checked.map_err(|reason| format!("{}: {reason}", question.place))?;
+                    Ok((question, image))
+                });
+                let added = match usable {
                     Ok((question, image)) => {
-                        // The template places the image.
-                        let prompt = strip_image_placeholder(&question.prompt);
-                        let question = Question { prompt, ..question };
                         questions.add(&mut sorter, &mut stored, &question, image.as_ref())
                     }
                     Err(problem) => {
-                        problems.push(benchmark.name, &problem);
+                        problems.push(format!("{}: {problem}", benchmark.name));
                         Ok(())
                     }
                 };
-                failed = added.err();
+                failed = cancellation.check().and(added).err();
                 if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
             failed.map_or(Ok(()), Err)?;
             report(benchmark.name, &data);
         }
         problems.end(leave_out)?;
+        questions.count = sorter.count();
+        if questions.count == 0 {
+            return Err(Error::Data("no question was selected; raise --limit, or correct the rows".into()));
+        }
         questions.write(sorter)?;
         Ok(questions)
     }
@@ -87,7 +103,8 @@ impl QuestionFile {
     ) -> Result<()> {
         if let Some(LoadedImage { bytes, digest }) = image {
             let path = self.image_path(digest);
-            if stored.insert(digest.clone()) && !path.exists() {
+            // What an earlier evaluation left is compared: a crash of the machine may have torn it.
+            if stored.insert(digest.clone()) && !fs::read(&path).is_ok_and(|left| left == *bytes) {
                 atomic::write_unsynced(&path, bytes)?;
             }
         }
@@ -142,10 +159,10 @@ struct Problems {
 }
 
 impl Problems {
-    fn push(&mut self, benchmark: &str, problem: &stic_evaluation::error::Error) {
+    fn push(&mut self, problem: String) {
         self.count += 1;
         if self.first.len() < LISTED {
-            self.first.push(format!("{benchmark}: {problem}"));
+            self.first.push(problem);
         }
     }
 

@@ -107,8 +107,8 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         benchmarks: &named_benchmarks(&args.benchmarks)?,
         selection: Selection { options: Options { ocr_tokens: args.ocr_tokens }, limit: args.limit },
         on_unreadable: args.on_unreadable.into(),
-        prompting: &args.prompting,
-        scorers: &args.scorers.iter().map(|scorer| (*scorer).into()).collect::<Vec<_>>(),
+        prompting: &unique(args.prompting.iter().copied()),
+        scorers: &unique(args.scorers.iter().map(|scorer| (*scorer).into())),
         model: &args.model,
         adapters: &named_adapters(&args.adapters)?,
         output: &args.output,
@@ -118,6 +118,16 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         cancellation: &cancellation,
     };
     print(results::table(&evaluation.run()?).as_bytes())
+}
+
+/// Each once, in the order in which they were first named.
+fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    values.fold(Vec::new(), |mut unique, value| {
+        if !unique.contains(&value) {
+            unique.push(value);
+        }
+        unique
+    })
 }
 
 fn named_benchmarks(args: &[String]) -> Result<Vec<(&'static RegisteredBenchmark, PathBuf)>> {
