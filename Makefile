@@ -27,8 +27,8 @@ VENV = $(call venv,$(REQUIREMENTS))
 venv = $(STIC_CACHE)/venv-$(shell sha256sum $(1) | cut -c1-12)
 
 .PHONY: help build install quickstart test tools lint unit python-tests quickstart-test generate images test-images \
-	script-test chart-test cluster-test cluster-programs controller-test kueue-test cluster e2e rbac-test bench-scale bench-peers bench-data \
-	trainer-cuda gpu-test gpu-node-test audit msrv fuzz miri clean
+	script-test chart-test examples-test cluster-test cluster-programs controller-test kueue-test cluster e2e rbac-test bench-scale bench-peers \
+	bench-data trainer-cuda gpu-test gpu-node-test audit msrv fuzz miri clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,7 +57,7 @@ timed = @TIMEFORMAT="make test: $(1) took %0lR"; time
 # of the build folder. Side by side run only targets that wait for something, or use one processor.
 test: ## All tests; the end-to-end suite only where this machine can be a node (NODE=yes, NODE=no)
 	$(call timed,build) $(MAKE) --no-print-directory -j3 build tools cluster-programs $(VENV)/ready
-	$(call timed,lint and unit) $(MAKE) --no-print-directory -j3 --old-file=build lint chart-test unit script-test python-tests
+	$(call timed,lint and unit) $(MAKE) --no-print-directory -j3 --old-file=build lint chart-test examples-test unit script-test python-tests
 	$(call timed,controller-test) $(MAKE) --no-print-directory --old-file=build controller-test
 	$(if $(filter yes,$(NODE)),$(call timed,e2e) $(MAKE) --no-print-directory --old-file=build e2e rbac-test,@echo "make test: NOT RUN: e2e, rbac-test: $(or $(NOT_A_NODE),NODE=$(NODE))" >&2)
 
@@ -99,6 +99,10 @@ script-test: ## The image writer, the RBAC check, and what the documents name
 
 chart-test: ## The Helm chart, on a control plane of its own; no root
 	tests/chart.sh
+
+# Not part of chart-test, which needs nothing that cargo builds.
+examples-test: build ## Every row of examples/paper: kustomize builds it, kubectl-stic renders it, its references hold
+	tests/examples.sh
 
 cluster-test: ## The test cluster itself: it starts, restarts, and leaves nothing behind; as root
 	tests/cluster/test.sh

@@ -116,7 +116,7 @@ Y
 
 helm install stic "$chart" --namespace stic-system >/dev/null
 within 120 pod_of stic-stic-operator
-kubectl wait crd stageoneruns.stic.dev stagetworuns.stic.dev --for=condition=Established --timeout=120s >/dev/null
+kubectl wait crd stageoneruns.stic.dev stagetworuns.stic.dev evaluationruns.stic.dev --for=condition=Established --timeout=120s >/dev/null
 pass "it installs, and Pod Security restricted admits its pod"
 
 account=stic-stic-operator

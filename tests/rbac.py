@@ -13,7 +13,8 @@ from chart_permissions import granted
 
 # The admission plugin OwnerReferencesPermissionEnforcement requires it, which is off by default: an owner reference with
 # blockOwnerDeletion then needs it. The operator never requests it, so it is in no audit log.
-NEVER_CALLED = {("stic.dev", "stageoneruns/finalizers", "update"), ("stic.dev", "stagetworuns/finalizers", "update")}
+NEVER_CALLED = {("stic.dev", "stageoneruns/finalizers", "update"), ("stic.dev", "stagetworuns/finalizers", "update"),
+                ("stic.dev", "evaluationruns/finalizers", "update")}
 
 Request = tuple[str, str, str]
 Object = tuple[str | None, str | None]

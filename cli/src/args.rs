@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cluster;
+mod report;
 mod values;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use stic_contract::ArtifactKind;
 pub(crate) use self::cluster::{
     Connection, Format, GetArgs, LogsArgs, RenderArgs, RerunArgs, RetryArgs, SuspendArgs,
 };
+pub(crate) use self::report::{ReportArgs, ReportFormat};
 use crate::run_name::RunName;
 
 /// Run STIC on this machine or on a Kubernetes cluster.
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     Artifact(ArtifactArgs),
     Get(GetArgs),
     Logs(LogsArgs),
+    Report(ReportArgs),
     /// Suspend a run on a cluster
     ///
     /// Its pods save their state and stop, and no step starts until the run is resumed.
@@ -42,7 +45,7 @@ pub(crate) enum Command {
     Render(RenderArgs),
 }
 
-/// Run StageOneRun and StageTwoRun manifests on this machine, without a cluster
+/// Run StageOneRun, StageTwoRun and EvaluationRun manifests on this machine, without a cluster
 ///
 /// All manifests are validated first, as an API server would validate them, and nothing runs if one of them is invalid.
 /// The steps then run one after the other. To resume after an interruption or a failure, run the same command again:
@@ -94,7 +97,7 @@ Examples:
   kubectl stic artifact stageonerun/scenes
   kubectl stic artifact s1/scenes preferences")]
 pub(crate) struct ArtifactArgs {
-    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    /// The run; KIND is stageonerun, stagetworun, evaluationrun, s1, s2 or ev
     #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
     /// The kind of artifact
@@ -125,5 +128,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_report_is_of_a_work_folder_or_of_a_cluster() {
+        let parse = |arguments: &[&str]| {
+            Args::try_parse_from(["kubectl-stic", "report"].iter().chain(arguments)).map(|_| ())
+        };
+        assert!(
+            parse(&["ev/coco", "s1/coco", "--paper", "-o", "html", "--context", "lab", "-n", "research"])
+                .is_ok()
+        );
+        assert!(parse(&["--work-dir", "work", "-n", "research"]).is_ok());
+        assert!(parse(&["--work-dir", "work", "--context", "lab"]).is_err());
     }
 }

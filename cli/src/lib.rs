@@ -1,18 +1,24 @@
 //! `kubectl-stic`, the kubectl plugin. `run` executes manifests on this machine without a cluster, `render` prints the
-//! objects that the operator would create, and the other commands work with the runs on a cluster.
+//! objects that the operator would create, `report` reads runs of either kind, and the other commands work with the runs on a
+//! cluster.
 
 mod args;
+mod assumed;
 mod cluster;
 mod error;
 mod format;
 mod manifests;
 mod render;
+mod report;
+mod results;
 mod run;
 mod run_name;
 mod state;
 mod stdio;
 mod table;
 mod trainer;
+mod upstreams;
+mod validate;
 mod volumes;
 
 use std::process::ExitCode;
@@ -33,6 +39,7 @@ pub fn main() -> ExitCode {
             args::Command::Artifact(args) => artifact(&args),
             args::Command::Get(args) => cluster::get(&args),
             args::Command::Logs(args) => cluster::logs(&args),
+            args::Command::Report(args) => report::report(&args),
             args::Command::Suspend(args) => cluster::set_suspended(&args, true),
             args::Command::Resume(args) => cluster::set_suspended(&args, false),
             args::Command::Rerun(args) => cluster::rerun(&args),
@@ -41,12 +48,12 @@ pub fn main() -> ExitCode {
         });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure),
+        Err(failure) => print_failure(&failure),
     }
 }
 
 /// Prints the failure and returns its exit code.
-fn report(failure: &error::Failure) -> ExitCode {
+fn print_failure(failure: &error::Failure) -> ExitCode {
     if let Some(message) = &failure.message {
         let is_error = failure.code != stic_contract::ExitCode::Interrupted.code();
         let prefix = if is_error { "error: " } else { "" };

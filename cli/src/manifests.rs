@@ -46,9 +46,22 @@ impl Manifest {
         self.name.kind
     }
 
-    /// The name of the `StageOneRun` that it starts from.
-    pub(crate) fn upstream(&self) -> Option<&str> {
-        self.object["spec"]["initFrom"]["stageOneRunRef"]["name"].as_str()
+    /// The runs that it starts from, each with the field that names it.
+    pub(crate) fn upstreams(&self) -> Vec<(RunName, String)> {
+        let reference = |parent: &Value, path: &str, field: &str, kind: RunKind| {
+            let name = parent[field]["name"].as_str()?;
+            Some((RunName::new(kind, name), format!("{path}.{field}.name")))
+        };
+        let spec = &self.object["spec"];
+        let start = reference(&spec["initFrom"], "spec.initFrom", "stageOneRunRef", RunKind::StageOneRun);
+        let subjects = spec["subjects"].as_array().into_iter().flatten().enumerate();
+        let of_subjects = subjects.flat_map(|(i, subject)| {
+            let path = format!("spec.subjects[{i}]");
+            let one = reference(subject, &path, "stageOneRunRef", RunKind::StageOneRun);
+            let two = reference(subject, &path, "stageTwoRunRef", RunKind::StageTwoRun);
+            one.into_iter().chain(two)
+        });
+        start.into_iter().chain(of_subjects).collect()
     }
 
     /// Whether this is the manifest of `name` in `namespace`.
@@ -66,6 +79,8 @@ impl Manifest {
 pub(crate) struct Manifests {
     /// The runs, in an order in which they can run.
     pub runs: Vec<Manifest>,
+    /// The data of ConfigMaps, by name.
+    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
     /// Objects of other kinds, such as Namespaces, for messages.
     pub skipped: Vec<String>,
 }
@@ -94,13 +109,21 @@ pub(crate) fn load(files: &[PathBuf], namespace: &str) -> Result<Manifests> {
     if manifests.runs.is_empty() {
         let note = if files.iter().any(|file| file.is_dir()) { " (subfolders are not searched)" } else { "" };
         return Err(Failure::config(format!(
-            "no StageOneRun or StageTwoRun in {}{note}. Give a file that contains one with -f.",
+            "no {} in {}{note}. Give a file that contains one with -f.",
+            kinds(" or "),
             files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
         )));
     }
-    // Only a StageTwoRun depends on other runs, and only on StageOneRuns.
+    // A run depends only on runs of the kinds before its own.
     manifests.runs.sort_by_key(Manifest::kind);
     Ok(manifests)
+}
+
+/// The kinds of runs, such as `StageOneRun, StageTwoRun and EvaluationRun`.
+fn kinds(last: &str) -> String {
+    let names = RunKind::ALL.map(RunKind::as_str);
+    let (end, start) = names.split_last().unwrap_or((&"", &[]));
+    format!("{}{last}{end}", start.join(", "))
 }
 
 fn read(path: &Path, documents: &mut Vec<Document>) -> Result<()> {
@@ -154,6 +177,13 @@ fn admit(
     let is_our_group = version.split('/').next() == Some(GROUP);
     let kind = match kind {
         Ok(kind) if version == format!("{GROUP}/{VERSION}") => kind,
+        Err(_) if kind_name == "ConfigMap" && version == "v1" => {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let data = value["data"].as_object().into_iter().flatten();
+            let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+            manifests.config_maps.insert(name, data.filter_map(text).collect());
+            return Ok(());
+        }
         Err(_) if !is_our_group => {
             let name = value["metadata"]["name"].as_str().unwrap_or_default();
             manifests.skipped.push(format!("{kind_name} {name} ({})", document.location("")));
@@ -161,8 +191,9 @@ fn admit(
         }
         _ => {
             errors.push(format!(
-                "{}: no matches for kind {kind_name:?} in version {version:?}: this program supports StageOneRun and StageTwoRun in {GROUP}/{VERSION}",
-                document.location(if kind.is_ok() { "apiVersion" } else { "kind" })
+                "{}: no matches for kind {kind_name:?} in version {version:?}: this program supports {} in {GROUP}/{VERSION}",
+                document.location(if kind.is_ok() { "apiVersion" } else { "kind" }),
+                kinds(" and ")
             ));
             return Ok(());
         }

@@ -10,14 +10,12 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use stic_contract::{RunKind, StepName, pipeline};
-use stic_crds::{RunStatus, StageOneRun, StageTwoRun};
+use stic_crds::RunStatus;
 use stic_operator::Validated;
 use stic_operator::build::config_map::config_map;
 use stic_operator::build::job::{JobSettings, job};
 use stic_operator::build::pod_check::check_pods;
 use stic_operator::build::volume_claim::volume_claim;
-use stic_operator::controllers::stage_two::Upstream;
-use stic_operator::controllers::{stage_one, stage_two};
 use stic_operator::decide::decide;
 use stic_operator::decision::{Decision, Launch, Verdict};
 use stic_operator::snapshot::{Snapshot, StepOutcome, StepSnapshot};
@@ -25,13 +23,14 @@ use stic_operator::trainer_images::TrainerImages;
 use stic_operator::validated::Hardware;
 
 use crate::args::RenderArgs;
+use crate::assumed;
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest, Manifests};
-use crate::run_name::RunName;
 use crate::stdio::{self, print_stderr};
+use crate::upstreams::Found;
 
 pub(crate) fn render(args: &RenderArgs) -> Result<()> {
-    let Manifests { runs, skipped } = manifests::load(&args.files, &args.namespace)?;
+    let Manifests { runs, skipped, .. } = manifests::load(&args.files, &args.namespace)?;
     for what in skipped {
         print_stderr(format_args!("note: skipped {what}: it is applied unchanged"));
     }
@@ -124,40 +123,18 @@ fn add_document(text: &mut String, title: &str, object: &impl Serialize) -> Resu
 fn validate(manifest: &Manifest, all: &[Manifest]) -> Result<Validated> {
     let mut object = manifest.object.clone();
     object["metadata"]["uid"] = json!(placeholders::UID);
-    let validated = match manifest.kind() {
-        RunKind::StageOneRun => {
-            let run: StageOneRun = serde_json::from_value(object).map_err(Failure::bug)?;
-            stage_one::validate(&run, Hardware::OfPods)
-        }
-        RunKind::StageTwoRun => {
-            let run: StageTwoRun = serde_json::from_value(object).map_err(Failure::bug)?;
-            let upstream = manifest.upstream().map(|name| upstream(manifest, name, all)).transpose()?;
-            let upstream = upstream.as_ref().map_or(Upstream::Missing, Upstream::Found);
-            stage_two::validate(&run, upstream, Hardware::OfPods)
-        }
-    };
-    validated.map_err(|refusal| {
-        let field = match &refusal {
-            stic_operator::Refusal::Invalid { field, .. } => field,
-            stic_operator::Refusal::Wait { .. } => "spec.initFrom.stageOneRunRef",
+    let advice = ", which has the model and the adapter. Add its manifest with -f.";
+    // Other runs are taken to have succeeded.
+    let upstreams = Found::of(manifest, advice, |run| {
+        let Some(found) = all.iter().find(|other| other.is(&manifest.namespace, run)) else {
+            return Ok(None);
         };
-        Failure::config(manifest.message_at(field, &refusal))
-    })
-}
-
-/// The `StageOneRun` that `manifest` starts from, as if it had succeeded.
-fn upstream(manifest: &Manifest, name: &str, all: &[Manifest]) -> Result<StageOneRun> {
-    let run_name = RunName::new(RunKind::StageOneRun, name);
-    let Some(found) = all.iter().find(|other| other.is(&manifest.namespace, &run_name)) else {
-        return Err(Failure::config(manifest.message_at(
-            "spec.initFrom.stageOneRunRef.name",
-            format!("there is no StageOneRun {name} among the manifests, which has the model and the adapter. Add its manifest with -f."),
-        )));
-    };
-    let mut run: StageOneRun = serde_json::from_value(found.object.clone()).map_err(Failure::bug)?;
-    let validated = validate(found, all)?;
-    run.status = Some(placeholders::success(&validated));
-    Ok(run)
+        let mut object = found.object.clone();
+        let status = assumed::success(&validate(found, all)?, &placeholders::unknown());
+        object["status"] = serde_json::to_value(status).map_err(Failure::bug)?;
+        Ok(Some(object))
+    })?;
+    crate::validate::validate(manifest, object, &upstreams, Hardware::OfPods)
 }
 
 fn no_such_step(step: StepName, kind: RunKind, title: &str) -> String {

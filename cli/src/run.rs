@@ -1,6 +1,7 @@
 //! `run`: executes manifests on this machine, with the same decisions as the controller.
 
 mod execute;
+mod judge;
 mod process;
 mod progress_display;
 mod step_results;
@@ -8,28 +9,25 @@ mod step_results;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use stic_contract::{ArtifactKind, RunKind};
-use stic_crds::status::{ArtifactState, ArtifactStatus, RunStatus};
-use stic_crds::volumes::VolumeFolder;
-use stic_crds::{ConditionType, Reason, StageOneRun, StageTwoRun};
-use stic_operator::controllers::stage_two::Upstream;
-use stic_operator::controllers::{stage_one, stage_two};
+use stic_contract::{Digest, RunIdentity};
+use stic_operator::Validated;
 use stic_operator::validated::Hardware;
-use stic_operator::{Refusal, Validated};
 
 use self::execute::Machine;
 use self::process::Interrupts;
 use crate::args::{Output, RunArgs};
+use crate::assumed::{self, Unknown};
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest, Manifests};
 use crate::run_name::RunName;
-use crate::state::{self, State};
+use crate::state::State;
 use crate::stdio::print_stderr;
+use crate::upstreams::Found;
 use crate::volumes::{Volumes, absolute, require_folder};
-use crate::{table, trainer};
+use crate::{table, trainer, validate};
 
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
-    let Manifests { runs, skipped } = manifests::load(&args.files, &args.namespace)?;
+    let Manifests { runs, config_maps, skipped } = manifests::load(&args.files, &args.namespace)?;
     for what in skipped {
         print_stderr(format_args!("note: skipped {what}: it has no meaning without a cluster"));
     }
@@ -44,7 +42,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     // Check everything before anything runs, so that a missing folder of stage 2 is found before hours of stage 1.
     let mut validated = Vec::new();
     for (manifest, state) in runs.iter().zip(&states) {
-        validated.push(validate(manifest, state, &states, &work_dir, Upstreams::Assumed)?);
+        let run = validate(manifest, state, &states, &work_dir, Statuses::Assumed(&validated))?;
+        judge::check(&run, manifest, &config_maps)?;
+        validated.push(run);
     }
     for unused in volumes.unused(&validated) {
         let used: BTreeSet<&str> = validated.iter().flat_map(Validated::claims).collect();
@@ -60,13 +60,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     }
     for ((manifest, state), run) in runs.iter().zip(&states).zip(&validated) {
         volumes.mount(run, &manifest.folder, &state.mounts())?;
+        judge::write_prompts(run, &config_maps, &state.mounts())?;
     }
     let machine = Machine { trainer: trainer::find(args.trainer.as_deref())?, volumes };
     states.iter().try_for_each(State::save_manifest)?;
     let mut interrupts = Interrupts::listen()?;
     let mut result = Ok(());
     for (i, manifest) in runs.iter().enumerate() {
-        result = validate(manifest, &states[i], &states, &work_dir, Upstreams::Actual)
+        result = validate(manifest, &states[i], &states, &work_dir, Statuses::Actual)
             .and_then(|run| machine.execute(&run, manifest, &mut states[i], &mut interrupts));
         if result.is_err() {
             break;
@@ -80,11 +81,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     result.and(printed)
 }
 
-/// Which status a `StageOneRun` of the same command has for the runs that start from it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Upstreams {
-    /// It is assumed to succeed, because it has not run yet.
-    Assumed,
+/// Which statuses the runs of the same command have for those that start from them.
+#[derive(Clone, Copy)]
+enum Statuses<'a> {
+    /// They are assumed to succeed, because they have not run yet. These are resolved.
+    Assumed(&'a [Validated]),
     Actual,
 }
 
@@ -93,79 +94,26 @@ fn validate(
     state: &State,
     states: &[State],
     work_dir: &Path,
-    upstreams: Upstreams,
+    statuses: Statuses<'_>,
 ) -> Result<Validated> {
-    let validated = match manifest.kind() {
-        RunKind::StageOneRun => stage_one::validate(&state.typed::<StageOneRun>()?, Hardware::Cpu),
-        RunKind::StageTwoRun => {
-            let upstream = match manifest.upstream() {
-                Some(name) => Some(upstream(manifest, name, states, work_dir, upstreams)?),
-                None => None,
-            };
-            let upstream = upstream.as_ref().map_or(Upstream::Missing, Upstream::Found);
-            stage_two::validate(&state.typed::<StageTwoRun>()?, upstream, Hardware::Cpu)
+    let advice = ", and none has run in this work folder. Add its manifest with -f.";
+    let upstreams = Found::of(manifest, advice, |run| {
+        let here = states.iter().find(|state| state.is(&manifest.namespace, run));
+        let Some(here) = here else { return State::load_earlier(work_dir, &manifest.namespace, run) };
+        let mut object = here.object()?;
+        if let Statuses::Assumed(resolved) = statuses {
+            let resolved = resolved.iter().find(|other| {
+                let RunIdentity { kind, namespace, name, .. } = &other.run;
+                here.is(namespace, &RunName::new(*kind, name))
+            });
+            let status = resolved.map(|run| assumed::success(run, &unknown()));
+            object["status"] = serde_json::to_value(status).map_err(Failure::bug)?;
         }
-    };
-    validated.map_err(|refusal| match &refusal {
-        Refusal::Invalid { field, .. } => Failure::config(manifest.message_at(field, &refusal)),
-        Refusal::Wait { .. } => {
-            Failure::config(manifest.message_at("spec.initFrom.stageOneRunRef", &refusal))
-        }
-    })
+        Ok(Some(object))
+    })?;
+    validate::validate(manifest, state.object()?, &upstreams, Hardware::Cpu)
 }
 
-/// The `StageOneRun` that `manifest` starts from: one of this command, or one that ran in this work folder before.
-fn upstream(
-    manifest: &Manifest,
-    name: &str,
-    states: &[State],
-    work_dir: &Path,
-    upstreams: Upstreams,
-) -> Result<StageOneRun> {
-    let run_name = RunName::new(RunKind::StageOneRun, name);
-    let here = states.iter().find(|state| state.is(&manifest.namespace, &run_name));
-    let earlier = match here {
-        Some(_) => None,
-        None => State::load_earlier(work_dir, &manifest.namespace, &run_name)?,
-    };
-    let Some(mut run) = here.map(State::typed::<StageOneRun>).transpose()?.or(earlier) else {
-        return Err(Failure::config(manifest.message_at(
-            "spec.initFrom.stageOneRunRef.name",
-            format!("there is no StageOneRun {name} among the manifests, and none has run in this work folder. Add its manifest with -f."),
-        )));
-    };
-    if here.is_some() && upstreams == Upstreams::Assumed {
-        run.status = Some(assumed_status(&run));
-    }
-    Ok(run)
-}
-
-/// The status that `run` will have if it succeeds, as far as others depend on it. Folder and digest of the adapter are
-/// not known yet.
-fn assumed_status(run: &StageOneRun) -> RunStatus {
-    let now = state::now();
-    let condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
-        type_: ConditionType::Succeeded.as_str().into(),
-        status: "True".into(),
-        reason: Reason::Succeeded.as_str().into(),
-        message: String::new(),
-        observed_generation: None,
-        last_transition_time: now,
-    };
-    let created_claim = || format!("{}-output", run.metadata.name.as_deref().unwrap_or_default());
-    let volume = run
-        .spec
-        .output
-        .volume
-        .clone()
-        .unwrap_or_else(|| VolumeFolder { claim_name: created_claim(), path: String::new() });
-    let adapter = ArtifactStatus {
-        kind: ArtifactKind::Adapter,
-        volume,
-        digest: stic_contract::Digest::of(b"").to_string(),
-        size_bytes: 0,
-        step: stic_contract::StepName::Train,
-        state: ArtifactState::Created,
-    };
-    RunStatus { conditions: vec![condition], artifacts: vec![adapter], ..RunStatus::default() }
+fn unknown() -> Unknown {
+    Unknown { folder: String::new(), adapter: Digest::of(b""), model: None }
 }

@@ -8,8 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stic_contract::{ArtifactKind, Digest, ExitCode, StepName};
-use stic_crds::{RunStatus, StageOneRun};
+use stic_contract::{ArtifactKind, Digest, ExitCode, RunKind, StepName};
+use stic_crds::RunStatus;
 
 use crate::error::{Failure, Result};
 use crate::manifests::{self, Manifest};
@@ -70,18 +70,31 @@ impl State {
         write(&self.dir.join(MANIFEST), &self.object)
     }
 
-    /// A `StageOneRun` of an earlier command, with its status; `None` if there is none in this work folder.
-    pub(crate) fn load_earlier(
-        work_dir: &Path,
-        namespace: &str,
-        name: &RunName,
-    ) -> Result<Option<StageOneRun>> {
+    /// The object of a run of an earlier command, with its status; `None` if there is none in this work folder.
+    pub(crate) fn load_earlier(work_dir: &Path, namespace: &str, name: &RunName) -> Result<Option<Value>> {
         let dir = run_dir(work_dir, namespace, name);
-        let (object, status) = (read::<Value>(&dir.join(MANIFEST))?, read::<RunStatus>(&dir.join(STATUS))?);
-        let (Some(object), Some(status)) = (object, status) else { return Ok(None) };
-        let mut run: StageOneRun = serde_json::from_value(object).map_err(Failure::bug)?;
-        run.status = Some(status);
-        Ok(Some(run))
+        let (object, status) = (read::<Value>(&dir.join(MANIFEST))?, read::<Value>(&dir.join(STATUS))?);
+        Ok(object.zip(status).map(|(mut object, status)| {
+            object["status"] = status;
+            object
+        }))
+    }
+
+    /// The runs that have run in a work folder.
+    pub(crate) fn names(work_dir: &Path, namespace: &str) -> Result<Vec<RunName>> {
+        let mut names = Vec::new();
+        for kind in RunKind::ALL {
+            let dir = work_dir.join("runs").join(namespace).join(kind.as_str().to_lowercase());
+            let entries = match std::fs::read_dir(&dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(Failure::storage(&dir))?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(Failure::storage(&dir))?;
+                names.extend(entry.file_name().to_str().map(|name| RunName::new(kind, name)));
+            }
+        }
+        Ok(names)
     }
 
     /// The folder of an artifact of a finished run.
@@ -123,11 +136,6 @@ impl State {
     /// Whether this is the state of `name` in `namespace`.
     pub(crate) fn is(&self, namespace: &str, name: &RunName) -> bool {
         self.namespace == namespace && self.name == *name
-    }
-
-    /// The object with its status, as its Rust type.
-    pub(crate) fn typed<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(self.object()?).map_err(Failure::bug)
     }
 
     /// The object with its status.

@@ -1,4 +1,4 @@
-//! The artifacts of local runs, as a table or as JSON.
+//! The artifacts and scores of local runs, as tables or as JSON.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -9,11 +9,12 @@ use stic_crds::status::ArtifactStatus;
 use crate::error::{Failure, Result};
 use crate::format::{artifact_state, short_digest, size};
 use crate::manifests::Manifest;
+use crate::results;
 use crate::state::State;
 use crate::stdio;
 use crate::volumes::Volumes;
 
-/// Prints the artifacts of the runs that have succeeded, and how to load the last adapter.
+/// Prints the artifacts of the runs that have succeeded, their scores, and how to load the last adapter.
 pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes) -> Result<()> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -43,6 +44,12 @@ pub(crate) fn print(states: &[State], manifests: &[Manifest], volumes: &Volumes)
         for line in table.lines() {
             stdio::print(line.trim_end())?;
         }
+    }
+    for state in states.iter().filter(|state| !state.status.results.is_empty()) {
+        stdio::print(format_args!("\nScores of {}:\n", state.title()))?;
+        results::lines(&state.status.results)
+            .iter()
+            .try_for_each(|line| stdio::print(format_args!(" {line}")))?;
     }
     match last_adapter {
         Some((state, manifest, adapter)) => {

@@ -50,7 +50,7 @@ impl Volumes {
     pub(crate) fn unused(&self, runs: &[Validated]) -> Vec<&str> {
         let is_used = |name: &str| runs.iter().any(|run| run.claims().any(|claim| claim == name));
         // The model of an image is a folder, too, when there is no cluster.
-        let is_model = |name: &str| name == MODEL_IMAGE && runs.iter().any(|run| run.model.image.is_some());
+        let is_model = |name: &str| name == MODEL_IMAGE && runs.iter().any(|run| run.model_image().is_some());
         self.given
             .iter()
             .map(|(name, _)| name.as_str())
@@ -62,7 +62,7 @@ impl Volumes {
     pub(crate) fn mount(&self, run: &Validated, folder: &Path, mounts: &Path) -> Result<()> {
         std::fs::create_dir_all(mounts).map_err(Failure::storage(mounts))?;
         let output = run.output.location.volume.as_str();
-        let image = run.model.image.is_some().then_some(MODEL_IMAGE);
+        let image = run.model_image().is_some().then_some(MODEL_IMAGE);
         for claim in run.input_claims().into_iter().chain(image).chain([output]) {
             let target = self.folder_of(claim, folder);
             if target.is_file() {

@@ -135,7 +135,7 @@ fn every_mistake_in_a_manifest_is_reported_with_its_line_and_nothing_runs() {
             but("StageOneRun", "StageOneRuns"),
             &[
                 "m.yaml:2: no matches for kind \"StageOneRuns\"",
-                "this program supports StageOneRun and StageTwoRun",
+                "this program supports StageOneRun, StageTwoRun and EvaluationRun",
             ],
         ),
         (
@@ -165,7 +165,7 @@ fn every_mistake_in_a_manifest_is_reported_with_its_line_and_nothing_runs() {
         ),
         ("an alias to itself", b"a: &a [*a]\n".to_vec(), &["nothing was done: m.yaml:1: "]),
         ("not UTF-8", b"\xff\xfe".to_vec(), &["m.yaml: ", "Save the file as UTF-8"]),
-        ("empty", Vec::new(), &["no StageOneRun or StageTwoRun in m.yaml", "with -f"]),
+        ("empty", Vec::new(), &["no StageOneRun, StageTwoRun or EvaluationRun in m.yaml", "with -f"]),
         ("a text", b"hello".to_vec(), &["m.yaml:1: not a Kubernetes object"]),
         (
             "a quantity with a space",

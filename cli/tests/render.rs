@@ -36,7 +36,7 @@ fn the_quickstart() {
 
 #[test]
 fn every_example_can_be_rendered_and_run_configs_of_prepare_are_complete() {
-    for folder in ["examples/quickstart", "examples/paper", "examples/ablations"] {
+    for folder in ["examples/quickstart", "examples/paper/base", "examples/ablations"] {
         let text = render_ok(&[
             "-f",
             folder,

@@ -254,9 +254,10 @@ fn a_folder_without_manifests_and_a_volume_that_nothing_uses_are_named() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("nested/deeper")).expect("folders");
     sandbox.write("nested/deeper/one.yaml", STAGE_ONE);
-    sandbox
-        .run(&["nested"])
-        .expect_exit(64, &["no StageOneRun or StageTwoRun in nested (subfolders are not searched)"]);
+    sandbox.run(&["nested"]).expect_exit(
+        64,
+        &["no StageOneRun, StageTwoRun or EvaluationRun in nested (subfolders are not searched)"],
+    );
     let mut command = sandbox.command(&["one.yaml"]);
     let output = command.args(["--volume", "model=/nope"]).output().expect("it runs");
     CommandOutput::from(output)

@@ -26,6 +26,16 @@ pub struct ArtifactRef {
     pub digest: Digest,
 }
 
+/// An adapter before `prepare` has digested it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdapterLocation {
+    /// The folder of the adapter, in PEFT's layout.
+    pub location: VolumePath,
+    /// The expected digest, if another run produced the adapter. Absent for a user's own adapter.
+    pub digest: Option<Digest>,
+}
+
 /// A complete artifact, as reported in a [`StepResult`](crate::StepResult) and in the status of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,8 +7,9 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::ArtifactRef;
+use crate::artifact::{AdapterLocation, ArtifactRef};
 use crate::digest::Digest;
+use crate::evaluation::{Answer, Judge, PrepareEvaluation, Score};
 use crate::identity::{RunIdentity, VolumePath};
 use crate::pipeline::StepName;
 use crate::recipe::{
@@ -92,8 +93,7 @@ impl RunConfig {
     }
 }
 
-/// The settings of a step: one variant per [`StepName`], tagged with its name. The tag is outside, so that errors inside keep
-/// their path.
+/// The settings of a step, tagged with its name. The tag is outside, so that errors inside keep their path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
@@ -105,6 +105,14 @@ pub enum Task {
     Describe(Box<Describe>),
     /// Train a LoRA adapter.
     Train(Box<Train>),
+    /// Check and digest the inputs of an evaluation.
+    PrepareEvaluation(Box<PrepareEvaluation>),
+    /// Ask models the questions of benchmarks.
+    Answer(Box<Answer>),
+    /// Ask a judge about the answers.
+    Judge(Box<Judge>),
+    /// Score the answers.
+    Score(Box<Score>),
 }
 
 impl Task {
@@ -112,18 +120,22 @@ impl Task {
     #[must_use]
     pub const fn step(&self) -> StepName {
         match self {
-            Self::Prepare(_) => StepName::Prepare,
+            Self::Prepare(_) | Self::PrepareEvaluation(_) => StepName::Prepare,
             Self::Generate(_) => StepName::Generate,
             Self::Describe(_) => StepName::Describe,
             Self::Train(_) => StepName::Train,
+            Self::Answer(_) => StepName::Answer,
+            Self::Judge(_) => StepName::Judge,
+            Self::Score(_) => StepName::Score,
         }
     }
 
-    /// The number format that the step computes in; `prepare` computes nothing.
+    /// The number format that the step computes in; `None` for a step that computes nothing.
     #[must_use]
     pub const fn precision(&self) -> Option<Precision> {
         match self {
-            Self::Prepare(_) => None,
+            Self::Prepare(_) | Self::PrepareEvaluation(_) | Self::Judge(_) | Self::Score(_) => None,
+            Self::Answer(task) => Some(task.recipe.precision),
             Self::Generate(task) => Some(task.precision),
             Self::Describe(task) => Some(task.precision),
             Self::Train(task) => Some(task.precision),
@@ -175,16 +187,6 @@ pub struct Prepare {
     /// Whether a later step uses a GPU, whose memory `prepare` then estimates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uses_gpu: bool,
-}
-
-/// An initial adapter before `prepare` has digested it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AdapterLocation {
-    /// The folder of the adapter, in PEFT's layout.
-    pub location: VolumePath,
-    /// The expected digest, if another run produced the adapter. Absent for a user's own adapter.
-    pub digest: Option<Digest>,
 }
 
 /// Where the items of a run come from.

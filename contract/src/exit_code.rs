@@ -15,6 +15,8 @@ enumerated! {
         ConfigInvalid,
         /// The data is invalid (`EX_DATAERR`). The message names file, line and reason.
         DataInvalid,
+        /// The judge of an evaluation does not answer (`EX_NOHOST`). A retry may succeed.
+        JudgeUnavailable,
         /// The GPU ran out of memory (`EX_OSERR`), even with less in it at a time.
         OutOfMemory,
         /// Storage failed (`EX_IOERR`), for example a full disk. A retry may succeed.
@@ -23,6 +25,8 @@ enumerated! {
         Interrupted,
         /// The GPU failed (`EX_PROTOCOL`), which is neither the user's fault nor the trainer's. It resumes when run again.
         DeviceFailed,
+        /// The judge of an evaluation refuses requests, or may be sent no more of them (`EX_NOPERM`).
+        JudgeStopped,
     }
 }
 
@@ -39,10 +43,12 @@ impl ExitCode {
             Self::Bug => 1,
             Self::ConfigInvalid => 64,
             Self::DataInvalid => 65,
+            Self::JudgeUnavailable => 68,
             Self::OutOfMemory => 71,
             Self::StorageFailed => 74,
             Self::Interrupted => 75,
             Self::DeviceFailed => 76,
+            Self::JudgeStopped => 77,
         }
     }
 
@@ -55,13 +61,13 @@ impl ExitCode {
     /// Whether the same step with the same configuration may end differently when it is run again.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        !matches!(self, Self::Done | Self::ConfigInvalid | Self::DataInvalid)
+        !matches!(self, Self::Done | Self::ConfigInvalid | Self::DataInvalid | Self::JudgeStopped)
     }
 
     /// Whether Kubernetes ends the whole Job: another pod would fail in the same way.
     #[must_use]
     pub const fn fails_job(self) -> bool {
-        matches!(self, Self::ConfigInvalid | Self::DataInvalid | Self::OutOfMemory)
+        matches!(self, Self::ConfigInvalid | Self::DataInvalid | Self::OutOfMemory | Self::JudgeStopped)
     }
 
     /// Whether Kubernetes starts the pod again without counting it: the step is not at fault, and resumes from what it saved.
@@ -87,6 +93,11 @@ impl ExitCode {
                 "The input data is invalid, or a file changed after its digest was recorded.",
                 "Fix or restore the file that the message names.",
             ),
+            Self::JudgeUnavailable => (
+                "The judge of an evaluation does not answer.",
+                "Check `spec.judge.url` and the judge itself. Answers and judgements are kept. The step is retried up to \
+                 `spec.backoff.limit` times; after that, raise `spec.retry`.",
+            ),
             Self::OutOfMemory => (
                 "The GPU ran out of memory, even with less in it at a time.",
                 "Use a GPU with more memory and run again, on a cluster with `spec.retry`; it continues with what was saved. Or create a run with a lower rank, `maxLength` or `maxNewTokens`.",
@@ -104,6 +115,10 @@ impl ExitCode {
             Self::DeviceFailed => (
                 "The GPU failed, for example with an uncorrectable memory error.",
                 "Check the node that the message names. The step resumes by itself from what it saved, unless that happens three times without progress; then raise `spec.retry`.",
+            ),
+            Self::JudgeStopped => (
+                "The judge of an evaluation refuses requests, most often because of its key, or `spec.judge.maxRequests` are used up.",
+                "Correct the key or raise `spec.judge.maxRequests`, then raise `spec.retry`. Answers and judgements are kept.",
             ),
         };
         ExitStatusHelp { status: self.code(), meaning, advice }
@@ -154,7 +169,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_sysexits() {
-        assert_eq!(ExitCode::ALL.map(ExitCode::code), [0, 1, 64, 65, 71, 74, 75, 76]);
+        assert_eq!(ExitCode::ALL.map(ExitCode::code), [0, 1, 64, 65, 68, 71, 74, 75, 76, 77]);
         assert_eq!(ExitCode::from_status(75), ExitCode::Interrupted);
         assert_eq!(ExitCode::from_status(139), ExitCode::Bug);
     }
@@ -162,6 +177,6 @@ mod tests {
     #[test]
     fn the_reference_lists_every_status_once() {
         let statuses: Vec<u8> = reference().iter().map(|row| row.status).collect();
-        assert_eq!(statuses, [0, 1, 64, 65, 69, 71, 74, 75, 76, 137, 143]);
+        assert_eq!(statuses, [0, 1, 64, 65, 68, 69, 71, 74, 75, 76, 77, 137, 143]);
     }
 }

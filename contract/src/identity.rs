@@ -11,7 +11,7 @@ use crate::enumerated::enumerated;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunIdentity {
-    /// `StageOneRun` or `StageTwoRun`.
+    /// The kind of the run object.
     pub kind: RunKind,
     /// The namespace of the run object.
     pub namespace: String,
@@ -32,6 +32,8 @@ enumerated! {
         StageOneRun,
         /// Stage 2: description-infused instructions, then SFT.
         StageTwoRun,
+        /// Models answer published benchmarks and are compared.
+        EvaluationRun,
     }
 }
 
@@ -42,6 +44,7 @@ impl RunKind {
         match self {
             Self::StageOneRun => "StageOneRun",
             Self::StageTwoRun => "StageTwoRun",
+            Self::EvaluationRun => "EvaluationRun",
         }
     }
 }
@@ -54,7 +57,7 @@ impl fmt::Display for RunKind {
 
 /// The text is not the name of a [`RunKind`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not a kind of run: expected StageOneRun or StageTwoRun")]
+#[error("{0:?} is not a kind of run: expected {expected}", expected = RunKind::ALL.map(RunKind::as_str).join(", "))]
 pub struct UnknownRunKind(String);
 
 impl FromStr for RunKind {

@@ -10,6 +10,7 @@ pub mod artifact;
 pub mod config;
 pub mod digest;
 mod enumerated;
+pub mod evaluation;
 pub mod exit_code;
 pub mod identity;
 pub mod listen;

@@ -26,6 +26,12 @@ enumerated! {
         Describe,
         /// Merges the shards of the previous step into one artifact, then trains.
         Train,
+        /// Asks models the questions of benchmarks.
+        Answer,
+        /// Asks a judge about the answers that no rule can score; needs no GPU.
+        Judge,
+        /// Scores the answers and compares the models; needs no GPU.
+        Score,
     }
 }
 
@@ -41,6 +47,14 @@ enumerated! {
         Descriptions,
         /// A LoRA adapter in PEFT's layout.
         Adapter,
+        /// The questions of benchmarks, and their images.
+        Questions,
+        /// What models answered.
+        Answers,
+        /// What a judge said about the answers.
+        Judgements,
+        /// Scores, and how the models differ.
+        Results,
     }
 }
 
@@ -86,6 +100,30 @@ impl ArtifactKind {
                 companions: &["adapter_config.json"],
                 contents: "the LoRA adapter in PEFT's layout, its model card and its metrics",
             },
+            Self::Questions => ArtifactSpec {
+                folder_prefix: "questions",
+                payload_file: "questions.jsonl",
+                companions: &[],
+                contents: "the benchmarks' questions, their images, and report.json",
+            },
+            Self::Answers => ArtifactSpec {
+                folder_prefix: "answers",
+                payload_file: "answers.jsonl",
+                companions: &[],
+                contents: "the answers of every model to every question",
+            },
+            Self::Judgements => ArtifactSpec {
+                folder_prefix: "judgements",
+                payload_file: "judgements.jsonl",
+                companions: &[],
+                contents: "the judge's replies, each with what it was asked",
+            },
+            Self::Results => ArtifactSpec {
+                folder_prefix: "results",
+                payload_file: "results.json",
+                companions: &["results.csv"],
+                contents: "scores and differences between the models: results.json, results.csv",
+            },
         }
     }
 
@@ -111,6 +149,9 @@ impl StepName {
             Self::Generate => "generate",
             Self::Describe => "describe",
             Self::Train => "train",
+            Self::Answer => "answer",
+            Self::Judge => "judge",
+            Self::Score => "score",
         }
     }
 
@@ -122,6 +163,18 @@ impl StepName {
             Self::Generate => Phase::Generating,
             Self::Describe => Phase::Describing,
             Self::Train => Phase::Training,
+            Self::Answer => Phase::Answering,
+            Self::Judge => Phase::Judging,
+            Self::Score => Phase::Scoring,
+        }
+    }
+
+    /// Whether a model is loaded, so that a GPU is of use.
+    #[must_use]
+    pub const fn computes(self) -> bool {
+        match self {
+            Self::Generate | Self::Describe | Self::Train | Self::Answer => true,
+            Self::Prepare | Self::Judge | Self::Score => false,
         }
     }
 }
@@ -138,6 +191,12 @@ pub enum Phase {
     Describing,
     /// Trains the adapter.
     Training,
+    /// Asks models the questions of benchmarks.
+    Answering,
+    /// Asks a judge about the answers.
+    Judging,
+    /// Scores the answers.
+    Scoring,
 }
 
 impl fmt::Display for StepName {
@@ -207,12 +266,36 @@ const STAGE_TWO: &[StepSpec] = &[
     },
 ];
 
-/// The steps of a run of `kind`, in order.
+const EVALUATION: &[StepSpec] = &[
+    StepSpec { name: StepName::Prepare, consumes: &[], produces: ArtifactKind::Questions, sharded: false },
+    StepSpec {
+        name: StepName::Answer,
+        consumes: &[ArtifactKind::Questions],
+        produces: ArtifactKind::Answers,
+        sharded: true,
+    },
+    // Only in runs that name a judge.
+    StepSpec {
+        name: StepName::Judge,
+        consumes: &[ArtifactKind::Questions, ArtifactKind::Answers],
+        produces: ArtifactKind::Judgements,
+        sharded: false,
+    },
+    StepSpec {
+        name: StepName::Score,
+        consumes: &[ArtifactKind::Questions, ArtifactKind::Answers, ArtifactKind::Judgements],
+        produces: ArtifactKind::Results,
+        sharded: false,
+    },
+];
+
+/// The steps of a run of `kind`, in order. A run leaves out those that its spec does not ask for.
 #[must_use]
 pub const fn steps(kind: RunKind) -> &'static [StepSpec] {
     match kind {
         RunKind::StageOneRun => STAGE_ONE,
         RunKind::StageTwoRun => STAGE_TWO,
+        RunKind::EvaluationRun => EVALUATION,
     }
 }
 
@@ -240,7 +323,9 @@ mod tests {
                 }
                 produced.push(step.produces);
             }
-            assert_eq!(produced.last(), Some(&ArtifactKind::Adapter));
+            let last =
+                if kind == RunKind::EvaluationRun { ArtifactKind::Results } else { ArtifactKind::Adapter };
+            assert_eq!(produced.last(), Some(&last));
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifact::Artifact;
 use crate::config::ShardSet;
 use crate::digest::Digest;
+use crate::evaluation::{BenchmarkName, Prompting, Scorer};
 use crate::pipeline::StepName;
 
 /// Kubernetes cuts termination messages at this many bytes.
@@ -28,6 +29,12 @@ pub struct StepResult {
     /// The digests of the inputs; only `prepare` reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<InputDigests>,
+    /// The digests of the models of an evaluation; only `prepare` reports them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<SubjectDigests>,
+    /// The headline scores of an evaluation, as many as a result has room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<BenchmarkScores>,
     /// How many items were processed and skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<ItemCounts>,
@@ -48,6 +55,8 @@ impl StepResult {
             artifacts: Vec::new(),
             shards: None,
             inputs: None,
+            subjects: Vec::new(),
+            scores: Vec::new(),
             items: None,
             metrics: BTreeMap::new(),
             message: None,
@@ -91,6 +100,62 @@ pub struct InputDigests {
     pub items: Digest,
     /// The number of selected items.
     pub item_count: u64,
+}
+
+/// The digests of a model that is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SubjectDigests {
+    /// The user's name for the model.
+    pub name: String,
+    /// Of the base model.
+    pub model: Digest,
+    /// Of the adapter's `adapter_model.safetensors`. Absent for the base model itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Digest>,
+}
+
+/// The headline metric of one benchmark, way of asking and scorer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BenchmarkScores {
+    /// The benchmark.
+    pub benchmark: BenchmarkName,
+    /// How the questions were asked.
+    pub prompting: Prompting,
+    /// By whose rules the answers were scored.
+    pub scorer: Scorer,
+    /// Of each model, in the order of the spec.
+    pub of: Vec<SubjectScore>,
+}
+
+/// The score of one model, rounded for display. Its keys are short, because a result has room for few bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectScore {
+    /// In points. Absent if no answer has a score.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub points: Option<String>,
+    /// Its standard error, in points. Absent where the score is not a mean.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<String>,
+    /// How many answers the score is over.
+    #[serde(rename = "n")]
+    pub counted: u64,
+    /// How many of these no rule understood; they count as wrong.
+    #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
+    pub unresolved: u64,
+    /// How many answers the judge gave no score; they are not counted.
+    #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
+    pub judge_failed: u64,
+    /// The difference to the first model, and the bounds of its 95% interval.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<[String; 3]>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The items of a step: `done + skipped` is at most `total`.

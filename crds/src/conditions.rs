@@ -108,6 +108,12 @@ words! {
         Describing,
         /// The step train trains the adapter. Nothing to do.
         Training,
+        /// The step answer asks the models the questions of the benchmarks. Nothing to do.
+        Answering,
+        /// The step judge asks the judge about the answers. Nothing to do.
+        Judging,
+        /// The step score scores the answers. Nothing to do.
+        Scoring,
         /// `spec.suspend` is true. Set it to false to resume the run.
         Suspended,
         /// `spec.suspend` is false. Nothing to do.
@@ -116,12 +122,17 @@ words! {
         InputsReady,
         /// Every artifact is complete. `status.artifacts` says where they are.
         Succeeded,
-        /// The StageOneRun that this run starts from does not exist or has not succeeded. Apply it or wait for it; this run
+        /// The StageOneRun that this run starts from or evaluates does not exist or has not succeeded. Apply it or wait for it; this run
         /// then starts on its own.
         StageOneNotSucceeded,
         /// The StageOneRun that this run starts from failed. Fix it and raise its `spec.retry`; this run then starts on its
         /// own.
         StageOneFailed,
+        /// A StageTwoRun that this run evaluates does not exist or has not succeeded. Apply it or wait for it; this run then
+        /// starts on its own.
+        StageTwoNotSucceeded,
+        /// A StageTwoRun that this run evaluates failed. Fix it and raise its `spec.retry`; this run then starts on its own.
+        StageTwoFailed,
         /// A field of the spec has a value that can never work. Create the run again with the field corrected.
         InvalidSpec,
         /// The operator cannot fetch the model from the source that the spec names. Copy the model to a volume and name
@@ -218,6 +229,12 @@ words! {
         /// A GPU failed several times without progress in between. The message names the node; have it checked, or keep the run
         /// away from it, then raise `spec.retry`.
         DeviceFailed,
+        /// The judge of an evaluation does not answer (exit code 68). Check `spec.judge.url` and the judge itself; if it
+        /// keeps failing, raise `spec.retry`. Answers and judgements are kept.
+        JudgeUnavailable,
+        /// The judge refuses requests, most often because of its key, or `spec.judge.maxRequests` are used up (exit code
+        /// 77). Correct that, then raise `spec.retry`. Answers and judgements are kept.
+        JudgeStopped,
         /// Kueue has deactivated the Workload of the step for good, for example because its pods did not become ready in
         /// time too often. The message has the last problem of its pods; fix that, then raise `spec.retry`.
         WorkloadDeactivated,
@@ -294,21 +311,27 @@ impl Reason {
     #[must_use]
     pub const fn classification(self) -> Classification {
         use ExitCode::{
-            Bug, ConfigInvalid, DataInvalid, DeviceFailed, Done, Interrupted, OutOfMemory, StorageFailed,
+            Bug, ConfigInvalid, DataInvalid, DeviceFailed, Done, Interrupted, JudgeStopped, JudgeUnavailable,
+            OutOfMemory, StorageFailed,
         };
         use InputState::{Rejected, Unaffected, Unavailable};
         use ReasonKind::{Failed, Progressing, Succeeded, Trouble, Waiting};
         use Retry::{AtLeast, Never, WithinLimit};
         match self {
-            Self::Preparing | Self::Generating | Self::Describing | Self::Training => {
-                Classification::of(Progressing, Never, Unaffected, ConfigInvalid)
-            }
-            Self::NotSuspended | Self::InputsReady => {
-                Classification::of(Progressing, Never, Unaffected, ConfigInvalid)
-            }
+            Self::Preparing
+            | Self::Generating
+            | Self::Describing
+            | Self::Training
+            | Self::Answering
+            | Self::Judging
+            | Self::Scoring
+            | Self::NotSuspended
+            | Self::InputsReady => Classification::of(Progressing, Never, Unaffected, ConfigInvalid),
             Self::Succeeded => Classification::of(Succeeded, Never, Unaffected, Done),
             Self::Queued | Self::Suspended => Classification::of(Waiting, Never, Unaffected, ConfigInvalid),
-            Self::StageOneNotSucceeded => Classification::of(Waiting, Never, Unavailable, ConfigInvalid),
+            Self::StageOneNotSucceeded | Self::StageTwoNotSucceeded => {
+                Classification::of(Waiting, Never, Unavailable, ConfigInvalid)
+            }
             Self::InvalidSpec | Self::ModelSourceUnsupported | Self::WorkloadDeactivated => {
                 Classification::of(Failed, Never, Unaffected, ConfigInvalid)
             }
@@ -326,6 +349,8 @@ impl Reason {
             }
             Self::OutOfMemory => Classification::of(Failed, WithinLimit, Unaffected, OutOfMemory),
             Self::DeviceFailed => Classification::of(Failed, WithinLimit, Unaffected, DeviceFailed),
+            Self::JudgeUnavailable => Classification::of(Failed, WithinLimit, Unaffected, JudgeUnavailable),
+            Self::JudgeStopped => Classification::of(Failed, Never, Unaffected, JudgeStopped),
             // Bounded, because a node may refuse pods for ever.
             Self::PodRejected => Classification::of(Trouble, AtLeast(10), Unaffected, ConfigInvalid),
             Self::ResultIncomplete => Classification::of(Failed, Never, Unaffected, Bug),
@@ -333,6 +358,7 @@ impl Reason {
                 Classification::of(Failed, AtLeast(3), Unaffected, ConfigInvalid)
             }
             Self::StageOneFailed
+            | Self::StageTwoFailed
             | Self::ClaimMissing
             | Self::ClaimLost
             | Self::ClaimTerminating
@@ -365,7 +391,14 @@ impl Reason {
     /// Whether `spec.activeDeadlineSeconds` does not run down in this phase, because the run is not allowed to work.
     #[must_use]
     pub const fn pauses_deadline(self) -> bool {
-        matches!(self.classification().kind, ReasonKind::Waiting) || matches!(self, Self::StageOneFailed)
+        matches!(self.classification().kind, ReasonKind::Waiting)
+            || matches!(self, Self::StageOneFailed | Self::StageTwoFailed)
+    }
+
+    /// Whether the run waits for another one.
+    #[must_use]
+    pub const fn awaits_run(self) -> bool {
+        matches!(self, Self::StageOneNotSucceeded | Self::StageTwoNotSucceeded)
     }
 
     /// The phase of a run that has not failed, as `kubectl get` shows it.
@@ -374,7 +407,7 @@ impl Reason {
         match self.classification().kind {
             ReasonKind::Trouble => format!("Waiting ({self})"),
             ReasonKind::Failed => format!("Failed ({self})"),
-            ReasonKind::Waiting if matches!(self, Self::StageOneNotSucceeded) => format!("Waiting ({self})"),
+            ReasonKind::Waiting if self.awaits_run() => format!("Waiting ({self})"),
             ReasonKind::Waiting | ReasonKind::Progressing | ReasonKind::Succeeded => self.to_string(),
         }
     }
@@ -387,6 +420,9 @@ impl Reason {
             Phase::Generating => Self::Generating,
             Phase::Describing => Self::Describing,
             Phase::Training => Self::Training,
+            Phase::Answering => Self::Answering,
+            Phase::Judging => Self::Judging,
+            Phase::Scoring => Self::Scoring,
         }
     }
 
@@ -400,6 +436,8 @@ impl Reason {
             ExitCode::Interrupted => Self::Interrupted,
             ExitCode::OutOfMemory => Self::OutOfMemory,
             ExitCode::DeviceFailed => Self::DeviceFailed,
+            ExitCode::JudgeUnavailable => Self::JudgeUnavailable,
+            ExitCode::JudgeStopped => Self::JudgeStopped,
             ExitCode::Done | ExitCode::Bug => Self::TrainerFailed,
         }
     }

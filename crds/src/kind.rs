@@ -4,6 +4,7 @@ use kube::CustomResourceExt as _;
 use kube::core::ApiResource;
 use stic_contract::RunKind;
 
+use crate::evaluation::EvaluationRun;
 use crate::stage_one::StageOneRun;
 use crate::stage_two::StageTwoRun;
 
@@ -25,6 +26,7 @@ impl ApiKind for RunKind {
         match self {
             Self::StageOneRun => StageOneRun::api_resource(),
             Self::StageTwoRun => StageTwoRun::api_resource(),
+            Self::EvaluationRun => EvaluationRun::api_resource(),
         }
     }
 
@@ -32,6 +34,7 @@ impl ApiKind for RunKind {
         match self {
             Self::StageOneRun => StageOneRun::shortnames(),
             Self::StageTwoRun => StageTwoRun::shortnames(),
+            Self::EvaluationRun => EvaluationRun::shortnames(),
         }
     }
 
@@ -56,6 +59,7 @@ mod tests {
             assert_eq!(RunKind::from_resource_name(text), Some(RunKind::StageOneRun), "{text}");
         }
         assert_eq!(RunKind::from_resource_name("s2"), Some(RunKind::StageTwoRun));
+        assert_eq!(RunKind::from_resource_name("ev"), Some(RunKind::EvaluationRun));
         for text in ["", "pod", "s3", "stageonerun.example.com"] {
             assert_eq!(RunKind::from_resource_name(text), None, "{text}");
         }

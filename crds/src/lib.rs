@@ -1,4 +1,4 @@
-//! The Kubernetes API of STIC, `stic.dev/v1alpha1`: [`StageOneRun`] and [`StageTwoRun`].
+//! The Kubernetes API of STIC, `stic.dev/v1alpha1`: [`StageOneRun`], [`StageTwoRun`] and [`EvaluationRun`].
 //!
 //! Architecture Invariant: every default is in the schema, so that `kubectl get -o yaml` shows what will run. Only
 //! settings that depend on the profile have no default here; `status.resolved` shows what they became.
@@ -14,6 +14,7 @@ pub(crate) mod cel;
 pub(crate) mod choices;
 pub mod conditions;
 pub mod decimal;
+pub mod evaluation;
 pub mod kind;
 pub mod lifecycle;
 pub mod model;
@@ -28,6 +29,7 @@ pub mod volumes;
 
 pub use conditions::{ConditionType, Reason};
 pub use decimal::Decimal;
+pub use evaluation::{EvaluationRun, EvaluationRunSpec};
 pub use kind::ApiKind;
 pub use stage_one::{StageOneRun, StageOneRunSpec};
 pub use stage_two::{StageTwoRun, StageTwoRunSpec};

@@ -1,4 +1,4 @@
-//! The pod section of both kinds.
+//! The pod sections of the kinds.
 
 use std::collections::BTreeMap;
 
@@ -29,16 +29,61 @@ pub struct Pod {
     pub training: Option<PodSettings>,
 }
 
-impl Pod {
-    /// The overrides for the steps of a phase, and the name of their section in the spec.
-    #[must_use]
-    pub const fn overrides(&self, phase: Phase) -> (&'static str, Option<&PodSettings>) {
-        let settings = match phase {
-            Phase::Preparing => &self.prepare,
-            Phase::Generating | Phase::Describing => &self.generation,
-            Phase::Training => &self.training,
-        };
-        (section(phase), settings.as_ref())
+/// The pods of all steps of an evaluation, with overrides for some steps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EvaluationPod {
+    /// The settings of all steps.
+    #[serde(flatten)]
+    pub all: PodSettings,
+    /// Overrides for the steps prepare and score. A field set here replaces the common one; lists and maps are replaced
+    /// whole. GPUs and other devices are not inherited, because these steps need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<PodSettings>,
+    /// Overrides for the step answer. A field set here replaces the common one; lists and maps are replaced whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<PodSettings>,
+    /// Overrides for the step judge, such as the variables of a proxy. A field set here replaces the common one; lists and
+    /// maps are replaced whole. GPUs and other devices are not inherited, because the step needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<PodSettings>,
+}
+
+/// The pod section of a kind.
+pub trait PodSections {
+    /// The settings of all steps.
+    fn all(&self) -> &PodSettings;
+
+    /// The overrides for the steps of a phase. The section that holds them is called [`section`].
+    fn overrides(&self, phase: Phase) -> Option<&PodSettings>;
+}
+
+impl PodSections for Pod {
+    fn all(&self) -> &PodSettings {
+        &self.all
+    }
+
+    fn overrides(&self, phase: Phase) -> Option<&PodSettings> {
+        match phase {
+            Phase::Preparing => self.prepare.as_ref(),
+            Phase::Generating | Phase::Describing => self.generation.as_ref(),
+            Phase::Training => self.training.as_ref(),
+            Phase::Answering | Phase::Judging | Phase::Scoring => None,
+        }
+    }
+}
+
+impl PodSections for EvaluationPod {
+    fn all(&self) -> &PodSettings {
+        &self.all
+    }
+
+    fn overrides(&self, phase: Phase) -> Option<&PodSettings> {
+        match phase {
+            Phase::Preparing | Phase::Scoring => self.prepare.as_ref(),
+            Phase::Answering => self.answer.as_ref(),
+            Phase::Judging => self.judge.as_ref(),
+            Phase::Generating | Phase::Describing | Phase::Training => None,
+        }
     }
 }
 
@@ -46,9 +91,11 @@ impl Pod {
 #[must_use]
 pub const fn section(phase: Phase) -> &'static str {
     match phase {
-        Phase::Preparing => "prepare",
+        Phase::Preparing | Phase::Scoring => "prepare",
         Phase::Generating | Phase::Describing => "generation",
         Phase::Training => "training",
+        Phase::Answering => "answer",
+        Phase::Judging => "judge",
     }
 }
 

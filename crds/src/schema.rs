@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 use stic_contract::RunKind;
 
 use crate::cel::{rule, rule_at};
+use crate::evaluation::EvaluationRun;
 use crate::stage_one::StageOneRun;
 use crate::stage_two::StageTwoRun;
 
 /// The fields of a spec that can be changed, because they do not affect the result.
-pub const MUTABLE: [&str; 11] = [
+pub const MUTABLE: [&str; 14] = [
     "pod",
     "backoff",
     "activeDeadlineSeconds",
@@ -22,7 +23,13 @@ pub const MUTABLE: [&str; 11] = [
     "training.activationCheckpointing",
     "preferences.batchSize",
     "description.batchSize",
+    "batchSize",
+    "judge.maxRequests",
+    "judge.maxRequestsPerMinute",
 ];
+
+/// The sections of `spec.pod` that override the settings of all steps.
+const SECTIONS: [&str; 5] = ["prepare", "generation", "training", "answer", "judge"];
 
 /// The pattern of a Kubernetes quantity.
 pub(crate) const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
@@ -45,6 +52,7 @@ fn definition(kind: RunKind) -> Result<CustomResourceDefinition, serde_json::Err
     let mut crd = serde_json::to_value(match kind {
         RunKind::StageOneRun => StageOneRun::crd(),
         RunKind::StageTwoRun => StageTwoRun::crd(),
+        RunKind::EvaluationRun => EvaluationRun::crd(),
     })?;
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
         finish(&mut version["schema"]["openAPIV3Schema"]);
@@ -80,9 +88,11 @@ fn finish(root: &mut Value) {
         )],
     );
     let spec = &mut root["properties"]["spec"];
-    for step in ["prepare", "generation", "training"] {
-        let settings = spec["properties"]["pod"]["properties"][step]["properties"].as_object_mut();
-        settings.into_iter().flat_map(Map::values_mut).for_each(remove_inner_descriptions);
+    let sections = spec["properties"]["pod"]["properties"].as_object_mut().into_iter().flatten();
+    // Each kind has the sections of its own steps.
+    let of_steps = sections.filter(|(name, _)| SECTIONS.contains(&name.as_str()));
+    for settings in of_steps.filter_map(|(_, section)| section["properties"].as_object_mut()) {
+        settings.values_mut().for_each(remove_inner_descriptions);
     }
     // With their descriptions, these types would take more room than everything else, and kubectl apply stores a copy of
     // the definition in an annotation of at most 256 KiB.

@@ -1,10 +1,11 @@
-//! The status of a run, which is the same for both kinds.
+//! The status of a run, which is the same for every kind.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::{BenchmarkName, Prompting, Scorer};
 use stic_contract::recipe::{ChatTemplate, ImageLayout, RejectedTerm};
 use stic_contract::{ArtifactKind, StepName};
 
@@ -63,6 +64,10 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind"]))]
     pub artifacts: Vec<ArtifactStatus>,
+    /// The headline scores of an evaluation. All scores are in results.csv and results.json of the artifact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub results: Vec<EvaluationResult>,
     /// The columns of kubectl get.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
@@ -82,8 +87,9 @@ pub struct ActiveTime {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolved {
-    /// The source of settings that the spec leaves out.
-    pub profile: Profile,
+    /// The source of settings that the spec leaves out. Absent in an evaluation, as is everything about training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// The number format of the frozen weights and of the forward pass.
     pub precision: Precision,
     /// Why it is that number format. Absent in statuses of earlier versions.
@@ -102,13 +108,16 @@ pub struct Resolved {
     #[schemars(schema_with = "choices::chat_template")]
     pub generation_template: ChatTemplate,
     /// The template that wraps prompts in training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "choices::chat_template")]
-    pub training_template: ChatTemplate,
+    pub training_template: Option<ChatTemplate>,
     /// How an image is divided into crops in training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "choices::image_layout")]
-    pub training_image_layout: ImageLayout,
+    pub training_image_layout: Option<ImageLayout>,
     /// Whether the prompts in training contain the image.
-    pub training_with_image: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_with_image: Option<bool>,
     /// The length in tokens to which sequences are truncated in training. Absent means that they are not truncated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u32>,
@@ -117,7 +126,8 @@ pub struct Resolved {
     #[schemars(schema_with = "choices::rejected_term")]
     pub rejected_term: Option<RejectedTerm>,
     /// The peak learning rate.
-    pub learning_rate: Decimal,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<Decimal>,
 }
 
 /// The inputs of a run.
@@ -136,6 +146,25 @@ pub struct Inputs {
     /// The instructions of stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<InputItems>,
+    /// The models of an evaluation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub subjects: Vec<InputSubject>,
+    /// The questions of an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub questions: Option<InputItems>,
+}
+
+/// A model that is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InputSubject {
+    /// Its name in the results.
+    pub name: String,
+    /// The base model.
+    pub model: InputFolder,
+    /// The adapter on it. Absent for the base model itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<InputFolder>,
 }
 
 /// A folder that a run reads, and the digest of its content.
@@ -314,6 +343,51 @@ pub enum ArtifactState {
     Reused,
 }
 
+/// The headline score of a model on a benchmark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvaluationResult {
+    /// The benchmark.
+    #[schemars(schema_with = "choices::benchmark")]
+    pub benchmark: BenchmarkName,
+    /// How the questions were asked.
+    #[schemars(schema_with = "choices::one_prompting")]
+    pub prompting: Prompting,
+    /// By whose rules the answers were scored.
+    #[schemars(schema_with = "choices::scorer")]
+    pub scorer: Scorer,
+    /// The name of the model.
+    pub subject: String,
+    /// The score in points. Absent if no answer has a score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<String>,
+    /// The standard error of the score in points. Absent where the score is not a mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<String>,
+    /// The number of answers that the score is over.
+    pub answered: u64,
+    /// The number of these that no rule understood. They count as wrong.
+    pub unresolved: u64,
+    /// The number of answers that the judge gave no score. They are not counted.
+    pub judge_failed: u64,
+    /// The difference to the first model on the same questions. Absent for the first model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<EvaluationDifference>,
+}
+
+/// The difference between two models on the same questions, in points, with its 95% interval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EvaluationDifference {
+    /// The name of the model that is subtracted.
+    pub to: String,
+    /// The difference.
+    pub points: String,
+    /// The lower bound of the interval.
+    pub low: String,
+    /// The upper bound of the interval.
+    pub high: String,
+}
+
 /// The columns of `kubectl get`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Display {
@@ -332,6 +406,12 @@ pub struct Display {
     /// The latest margin between chosen and rejected responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<String>,
+    /// The score of the last model of an evaluation on the first benchmark, such as ScienceQA 75.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<String>,
+    /// The difference of that score to the first model, with its 95% interval, such as +6.4 (+4.9 to +7.9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
     /// The estimated time until the step ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<String>,
@@ -353,6 +433,7 @@ impl Default for RunStatus {
             progress: None,
             steps: Vec::new(),
             artifacts: Vec::new(),
+            results: Vec::new(),
             display: None,
         }
     }

@@ -55,6 +55,44 @@ impl Unit {
     }
 }
 
+/// The metrics of a model whose answers were judged several times, from those of each time: a unit adds the mean of what it
+/// added in those that gave it a score.
+#[must_use]
+pub fn mean_of_repeats(repeats: Vec<Vec<Metric>>) -> Vec<Metric> {
+    let count = repeats.len();
+    let mut repeats = repeats.into_iter();
+    let mut means = repeats.next().unwrap_or_default();
+    if count < 2 {
+        return means;
+    }
+    let others: Vec<Vec<Metric>> = repeats.collect();
+    for (number, metric) in means.iter_mut().enumerate() {
+        let others: Vec<&Metric> = others.iter().filter_map(|repeat| repeat.get(number)).collect();
+        for (index, unit) in metric.units.iter_mut().enumerate() {
+            let same = others.iter().filter_map(|other| other.units.get(index));
+            let all: Vec<&Unit> = std::iter::once(&*unit).chain(same).collect();
+            let mean = mean_of_sums(&all);
+            let unresolved = all.iter().all(|unit| unit.unresolved);
+            (unit.sums, unit.unresolved) = (mean, unresolved);
+        }
+    }
+    means
+}
+
+/// `None` if no unit has sums.
+fn mean_of_sums(units: &[&Unit]) -> Option<Vec<f64>> {
+    let scored: Vec<&Vec<f64>> = units
+        .iter()
+        .filter_map(|unit| unit.sums.as_ref())
+        // A judge that replied `nan` gave no score.
+        .filter(|sums| sums.iter().all(|sum| sum.is_finite()))
+        .collect();
+    let first = scored.first()?;
+    let count = scored.len() as f64;
+    let sum_at = |at: usize| scored.iter().filter_map(|sums| sums.get(at)).sum::<f64>();
+    Some((0..first.len()).map(|at| sum_at(at) / count).collect())
+}
+
 /// `sums` as those of group `group` of `groups`, for [`Aggregate::MeanOfPercentages`] and [`Aggregate::MeanOfF1`].
 #[must_use]
 pub fn in_group(sums: &[f64], group: usize, groups: usize) -> Vec<f64> {
@@ -191,6 +229,24 @@ mod tests {
     fn rounds_like_python() {
         let values = [7.0625, 7.1875, 0.0005, 2.0005, 6.9165, 8.4335, 1.0015];
         assert_eq!(values.map(rounded), [7.062, 7.188, 0.001, 2.001, 6.917, 8.434, 1.002]);
+    }
+
+    #[test]
+    fn a_repeat_without_a_score_does_not_count_as_zero() {
+        let metric = |sums: [Option<f64>; 2]| {
+            let unit = |(id, value): (usize, Option<f64>)| Unit {
+                id: id.to_string(),
+                cluster: id.to_string(),
+                sums: value.map(|value| vec![value, 1.0]),
+                unresolved: false,
+            };
+            let units = sums.into_iter().enumerate().map(unit).collect();
+            vec![Metric { name: "total".into(), aggregate: Aggregate::Percentage, units }]
+        };
+        let repeats = vec![metric([Some(0.5), None]), metric([None, None]), metric([Some(1.0), None])];
+        assert_eq!(mean_of_repeats(repeats), metric([Some(0.75), None]));
+        assert_eq!(mean_of_repeats(vec![metric([Some(0.5), None])]), metric([Some(0.5), None]));
+        assert_eq!(mean_of_repeats(Vec::new()), []);
     }
 
     /// LLaVA's `summarize_gpt_review.py` on the reviews (8, 7), (9, 9), (8, 6): the score and its exact value.

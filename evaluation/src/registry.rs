@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stic_contract::Digest;
+use stic_contract::evaluation::BenchmarkName;
 
 use crate::benchmarks::amber::Amber;
 use crate::benchmarks::chair::Chair;
@@ -22,12 +23,13 @@ use crate::benchmarks::science_qa::ScienceQa;
 use crate::benchmarks::text_vqa::TextVqa;
 use crate::benchmarks::{Answered, Benchmark, Options};
 use crate::error::{Error, Result};
+use crate::judge::{Step, Template, Verdict};
 use crate::metric::Metric;
 use crate::published::{self, FileDigest, Form};
 use crate::questions::{self, LoadedImage, Summary};
 use crate::scorer::Scorer;
 
-/// Every benchmark, in the order in which results are reported.
+/// One for each [`BenchmarkName`], in their order.
 pub const BENCHMARKS: &[RegisteredBenchmark] = &[
     RegisteredBenchmark::of::<ScienceQa>(),
     RegisteredBenchmark::of::<TextVqa>(),
@@ -47,13 +49,19 @@ pub const BENCHMARKS: &[RegisteredBenchmark] = &[
 /// A benchmark by name.
 #[derive(Debug, Clone, Copy)]
 pub struct RegisteredBenchmark {
-    pub name: &'static str,
+    pub name: BenchmarkName,
     pub forms: &'static [Form],
     /// Whether answers are scored by a judge, all or some of them.
     pub judged: bool,
+    /// See [`Benchmark::JUDGE_PLACEHOLDERS`].
+    pub judge_placeholders: &'static [&'static str],
     read: fn(&Path, &Selection, &mut Visitor<'_>) -> Result<Data>,
     metrics: fn(Scorer, &[StoredAnswer<'_>]) -> Result<Vec<Metric>>,
+    judge: JudgeStep,
 }
+
+/// See [`Benchmark::judge`].
+type JudgeStep = fn(&Template, &Question, &str, &[String]) -> Result<Option<Step<Verdict>>>;
 
 /// Which questions are asked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,7 +87,7 @@ pub struct Data {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Question {
-    pub benchmark: String,
+    pub benchmark: BenchmarkName,
     /// Unique in the benchmark.
     pub id: String,
     /// Identifies its image, if it has one.
@@ -108,7 +116,7 @@ pub struct StoredAnswer<'a> {
 /// The forms of every benchmark by its name.
 #[must_use]
 pub fn catalog() -> Vec<(&'static str, &'static [Form])> {
-    BENCHMARKS.iter().map(|benchmark| (benchmark.name, benchmark.forms)).collect()
+    BENCHMARKS.iter().map(|benchmark| (benchmark.name.as_str(), benchmark.forms)).collect()
 }
 
 impl RegisteredBenchmark {
@@ -117,15 +125,17 @@ impl RegisteredBenchmark {
             name: B::NAME,
             forms: B::FORMS,
             judged: !B::JUDGE_PLACEHOLDERS.is_empty(),
+            judge_placeholders: B::JUDGE_PLACEHOLDERS,
             read: read::<B>,
             metrics: metrics::<B>,
+            judge: judge::<B>,
         }
     }
 
     /// The benchmark of this name.
     #[must_use]
-    pub fn find(name: &str) -> Option<&'static Self> {
-        BENCHMARKS.iter().find(|benchmark| benchmark.name == name)
+    pub const fn of_name(name: BenchmarkName) -> &'static Self {
+        &BENCHMARKS[name as usize]
     }
 
     /// Passes the selected questions in `folder` to `visit`, until it breaks.
@@ -143,6 +153,30 @@ impl RegisteredBenchmark {
     pub fn metrics(&self, scorer: Scorer, answers: &[StoredAnswer<'_>]) -> Result<Vec<Metric>> {
         (self.metrics)(scorer, answers)
     }
+
+    /// Whether an answer has no score by the rules of `scorer` unless a judge is asked. `question` is any one.
+    ///
+    /// # Errors
+    /// [`Error::Row`] for a question of another version.
+    pub fn needs_judge(&self, scorer: Scorer, question: &Question) -> Result<bool> {
+        let unjudged = StoredAnswer { question, answer: Some(""), description: None, replies: &[] };
+        let metrics = self.metrics(scorer, &[unjudged])?;
+        Ok(metrics.first().is_some_and(|headline| headline.units.iter().all(|unit| unit.sums.is_none())))
+    }
+
+    /// See [`Benchmark::judge`].
+    ///
+    /// # Errors
+    /// [`Error::Row`] for a question of another version.
+    pub fn judge(
+        &self,
+        template: &Template,
+        question: &Question,
+        answer: &str,
+        replies: &[String],
+    ) -> Result<Option<Step<Verdict>>> {
+        (self.judge)(template, question, answer, replies)
+    }
 }
 
 fn read<B: Benchmark>(folder: &Path, selection: &Selection, visit: &mut Visitor<'_>) -> Result<Data> {
@@ -157,7 +191,7 @@ fn read<B: Benchmark>(folder: &Path, selection: &Selection, visit: &mut Visitor<
             let item = serde_json::to_value(&sample.item)
                 .map_err(|error| Error::Row { place: place.clone(), message: error.to_string() })?;
             let question = Question {
-                benchmark: B::NAME.to_owned(),
+                benchmark: B::NAME,
                 id: sample.id,
                 image: image.as_ref().map(|image| image.digest.clone()),
                 prompt,
@@ -175,12 +209,8 @@ fn read<B: Benchmark>(folder: &Path, selection: &Selection, visit: &mut Visitor<
 }
 
 fn metrics<B: Benchmark>(scorer: Scorer, answers: &[StoredAnswer<'_>]) -> Result<Vec<Metric>> {
-    let items = answers.iter().map(|stored| {
-        let Question { item, place, .. } = stored.question;
-        B::Item::deserialize(item)
-            .map_err(|error| Error::Row { place: place.clone(), message: error.to_string() })
-    });
-    let items: Vec<B::Item> = items.collect::<Result<_>>()?;
+    let items: Vec<B::Item> =
+        answers.iter().map(|stored| item::<B>(stored.question)).collect::<Result<_>>()?;
     let clusters: Vec<String> = answers
         .iter()
         .map(|stored| {
@@ -201,4 +231,32 @@ fn metrics<B: Benchmark>(scorer: Scorer, answers: &[StoredAnswer<'_>]) -> Result
         })
         .collect();
     Ok(B::metrics(scorer, &answered))
+}
+
+fn judge<B: Benchmark>(
+    template: &Template,
+    question: &Question,
+    answer: &str,
+    replies: &[String],
+) -> Result<Option<Step<Verdict>>> {
+    Ok(B::judge(template, &item::<B>(question)?, answer, replies))
+}
+
+fn item<B: Benchmark>(question: &Question) -> Result<B::Item> {
+    let Question { item, place, .. } = question;
+    B::Item::deserialize(item)
+        .map_err(|error| Error::Row { place: place.clone(), message: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_its_benchmark() {
+        assert_eq!(BENCHMARKS.iter().map(|benchmark| benchmark.name).collect::<Vec<_>>(), BenchmarkName::ALL);
+        for name in BenchmarkName::ALL {
+            assert_eq!(RegisteredBenchmark::of_name(name).name, name);
+        }
+    }
 }

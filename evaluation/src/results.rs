@@ -3,20 +3,20 @@
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::{BenchmarkName, Prompting};
 
 use crate::metric::Metric;
 use crate::scorer::Scorer;
 use crate::statistics::{Difference, Score, difference, score};
 
 /// One row of the results.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultRow {
-    pub benchmark: String,
+    pub benchmark: BenchmarkName,
     /// How the questions were asked.
-    pub prompting: String,
+    pub prompting: Prompting,
     pub scorer: Scorer,
     pub metric: String,
     /// The model, by the name that the user gave it.
@@ -37,8 +37,8 @@ pub struct SubjectMetrics<'a> {
 /// first is the baseline.
 #[must_use]
 pub fn rows(
-    benchmark: &str,
-    prompting: &str,
+    benchmark: BenchmarkName,
+    prompting: Prompting,
     scorer: Scorer,
     subjects: &[SubjectMetrics<'_>],
 ) -> Vec<ResultRow> {
@@ -50,8 +50,8 @@ pub fn rows(
                 continue;
             };
             rows.push(ResultRow {
-                benchmark: benchmark.to_owned(),
-                prompting: prompting.to_owned(),
+                benchmark,
+                prompting,
                 scorer,
                 metric: metric.name.clone(),
                 subject: (*subject).to_owned(),
@@ -79,9 +79,9 @@ pub fn csv(rows: &[ResultRow]) -> String {
             difference.as_ref().map_or_else(String::new, |of| count(of).to_string())
         };
         let cells = [
-            quoted(benchmark),
-            quoted(prompting),
-            scorer.name().to_owned(),
+            benchmark.to_string(),
+            prompting.as_str().to_owned(),
+            scorer.as_str().to_owned(),
             quoted(metric),
             quoted(subject),
             number(estimate.map(|of| of.points)),
@@ -134,8 +134,11 @@ pub fn table(rows: &[ResultRow]) -> String {
     ]);
     for row in rows {
         let ResultRow { benchmark, prompting, scorer, metric, subject, score, difference } = row;
-        let benchmark =
-            if several_scorers { format!("{benchmark} ({})", scorer.name()) } else { benchmark.clone() };
+        let benchmark = if several_scorers {
+            format!("{benchmark} ({})", scorer.as_str())
+        } else {
+            benchmark.to_string()
+        };
         let [points, interval] = score.estimate.as_ref().map_or([String::from("-"), String::new()], |of| {
             [format!("{:.1}", of.points), format!("{:.1} to {:.1}", of.low, of.high)]
         });
@@ -149,7 +152,7 @@ pub fn table(rows: &[ResultRow]) -> String {
         let [unresolved, not_judged] = [score.unresolved, score.failed].map(|count| count.to_string());
         table.add_row([
             benchmark,
-            prompting.clone(),
+            prompting.as_str().to_owned(),
             metric.clone(),
             subject.clone(),
             points,

@@ -1,34 +1,6 @@
 //! The programs whose rules an answer is scored by.
 
-use serde::{Deserialize, Serialize};
-
-/// The program whose rules an answer is scored by. Published numbers differ by it: one answer, up to three scores, each
-/// comparable with its own leaderboard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Scorer {
-    /// LLaVA's own scripts and, where those defer to them, the benchmark's: what the paper used.
-    #[serde(rename = "LLaVA")]
-    Llava,
-    /// lmms-eval 0.7.
-    LmmsEval,
-    /// VLMEvalKit, where no judge is asked.
-    #[serde(rename = "VLMEvalKit")]
-    VlmEvalKit,
-}
-
-impl Scorer {
-    pub const ALL: [Self; 3] = [Self::Llava, Self::LmmsEval, Self::VlmEvalKit];
-
-    /// Its name in manifests and results.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Llava => "LLaVA",
-            Self::LmmsEval => "LmmsEval",
-            Self::VlmEvalKit => "VLMEvalKit",
-        }
-    }
-}
+pub use stic_contract::evaluation::Scorer;
 
 /// What a scorer says about one answer.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -212,8 +212,16 @@ fn a_bad_row_is_named_and_does_not_hide_the_others() {
             "MMStar.tsv, row 8: column `answer` is none of A, B, C and D. Use the file as it was published.",
         ]
     );
-    let expected =
-        Summary { rows: 11, other_splits: 0, questions: 5, selected: 5, images: 2, problems: messages.len() };
+    let expected = Summary {
+        rows: 11,
+        other_splits: 0,
+        questions: 5,
+        selected: 5,
+        images: 2,
+        units: 5,
+        clusters: 3,
+        problems: messages.len(),
+    };
     assert_eq!(summary, expected);
 }
 

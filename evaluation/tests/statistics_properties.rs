@@ -2,6 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use stic_contract::evaluation::BenchmarkName;
 use stic_evaluation::metric::{Aggregate, Metric, Unit, in_group};
 use stic_evaluation::statistics::{
     Estimate, Expectation, Method, Spread, difference, overall, score, smallest_detectable_difference,
@@ -302,20 +303,20 @@ fn nothing_counted_is_no_score() {
 #[test]
 fn what_the_papers_benchmarks_can_show() {
     let expected = [
-        ("ScienceQA", 2017, 1.5),
-        ("TextVQA", 5000, 1.0),
-        ("ChartQA", 2500, 1.5),
-        ("MMBench", 4377, 0.9),
-        ("MathVista", 1000, 2.8),
-        ("MMStar", 1500, 2.3),
-        ("POPE", 9000, 0.5),
+        (BenchmarkName::ScienceQa, 2017, 1.5),
+        (BenchmarkName::TextVqa, 5000, 1.0),
+        (BenchmarkName::ChartQa, 2500, 1.5),
+        (BenchmarkName::MmBench, 4377, 0.9),
+        (BenchmarkName::MathVista, 1000, 2.8),
+        (BenchmarkName::MmStar, 1500, 2.3),
+        (BenchmarkName::Pope, 9000, 0.5),
     ];
     for (benchmark, questions, half) in expected {
         let expectation = Expectation::assumed(benchmark).unwrap();
         let found = smallest_detectable_difference(questions, questions, expectation).unwrap();
         assert!((found.half_width - half).abs() < 0.05, "{benchmark}: {found:?}");
     }
-    assert_eq!(Expectation::assumed("unknown"), None);
+    assert_eq!(Expectation::assumed(BenchmarkName::Scenes), None);
 }
 
 /// ```python

@@ -8,7 +8,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::Store;
 use stic_contract::RunKind;
-use stic_crds::StageOneRun;
+use stic_crds::{StageOneRun, StageTwoRun};
 
 use crate::build::labels::OPERATOR;
 use crate::cluster::api_writer::ApiWriter;
@@ -44,6 +44,7 @@ pub struct Context {
     pub pods: Arc<Children<Pod>>,
     /// The runs that other runs start from.
     pub stage_ones: Store<DeserializeGuard<StageOneRun>>,
+    pub stage_twos: Store<DeserializeGuard<StageTwoRun>>,
     /// The runs that start from them.
     pub references: References,
     /// The runs that wait for a claim.
@@ -66,6 +67,7 @@ impl Context {
         metrics: Metrics,
         watches: Watches,
         stage_ones: Store<DeserializeGuard<StageOneRun>>,
+        stage_twos: Store<DeserializeGuard<StageTwoRun>>,
     ) -> Self {
         let instance = settings.lease.as_ref().map(|lease| lease.identity.clone());
         let reporter = Reporter { controller: OPERATOR.into(), instance };
@@ -81,6 +83,7 @@ impl Context {
             jobs: Arc::default(),
             pods: Arc::default(),
             stage_ones,
+            stage_twos,
             references: References::default(),
             claims: Claims::default(),
             backoff: Backoff::default(),
@@ -93,9 +96,7 @@ impl Context {
         let run = RunKey::new(kind, namespace, name);
         self.statuses.forget(&run);
         self.backoff.forget(&run);
-        if kind == RunKind::StageTwoRun {
-            self.references.forget(namespace, name);
-        }
+        self.references.forget(&run);
     }
 }
 
@@ -121,20 +122,23 @@ mod tests {
             metrics.clone(),
             Watches::new(&std::collections::BTreeSet::new(), metrics),
             kube::runtime::reflector::store().0,
+            kube::runtime::reflector::store().0,
         );
+        let upstream = RunKey::new(RunKind::StageOneRun, "n", "one");
         for number in 0..3 {
             let name = format!("two-{number}");
             let run = RunKey::new(RunKind::StageTwoRun, "n", &name);
-            context.references.insert("n", "one", &name);
+            context.references.insert(upstream.clone(), run.clone());
             context.backoff.failed(&run);
             context.statuses.insert(&run, &name, Some("1".into()), &RunStatus::default());
         }
         for name in ["two-0", "two-2"] {
             context.forget(RunKind::StageTwoRun, "n", name);
         }
-        assert_eq!(context.references.of("n", "one"), ["two-1"]);
+        let left = [RunKey::new(RunKind::StageTwoRun, "n", "two-1")];
+        assert_eq!(context.references.of(&upstream), left);
         context.forget(RunKind::StageTwoRun, "other", "two-1");
-        assert_eq!(context.references.of("n", "one"), ["two-1"], "a run of another namespace was deleted");
+        assert_eq!(context.references.of(&upstream), left, "a run of another namespace was deleted");
         context.forget(RunKind::StageTwoRun, "n", "two-1");
         assert!(context.references.is_empty());
         assert!(context.statuses.is_empty());

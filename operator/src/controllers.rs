@@ -4,6 +4,7 @@
 mod blocked;
 mod claims;
 pub mod error;
+pub mod evaluation;
 mod execute;
 mod facts;
 mod gather;
@@ -22,4 +23,5 @@ mod status_record;
 pub mod status_results;
 mod terminal;
 mod unreadable;
+pub mod upstream;
 mod validation;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
-use stic_contract::pipeline::{self, StepSpec};
+use stic_contract::pipeline::StepSpec;
 use stic_contract::{RunConfig, StepName};
 use stic_crds::conditions::Retry;
 use stic_crds::lifecycle::{Children, Retention};
@@ -63,7 +63,7 @@ fn pinned(run: &Validated, snapshot: &Snapshot) -> Validated {
     let mut run = Validated { run: snapshot.run.clone(), ..run.clone() };
     if let Some(Some(started_with)) = &snapshot.facts.started_with {
         let resolved = snapshot.previous.resolved.as_ref();
-        run.pin(started_with, resolved.map(|resolved| resolved.training_image_layout));
+        run.pin(started_with, resolved.and_then(|resolved| resolved.training_image_layout));
     }
     run
 }
@@ -92,7 +92,7 @@ impl Next {
 /// The first step of the pipeline that is not complete.
 fn next_step(run: &Validated, snapshot: &Snapshot) -> Next {
     let mut previous = PreviousResults::default();
-    for spec in pipeline::steps(run.run.kind) {
+    for spec in run.steps() {
         // An artifact that an earlier step found on the volume is not created again.
         if previous.artifacts.contains_key(&spec.produces) {
             continue;
@@ -113,8 +113,7 @@ fn next_step(run: &Validated, snapshot: &Snapshot) -> Next {
         }
     }
     let mut found = previous.artifacts;
-    let specs = pipeline::steps(run.run.kind).iter();
-    let artifacts = specs.filter_map(|spec| found.remove(&spec.produces)).collect();
+    let artifacts = run.steps().filter_map(|spec| found.remove(&spec.produces)).collect();
     Next::Report(Verdict::Succeeded { artifacts })
 }
 
@@ -287,12 +286,13 @@ fn failed(run: &Validated, step: StepName, reason: Reason, message: &str) -> Ver
 }
 
 fn model_changed(run: &Validated, previous: &PreviousResults) -> Option<Verdict> {
-    let (expected, found) = (run.model.digest.as_ref()?, &previous.inputs.as_ref()?.model);
+    let model = &run.work.training()?.model;
+    let (expected, found) = (model.digest.as_ref()?, &previous.inputs.as_ref()?.model);
     (expected != found).then(|| Verdict::Failed {
         reason: Reason::ModelChanged,
         message: format!(
             "the model at {} has digest {found}, but the adapter was trained on {expected}; restore that model, or run stage 1 on this one",
-            run.model.location
+            model.location
         ),
     })
 }

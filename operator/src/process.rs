@@ -12,7 +12,7 @@ use kube::runtime::reflector::{Store, store};
 use kube::{Client, Config};
 use stic_contract::RunKind;
 use stic_contract::listen::listen;
-use stic_crds::{StageOneRun, StageTwoRun};
+use stic_crds::{EvaluationRun, StageOneRun, StageTwoRun};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -42,14 +42,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
     let (stage_ones, stage_one_writer) = store::<DeserializeGuard<StageOneRun>>();
     let (stage_twos, stage_two_writer) = store::<DeserializeGuard<StageTwoRun>>();
+    let (evaluations, evaluation_writer) = store::<DeserializeGuard<EvaluationRun>>();
     let ready = Arc::new(AtomicBool::new(false));
-    let (ones, twos) = (stage_ones.clone(), stage_twos.clone());
+    let (ones, twos, evaluated) = (stage_ones.clone(), stage_twos.clone(), evaluations.clone());
     let watches = Watches::new(&settings.namespaces, metrics.clone());
     let state = ServerState {
         metrics: metrics.clone(),
         watches: watches.clone(),
         ready: ready.clone(),
-        runs: Arc::new(move || phases(&ones).into_iter().chain(phases(&twos)).collect()),
+        runs: Arc::new(move || [phases(&ones), phases(&twos), phases(&evaluated)].concat()),
     };
     let listener = listen(settings.listen)
         .and_then(|listener| {
@@ -81,8 +82,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.set_leader(true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "became leader");
 
-    let context = Arc::new(Context::new(client, settings, metrics, watches, stage_ones));
-    let stores = Stores { stage_one_writer, stage_two_writer, stage_twos };
+    let context = Arc::new(Context::new(client, settings, metrics, watches, stage_ones, stage_twos));
+    let stores = Stores { stage_one_writer, stage_two_writer, evaluation_writer, evaluations };
     let work = run_controllers(context, stores, stop.clone());
     match &mut candidate {
         None => work.await,

@@ -4,7 +4,7 @@ use stic_contract::{RunIdentity, RunKind};
 
 /// Kind, namespace and name of a run. State about a run is kept by this key, so that it can be dropped when the name is
 /// all that is left of the run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunKey {
     pub kind: RunKind,
     pub namespace: String,

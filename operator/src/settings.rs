@@ -11,7 +11,7 @@ use stic_contract::log_level::{self, UnknownLevel};
 
 use crate::trainer_images::TrainerImages;
 
-/// The STIC operator: runs StageOneRun and StageTwoRun objects of a Kubernetes cluster.
+/// The STIC operator: carries out the StageOneRun, StageTwoRun and EvaluationRun objects of a Kubernetes cluster.
 #[derive(Debug, Default, Parser)]
 #[command(version, about)]
 pub struct Args {

@@ -4,10 +4,11 @@ mod conditions;
 pub mod display;
 pub mod failure;
 mod resolved;
+mod results;
 mod steps;
 
-use stic_contract::pipeline;
-use stic_crds::status::{ActiveTime, Progress};
+use stic_contract::{StepName, pipeline};
+use stic_crds::status::{ActiveTime, Display, Progress};
 use stic_crds::{ConditionType, Reason, RunStatus};
 
 use self::conditions::conditions;
@@ -35,6 +36,8 @@ pub fn status(
     let progress =
         final_progress(snapshot, verdict).or(progress).or_else(|| recorded_progress(snapshot, verdict));
     let run = snapshot.valid();
+    let results = results::results(snapshot);
+    let headline = results::headline(&results);
     RunStatus {
         observed_generation: snapshot.generation,
         rerun: snapshot.run.rerun,
@@ -46,18 +49,20 @@ pub fn status(
         active_time: Some(active_time(snapshot, verdict)),
         resolved: run.map(|run| resolved(run, previous, images)).or_else(|| previous.resolved.clone()),
         inputs: run.map(|run| inputs(run, steps)).or_else(|| previous.inputs.clone()),
-        display: Some(display::display(
-            shown_phase(verdict),
-            progress.as_ref(),
-            run.and_then(|run| pairs(run, steps)),
-            ended,
-        )),
+        display: Some(Display {
+            score: headline.and_then(results::score),
+            difference: headline.and_then(results::difference),
+            ..display::display(
+                shown_phase(verdict),
+                progress.as_ref(),
+                run.and_then(|run| pairs(run, steps)),
+                ended,
+            )
+        }),
         progress,
-        steps: pipeline::steps(snapshot.run.kind)
-            .iter()
-            .map(|spec| step(snapshot, verdict, spec.name))
-            .collect(),
+        steps: step_names(snapshot).map(|name| step(snapshot, verdict, name)).collect(),
         artifacts: artifacts(previous, steps, verdict),
+        results,
     }
 }
 
@@ -114,12 +119,22 @@ fn shown_phase(verdict: &Verdict) -> String {
     }
 }
 
-/// What turns the training steps of stage 1 into pairs; absent in stage 2.
+/// The steps of a run. Without its spec they are those of the previous status.
+fn step_names(snapshot: &Snapshot) -> impl Iterator<Item = StepName> {
+    let of_spec = snapshot.valid().map(|run| run.steps().map(|spec| spec.name).collect::<Vec<_>>());
+    let recorded: Vec<StepName> = snapshot.previous.steps.iter().map(|step| step.name).collect();
+    let all = || pipeline::steps(snapshot.run.kind).iter().map(|spec| spec.name).collect();
+    let recorded = (!recorded.is_empty()).then_some(recorded);
+    of_spec.or(recorded).unwrap_or_else(all).into_iter()
+}
+
+/// What turns the training steps of stage 1 into pairs; absent in other runs.
 fn pairs(run: &Validated, steps: &Steps) -> Option<display::Pairs> {
+    let train = &run.work.training()?.train;
     Some(display::Pairs {
-        per_step: u64::from(run.train.global_batch_size),
+        per_step: u64::from(train.global_batch_size),
         count: inputs(run, steps).images?.count,
-        epochs: u64::from(run.train.epochs),
+        epochs: u64::from(train.epochs),
     })
 }
 

@@ -5,11 +5,16 @@ use std::num::NonZeroU32;
 
 use k8s_openapi::api::core::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use stic_contract::config::{AdapterLocation, DataRecipe, ItemSource, Prepare};
-use stic_contract::pipeline::Phase;
-use stic_contract::recipe::{ActivationCheckpointing, ChatTemplate, ImageLayout, Precision, TrainRecipe};
+use stic_contract::artifact::AdapterLocation;
+use stic_contract::config::{DataRecipe, ItemSource, Prepare};
+use stic_contract::evaluation::{BenchmarkInput, JudgeEndpoint, PrepareEvaluation, Prompting, Scorer};
+use stic_contract::pipeline::{self, StepSpec};
+use stic_contract::recipe::{
+    ActivationCheckpointing, ChatTemplate, ImageLayout, OnUnreadable, Precision, TrainRecipe,
+};
 use stic_contract::{Digest, RunConfig, RunIdentity, StepName, Task, VolumePath};
 use stic_crds::lifecycle::{Profile, Retention};
+use stic_crds::model::SecretKey;
 use stic_crds::pod::PodSettings;
 use stic_crds::volumes::VolumeClaimTemplate;
 
@@ -20,8 +25,31 @@ pub const MODEL_IMAGE: &str = "model-image";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validated {
     pub run: RunIdentity,
-    pub profile: Profile,
     pub seed: u64,
+    pub work: Work,
+    /// The number of pods that share the sharded step.
+    pub shards: u32,
+    /// The number format, with `Auto` resolved.
+    pub precision: Precision,
+    /// Why it is that.
+    pub precision_reason: String,
+    pub output: Output,
+    pub operation: Operation,
+    /// The settings of the spec that have no effect, each with the reason.
+    pub ineffective: Vec<String>,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    Training(Box<Training>),
+    Evaluation(Box<Evaluation>),
+}
+
+/// Generates data and trains an adapter on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Training {
+    pub profile: Profile,
     /// The base model.
     pub model: Model,
     /// The adapter to start from.
@@ -32,19 +60,43 @@ pub struct Validated {
     pub images: VolumePath,
     /// How training data is generated.
     pub data: DataRecipe,
-    /// The number of pods that generate it side by side.
-    pub shards: u32,
     /// How the adapter is trained.
     pub train: TrainRecipe,
     pub layouts: Layouts,
-    /// The number format, with `Auto` resolved.
-    pub precision: Precision,
-    /// Why it is that.
-    pub precision_reason: String,
-    pub output: Output,
-    pub operation: Operation,
-    /// The settings of the spec that have no effect, each with the reason.
-    pub ineffective: Vec<String>,
+}
+
+/// Asks models the questions of benchmarks and compares them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The models, the baseline first.
+    pub subjects: Vec<Subject>,
+    pub benchmarks: Vec<BenchmarkInput>,
+    pub prompting: Vec<Prompting>,
+    pub chat_template: ChatTemplate,
+    pub max_description_tokens: u32,
+    pub scorers: Vec<Scorer>,
+    pub judge: Option<Judge>,
+    pub on_unreadable: OnUnreadable,
+}
+
+/// A model to evaluate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub name: String,
+    /// The base model.
+    pub model: Model,
+    /// The adapter on it.
+    pub adapter: Option<AdapterLocation>,
+}
+
+/// The judge of an evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judge {
+    pub endpoint: JudgeEndpoint,
+    /// The Secret with the key of its API.
+    pub api_key: Option<SecretKey>,
+    /// The ConfigMap with its prompts.
+    pub prompts: String,
 }
 
 /// The base model.
@@ -108,22 +160,82 @@ pub enum Hardware {
     Cpu,
 }
 
+impl Work {
+    /// The training that the run does, if it does one.
+    #[must_use]
+    pub fn training(&self) -> Option<&Training> {
+        match self {
+            Self::Training(training) => Some(training),
+            Self::Evaluation(_) => None,
+        }
+    }
+
+    /// The evaluation that the run does, if it does one.
+    #[must_use]
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        match self {
+            Self::Training(_) => None,
+            Self::Evaluation(evaluation) => Some(evaluation),
+        }
+    }
+
+    /// The base models that it loads.
+    #[must_use]
+    pub fn models(&self) -> Vec<&Model> {
+        match self {
+            Self::Training(training) => vec![&training.model],
+            Self::Evaluation(evaluation) => {
+                evaluation.subjects.iter().map(|subject| &subject.model).collect()
+            }
+        }
+    }
+
+    /// The folders that it reads, except models.
+    fn folders(&self) -> Vec<&VolumePath> {
+        match self {
+            Self::Training(training) => {
+                let mut folders = match &training.items {
+                    ItemSource::Images { location, .. } => vec![location],
+                    ItemSource::Instructions(instructions) => {
+                        vec![&instructions.location, &instructions.images]
+                    }
+                    ItemSource::Pairs { location, images, .. } => vec![location, images],
+                };
+                folders.push(&training.images);
+                folders.extend(training.adapter.iter().map(|adapter| &adapter.location));
+                folders
+            }
+            Self::Evaluation(evaluation) => {
+                let adapters = evaluation.subjects.iter().filter_map(|subject| subject.adapter.as_ref());
+                let benchmarks = evaluation.benchmarks.iter().map(|benchmark| &benchmark.location);
+                benchmarks.chain(adapters.map(|adapter| &adapter.location)).collect()
+            }
+        }
+    }
+}
+
 impl Validated {
+    /// The steps of the run, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &'static StepSpec> {
+        let has_judge = self.work.evaluation().is_some_and(|evaluation| evaluation.judge.is_some());
+        pipeline::steps(self.run.kind).iter().filter(move |spec| spec.name != StepName::Judge || has_judge)
+    }
+
+    /// The image that a base model comes from, mounted as [`MODEL_IMAGE`].
+    #[must_use]
+    pub fn model_image(&self) -> Option<&str> {
+        self.work.models().into_iter().find_map(|model| model.image.as_deref())
+    }
+
     /// The claims that the run only reads.
     #[must_use]
     pub fn input_claims(&self) -> BTreeSet<&str> {
-        let items: Vec<&VolumePath> = match &self.items {
-            ItemSource::Images { location, .. } => vec![location],
-            ItemSource::Instructions(instructions) => vec![&instructions.location, &instructions.images],
-            ItemSource::Pairs { location, images, .. } => vec![location, images],
-        };
-        let adapter = self.adapter.as_ref().map(|adapter| &adapter.location);
-        let model = self.model.image.is_none().then_some(&self.model.location);
-        items
+        let models = self.work.models();
+        let models = models.iter().filter(|model| model.image.is_none()).map(|model| &model.location);
+        self.work
+            .folders()
             .into_iter()
-            .chain([&self.images])
-            .chain(adapter)
-            .chain(model)
+            .chain(models)
             .map(|location| location.volume.as_str())
             .filter(|volume| *volume != self.output.location.volume)
             .collect()
@@ -137,22 +249,19 @@ impl Validated {
     /// Replaces everything that decides the result by what the run started with, so that neither another version of the
     /// operator nor a change to the pods alters a run that is under way.
     pub fn pin(&mut self, started_with: &RunConfig, training_layout: Option<ImageLayout>) {
-        let Task::Prepare(prepare) = &started_with.task else { return };
-        let Prepare { model, adapter, source, recipe, train, precision, bf16_on_cpu: _, uses_gpu: _ } =
-            prepare.as_ref();
         self.seed = started_with.seed;
         self.output.location = started_with.output.clone();
-        self.model.location = model.location.clone();
-        self.layouts.generation = model.image_layout;
-        if let Some(layout) = training_layout {
-            self.layouts.training = layout;
+        match (&started_with.task, &mut self.work) {
+            (Task::Prepare(prepare), Work::Training(training)) => {
+                training.pin(prepare, training_layout);
+                self.precision = prepare.precision;
+            }
+            (Task::PrepareEvaluation(prepare), Work::Evaluation(evaluation)) => {
+                evaluation.pin(prepare);
+                self.precision = prepare.recipe.precision;
+            }
+            _ => {}
         }
-        self.adapter = adapter.clone();
-        self.items = source.clone();
-        self.data = recipe.clone();
-        // How often the training state is saved decides nothing, and may change.
-        self.train = TrainRecipe { save_steps: self.train.save_steps, ..train.clone() };
-        self.precision = *precision;
     }
 
     /// How many GPUs a pod of `step` requests. `None` means that it computes on the CPU.
@@ -165,13 +274,13 @@ impl Validated {
         NonZeroU32::new(whole_gpus(pod).max(least))
     }
 
-    /// Whether a step after `prepare` computes on the CPU.
+    /// Whether a step computes on the CPU.
     #[must_use]
     pub fn uses_cpu(&self) -> bool {
         computing_pods(&self.operation.pods).any(|(step, _)| self.gpus(step).is_none())
     }
 
-    /// Whether a step after `prepare` computes on a GPU.
+    /// Whether a step computes on a GPU.
     #[must_use]
     pub fn uses_gpu(&self) -> bool {
         computing_pods(&self.operation.pods).any(|(step, _)| self.gpus(step).is_some())
@@ -184,12 +293,55 @@ impl Validated {
     }
 }
 
-/// The pods of the steps that compute: of all but `prepare`.
+impl Training {
+    fn pin(&mut self, started_with: &Prepare, training_layout: Option<ImageLayout>) {
+        let Prepare { model, adapter, source, recipe, train, precision: _, bf16_on_cpu: _, uses_gpu: _ } =
+            started_with;
+        self.model.location = model.location.clone();
+        self.layouts.generation = model.image_layout;
+        if let Some(layout) = training_layout {
+            self.layouts.training = layout;
+        }
+        self.adapter = adapter.clone();
+        self.items = source.clone();
+        self.data = recipe.clone();
+        // How often the training state is saved decides nothing, and may change.
+        self.train = TrainRecipe { save_steps: self.train.save_steps, ..train.clone() };
+    }
+}
+
+impl Evaluation {
+    fn pin(&mut self, started_with: &PrepareEvaluation) {
+        let PrepareEvaluation {
+            subjects,
+            benchmarks,
+            recipe,
+            scorers,
+            has_judge: _,
+            on_unreadable,
+            bf16_on_cpu: _,
+            uses_gpu: _,
+        } = started_with;
+        for (subject, pinned) in self.subjects.iter_mut().zip(subjects) {
+            subject.name.clone_from(&pinned.name);
+            subject.model.location.clone_from(&pinned.model);
+            subject.adapter.clone_from(&pinned.adapter);
+        }
+        self.benchmarks.clone_from(benchmarks);
+        self.prompting.clone_from(&recipe.prompting);
+        self.chat_template = recipe.chat_template;
+        self.max_description_tokens = recipe.max_description_tokens;
+        self.scorers.clone_from(scorers);
+        self.on_unreadable = *on_unreadable;
+    }
+}
+
+/// The pods of the steps that load a model.
 pub fn computing_pods(
     pods: &BTreeMap<StepName, PodSettings>,
 ) -> impl Iterator<Item = (StepName, &PodSettings)> {
     let pods = pods.iter().map(|(step, pod)| (*step, pod));
-    pods.filter(|(step, _)| step.phase() != Phase::Preparing)
+    pods.filter(|(step, _)| step.computes())
 }
 
 /// The resource claims that the trainer's container uses.

@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use stic_crds::{StageOneRun, StageTwoRun};
+use stic_crds::{EvaluationRun, StageOneRun, StageTwoRun};
 
 use crate::cluster::objects::{Job, Pod};
 use crate::metrics::Metrics;
@@ -33,10 +33,11 @@ struct State {
     error: Option<String>,
 }
 
-fn resources() -> [ApiResource; 5] {
+fn resources() -> [ApiResource; 6] {
     [
         ApiResource::erase::<StageOneRun>(&()),
         ApiResource::erase::<StageTwoRun>(&()),
+        ApiResource::erase::<EvaluationRun>(&()),
         ApiResource::erase::<Job>(&()),
         ApiResource::erase::<Pod>(&()),
         ApiResource::erase::<PersistentVolumeClaim>(&()),

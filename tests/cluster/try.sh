@@ -11,7 +11,7 @@ if ! helm install stic-operator "$repository/charts/stic-operator" --namespace s
   kubectl --namespace stic-system logs deployment/stic-operator --tail 20 >&2 || true
   die "the operator did not become ready"
 fi
-"$here/volumes.sh" quickstart "models=$volumes/models" "images=$volumes/images" "instructions=$volumes/instructions" stic >&2
+"$here/volumes.sh" quickstart "models=$volumes/models" "images=$volumes/images" "instructions=$volumes/instructions" "heldout=$volumes/heldout" stic >&2
 kubectl config set-context --current --namespace quickstart >&2
 if [ $# -gt 0 ]; then exec "$@"; fi
 

@@ -28,11 +28,11 @@ until_true() {
 claims() {
   if [ -n "${CLUSTER_RUN:-}" ]; then
     "$repository/tests/cluster/volumes.sh" "$NAMESPACE" "models=$volumes/models" "images=$volumes/images" \
-      "instructions=$volumes/instructions" stic
+      "instructions=$volumes/instructions" "heldout=$volumes/heldout" stic
   else
     # There is no general way to copy data onto the volumes of another cluster.
-    k get persistentvolumeclaim models images instructions stic >/dev/null ||
-      die "create namespace $NAMESPACE with the claims models, images, instructions (from examples/quickstart/volumes) and stic"
+    k get persistentvolumeclaim models images instructions heldout stic >/dev/null ||
+      die "create namespace $NAMESPACE with the claims models, images, instructions, heldout (from examples/quickstart/volumes) and stic"
   fi
 }
 

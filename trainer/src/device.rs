@@ -43,7 +43,7 @@ pub fn of_step(gpus: Option<NonZeroU32>, precision: Precision) -> Result<Vec<Dev
 pub fn warn_of_slow(precision: Precision) {
     if precision == Precision::Bf16 {
         tracing::warn!(
-            "computing in BF16 on a CPU is many times slower than in F32; training.precision: F32 is for CPUs"
+            "computing in BF16 on a CPU is many times slower than in F32; on CPUs, set precision: F32"
         );
     }
 }

@@ -22,7 +22,7 @@ pub enum Error {
     Interrupted,
     /// The GPU ran out of memory.
     #[error(
-        "the GPU ran out of memory: {0}; lower preferences.batchSize or description.batchSize or use a larger GPU, and raise spec.retry; or create a run with a lower training.maxLength, rank or maxNewTokens"
+        "the GPU ran out of memory: {0}; lower preferences.batchSize, description.batchSize or an evaluation's batchSize, or use a larger GPU, and raise spec.retry; or create a run with a lower training.maxLength, rank or maxNewTokens"
     )]
     OutOfMemory(String),
     /// The GPU has less memory than the least that the step can take.
@@ -33,6 +33,12 @@ pub enum Error {
     /// The GPU failed. A retry resumes from what was saved, on another one if there is one.
     #[error("the GPU failed: {0}")]
     DeviceFailed(String),
+    /// The judge of an evaluation does not answer. A retry may succeed.
+    #[error("{0}")]
+    JudgeUnavailable(String),
+    /// The judge of an evaluation refuses requests, or may be sent no more of them.
+    #[error("{0}")]
+    JudgeStopped(String),
     /// The tensor library failed, which is a bug of the trainer.
     #[error("tensor computation failed: {0}; this is a bug, please report it with the run config")]
     Tensor(candle_core::Error),
@@ -127,6 +133,8 @@ impl Error {
             Self::Interrupted => ExitCode::Interrupted,
             Self::OutOfMemory(_) | Self::GpuTooSmall(_) => ExitCode::OutOfMemory,
             Self::DeviceFailed(_) => ExitCode::DeviceFailed,
+            Self::JudgeUnavailable(_) => ExitCode::JudgeUnavailable,
+            Self::JudgeStopped(_) => ExitCode::JudgeStopped,
             Self::Tensor(_) => ExitCode::Bug,
         }
     }

@@ -1,7 +1,7 @@
 //! The STIC trainer: generation, LoRA DPO and LoRA SFT on candle.
 //!
 //! Layers, the lowest first: error, cancellation, device, memory; io, external_sort; data; algorithm, kernels; model;
-//! generation, training; checkpoint; inference; scoring, benchmarks, serving; stages; cli. A module imports from its own layer or lower ones only.
+//! generation, training; checkpoint; inference; judging; scoring, benchmarks, serving; stages; cli. A module imports from its own layer or lower ones only.
 
 pub mod algorithm;
 pub mod benchmarks;
@@ -15,6 +15,7 @@ pub mod external_sort;
 pub mod generation;
 pub mod inference;
 pub mod io;
+pub mod judging;
 pub mod kernels;
 pub mod memory;
 pub mod model;

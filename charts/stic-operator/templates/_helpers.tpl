@@ -55,15 +55,15 @@ tests/chart_permissions.py writes and checks; it also requires the form of these
 {{- define "stic-operator.rules" -}}
 # The runs that it reconciles.
 - apiGroups: [stic.dev]
-  resources: [stageoneruns, stagetworuns]
+  resources: [stageoneruns, stagetworuns, evaluationruns]
   verbs: [list, watch]
 # To write the status.
 - apiGroups: [stic.dev]
-  resources: [stageoneruns/status, stagetworuns/status]
+  resources: [stageoneruns/status, stagetworuns/status, evaluationruns/status]
   verbs: [patch]
 # Never called. Clusters that check owner references (OpenShift) require it, since a Job blocks the deletion of its run.
 - apiGroups: [stic.dev]
-  resources: [stageoneruns/finalizers, stagetworuns/finalizers]
+  resources: [stageoneruns/finalizers, stagetworuns/finalizers, evaluationruns/finalizers]
   verbs: [update]
 # A step is a Job.
 - apiGroups: [batch]

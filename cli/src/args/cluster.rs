@@ -31,7 +31,7 @@ Examples:
   kubectl stic get s1/scenes
   kubectl stic get s1/scenes -o json")]
 pub(crate) struct GetArgs {
-    /// The run; KIND is stageonerun, stagetworun, s1 or s2 [default: all runs of the namespace]
+    /// The run; KIND is stageonerun, stagetworun, evaluationrun, s1, s2 or ev [default: all runs of the namespace]
     #[arg(value_name = "KIND/NAME")]
     pub run: Option<RunName>,
     /// Show the runs of all namespaces
@@ -64,7 +64,7 @@ Examples:
   kubectl stic logs s1/scenes --step generate --shard 2
   kubectl stic logs s1/scenes --previous")]
 pub(crate) struct LogsArgs {
-    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    /// The run; KIND is stageonerun, stagetworun, evaluationrun, s1, s2 or ev
     #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
     /// Follow the logs until the run has finished, or with --step until the step has
@@ -86,7 +86,7 @@ pub(crate) struct LogsArgs {
 /// A run to suspend or resume.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SuspendArgs {
-    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    /// The run; KIND is stageonerun, stagetworun, evaluationrun, s1, s2 or ev
     #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub(crate) struct SuspendArgs {
 /// Finished steps and items are not done again. Fix what the run's message names first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RetryArgs {
-    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    /// The run; KIND is stageonerun, stagetworun, evaluationrun, s1, s2 or ev
     #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
     #[command(flatten)]
@@ -110,7 +110,7 @@ pub(crate) struct RetryArgs {
 /// The rerun does not reuse earlier artifacts of the same run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RerunArgs {
-    /// The run; KIND is stageonerun, stagetworun, s1 or s2
+    /// The run; KIND is stageonerun, stagetworun, evaluationrun, s1, s2 or ev
     #[arg(value_name = "KIND/NAME")]
     pub run: RunName,
     /// Rerun even if the run has not finished; its unfinished work is lost

@@ -20,7 +20,7 @@ fn message(error: &kube::Error) -> String {
     let reason = &status.message;
     match status.code {
         // The resource itself is unknown: `get_opt` returns `None` for a missing object.
-        404 if reason.starts_with("404") => "the cluster has no resources StageOneRun and StageTwoRun. Install the operator's chart, or select another cluster with --context.".into(),
+        404 if reason.starts_with("404") => "the cluster has no resources StageOneRun, StageTwoRun and EvaluationRun. Install the operator's chart, or select another cluster with --context.".into(),
         401 => format!("the API server rejected the credentials: {reason}. Log in again, or select others with --context."),
         403 => format!("{reason}. Ask for that permission, or select another namespace or context."),
         409 => format!("{reason}. Run the same command again."),

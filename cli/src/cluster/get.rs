@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use stic_crds::status::Display;
 
 use super::client::Cluster;
 use super::owned_jobs::OwnedJobs;
@@ -72,19 +73,20 @@ fn print_lines(lines: &[String]) -> Result<()> {
     lines.iter().try_for_each(stdio::print)
 }
 
-/// The columns of `kubectl get`, with both kinds in one table.
+/// The columns of `kubectl get`, with every kind in one table.
 fn table(runs: &[Run], namespaces: bool, now: &Time) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     let namespace = namespaces.then_some("NAMESPACE");
-    let columns = ["NAME", "PHASE", "PROGRESS", "ITEMS", "LOSS", "MARGIN", "ETA", "AGE"];
+    let columns =
+        ["NAME", "PHASE", "PROGRESS", "ITEMS", "LOSS", "MARGIN", "SCORE", "DIFFERENCE", "ETA", "AGE"];
     table.set_header(namespace.into_iter().chain(columns));
     for run in runs {
         let display = run.status.display.clone().unwrap_or_default();
         let metadata = &run.object.metadata;
         let age = metadata.creation_timestamp.as_ref().map(|since| elapsed(since, now));
-        let cells =
-            [display.phase, display.progress, display.items, display.loss, display.margin, display.eta, age];
+        let Display { phase, progress, items, loss, margin, score, difference, eta } = display;
+        let cells = [phase, progress, items, loss, margin, score, difference, eta, age];
         let namespace = namespaces.then(|| metadata.namespace.clone().unwrap_or_default());
         let cells = cells.into_iter().map(Option::unwrap_or_default);
         table.add_row(namespace.into_iter().chain([run.name.to_string()]).chain(cells));

@@ -12,6 +12,7 @@ use self::node::TreeNode;
 use super::owned_jobs::OwnedJobs;
 use super::run::{NOT_RECONCILED, Run};
 use crate::format::{align, artifact_state, elapsed, short_digest, size};
+use crate::results;
 
 /// The lines of the tree.
 pub(super) fn lines(run: &Run, jobs: &OwnedJobs, now: &Time) -> Vec<String> {
@@ -30,6 +31,10 @@ pub(super) fn lines(run: &Run, jobs: &OwnedJobs, now: &Time) -> Vec<String> {
         let rows: Vec<_> = status.artifacts.iter().map(artifact_row).collect();
         let children = align(&rows).into_iter().map(TreeNode::leaf).collect();
         root.children.push(TreeNode { text: "artifacts".into(), children });
+    }
+    if !status.results.is_empty() {
+        let children = results::lines(&status.results).into_iter().map(TreeNode::leaf).collect();
+        root.children.push(TreeNode { text: "scores".into(), children });
     }
     root.append_children("", &mut lines);
     lines
@@ -81,6 +86,8 @@ fn step_nodes(run: &Run, jobs: &OwnedJobs, now: &Time) -> Vec<TreeNode> {
                     below.insert(0, TreeNode::leaf(message.clone()));
                 }
             }
+            // A step that the run leaves out, such as judge.
+            None if below.is_empty() && !run.status.steps.is_empty() => continue,
             None => {
                 let state = if below.is_empty() { "Pending" } else { "" };
                 rows.push(vec![spec.name.to_string(), state.into()]);

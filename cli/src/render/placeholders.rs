@@ -1,15 +1,13 @@
 //! Placeholders in angle brackets, for values that only a cluster or an earlier step can know.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
 use stic_contract::config::ShardSet;
 use stic_contract::pipeline::StepSpec;
-use stic_contract::result::InputDigests;
-use stic_contract::{Artifact, ArtifactKind, Digest, StepName, StepResult};
-use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, Inputs, RunStatus};
-use stic_crds::volumes::VolumeFolder;
-use stic_crds::{ConditionType, Reason};
+use stic_contract::result::{InputDigests, SubjectDigests};
+use stic_contract::{Artifact, ArtifactKind, Digest, StepResult};
 use stic_operator::Validated;
+use stic_operator::validated::{Evaluation, Subject, Training, Work};
+
+use crate::assumed::Unknown;
 
 /// The comment before the objects of a run.
 pub(super) const NOTE: &str = "\
@@ -24,9 +22,10 @@ pub(super) const TRAINER_IMAGE: &str = "<trainer image of the operator>";
 pub(super) const TRAINER_GPU_IMAGE: &str = "<trainer image of the operator for GPUs>";
 
 /// The digests of inputs, and their placeholders. Those of artifacts follow from [`ArtifactKind::ALL`].
-const INPUT_DIGESTS: [(&str, &str); 3] = [
+const INPUT_DIGESTS: [(&str, &str); 4] = [
     ("model", "<digest of the model, computed by prepare>"),
     ("adapter to start from", "<digest of the adapter to start from, computed by prepare>"),
+    ("adapter to evaluate", "<digest of the adapter to evaluate, computed by prepare>"),
     ("items", "<digest of the items, computed by prepare>"),
 ];
 
@@ -64,49 +63,46 @@ pub(super) fn result(run: &Validated, spec: &StepSpec) -> StepResult {
         reused: false,
     };
     // The first step reads the inputs, and reports their digests.
-    let inputs = spec.consumes.is_empty().then(|| InputDigests {
+    let result = StepResult { artifacts: vec![artifact], ..result };
+    match &run.work {
+        _ if !spec.consumes.is_empty() => result,
+        Work::Training(training) => StepResult { inputs: Some(inputs(training)), ..result },
+        Work::Evaluation(evaluation) => StepResult { subjects: subjects(evaluation), ..result },
+    }
+}
+
+fn inputs(training: &Training) -> InputDigests {
+    let adapter = training.adapter.as_ref();
+    InputDigests {
         model: fake_digest("model"),
-        adapter: run
-            .adapter
-            .as_ref()
+        adapter: adapter
             .map(|adapter| adapter.digest.clone().unwrap_or_else(|| fake_digest("adapter to start from"))),
         items: fake_digest("items"),
         item_count: 0,
-    });
-    StepResult { artifacts: vec![artifact], inputs, ..result }
+    }
+}
+
+fn subjects(evaluation: &Evaluation) -> Vec<SubjectDigests> {
+    let subject = |subject: &Subject| SubjectDigests {
+        name: subject.name.clone(),
+        model: subject.model.digest.clone().unwrap_or_else(|| fake_digest("model")),
+        adapter: subject
+            .adapter
+            .as_ref()
+            .map(|adapter| adapter.digest.clone().unwrap_or_else(|| fake_digest("adapter to evaluate"))),
+    };
+    evaluation.subjects.iter().map(subject).collect()
 }
 
 fn folder_name(kind: ArtifactKind) -> String {
     format!("{}-<digest of its inputs>", kind.folder_prefix())
 }
 
-/// The status of a `StageOneRun` that has succeeded, as far as other runs depend on it.
-pub(super) fn success(run: &Validated) -> RunStatus {
-    let folder_of = |location: &stic_contract::VolumePath| VolumeFolder {
-        claim_name: location.volume.clone(),
-        path: location.path.clone(),
-    };
-    let succeeded = Condition {
-        type_: ConditionType::Succeeded.as_str().into(),
-        status: "True".into(),
-        reason: Reason::Succeeded.as_str().into(),
-        message: String::new(),
-        observed_generation: None,
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-    };
-    let adapter = ArtifactStatus {
-        kind: ArtifactKind::Adapter,
-        volume: folder_of(&run.output.location.join(&folder_name(ArtifactKind::Adapter))),
-        digest: fake_digest("adapter").to_string(),
-        size_bytes: 0,
-        step: StepName::Train,
-        state: ArtifactState::Created,
-    };
-    let model = InputFolder { volume: None, image: None, digest: Some(fake_digest("model").to_string()) };
-    RunStatus {
-        conditions: vec![succeeded],
-        artifacts: vec![adapter],
-        inputs: Some(Inputs { model: Some(model), ..Inputs::default() }),
-        ..RunStatus::default()
+/// What is not known of a run before it has succeeded.
+pub(super) fn unknown() -> Unknown {
+    Unknown {
+        folder: folder_name(ArtifactKind::Adapter),
+        adapter: fake_digest("adapter"),
+        model: Some(fake_digest("model")),
     }
 }

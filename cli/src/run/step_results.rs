@@ -29,7 +29,7 @@ pub(super) fn load_valid(
         return Ok(steps);
     }
     let mut previous = PreviousResults::default();
-    for spec in pipeline::steps(run.run.kind) {
+    for spec in run.steps() {
         if previous.artifacts.contains_key(&spec.produces) {
             continue;
         }

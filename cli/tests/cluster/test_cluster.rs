@@ -50,6 +50,7 @@ impl TestCluster {
                 "--for=condition=Established",
                 "crd/stageoneruns.stic.dev",
                 "crd/stagetworuns.stic.dev",
+                "crd/evaluationruns.stic.dev",
             ],
             "",
         );

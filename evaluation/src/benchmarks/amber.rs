@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::BufReader;
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::columns;
 use super::yes_no::{Decided, Decision, Measure, mean_of_groups, of_group, pooled, yes_or_no_vlmevalkit};
@@ -74,7 +75,7 @@ struct Truth {
 }
 
 impl Benchmark for Amber {
-    const NAME: &'static str = "AMBER";
+    const NAME: BenchmarkName = BenchmarkName::Amber;
     const MAX_NEW_TOKENS: u32 = 128;
     const FORMS: &'static [Form] = &[
         Form {

@@ -10,8 +10,10 @@ pub mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use self::words::{Singular, objects};
+
 use super::columns;
 use super::{Answered, Benchmark, Options, Sample};
 use crate::error::Result;
@@ -37,7 +39,7 @@ const INSTANCES: &str = "instances_val2014.json";
 const CAPTIONS: &str = "captions_val2014.json";
 
 impl Benchmark for Chair {
-    const NAME: &'static str = "CHAIR";
+    const NAME: BenchmarkName = BenchmarkName::Chair;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         Form {

@@ -1,6 +1,7 @@
 //! ChartQA: questions about charts, written by people or made from captions by a program.
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::{Answered, Benchmark, Options, Sample, columns};
 use crate::error::Result;
@@ -42,7 +43,7 @@ pub struct Item {
 }
 
 impl Benchmark for ChartQa {
-    const NAME: &'static str = "ChartQA";
+    const NAME: BenchmarkName = BenchmarkName::ChartQa;
     const MAX_NEW_TOKENS: u32 = 16;
     const FORMS: &'static [Form] = &[
         Form {

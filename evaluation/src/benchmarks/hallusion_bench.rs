@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::columns;
 use super::yes_no::yes_or_no_vlmevalkit;
@@ -47,7 +48,7 @@ impl Item {
 }
 
 impl Benchmark for HallusionBench {
-    const NAME: &'static str = "HallusionBench";
+    const NAME: BenchmarkName = BenchmarkName::HallusionBench;
     const MAX_NEW_TOKENS: u32 = 128;
     const FORMS: &'static [Form] = &[
         Form {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::columns;
 use super::{Answered, Benchmark, Options, Sample};
@@ -46,7 +47,7 @@ pub struct Item {
 }
 
 impl Benchmark for LlavaBench {
-    const NAME: &'static str = "LLaVABench";
+    const NAME: BenchmarkName = BenchmarkName::LlavaBench;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         Form {

@@ -11,6 +11,8 @@ mod rows;
 pub use self::extract::{AnswerType, Problem, extract, most_similar, normalize, query};
 pub use self::item::Item;
 
+use stic_contract::evaluation::BenchmarkName;
+
 use super::choice::{self, Choice};
 use super::{Answered, Benchmark, Options, Sample};
 use crate::error::Result;
@@ -26,7 +28,7 @@ use crate::scorer::{Mark, Scorer};
 pub struct MathVista;
 
 impl Benchmark for MathVista {
-    const NAME: &'static str = "MathVista";
+    const NAME: BenchmarkName = BenchmarkName::MathVista;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         Form {

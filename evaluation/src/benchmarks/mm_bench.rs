@@ -5,8 +5,10 @@ mod infer;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 pub use self::infer::{extract_lmms_eval, infer_2023};
+
 use super::choice::{self, Choice};
 use super::{Answered, Benchmark, Options, Sample, columns};
 use crate::error::Result;
@@ -41,7 +43,7 @@ pub struct Item {
 }
 
 impl Benchmark for MmBench {
-    const NAME: &'static str = "MMBench";
+    const NAME: BenchmarkName = BenchmarkName::MmBench;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         tsv("VLMEvalKit's MMBench_DEV_EN.tsv", &[DEV_EN.0], &[DEV_EN]),

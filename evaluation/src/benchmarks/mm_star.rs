@@ -1,6 +1,7 @@
 //! MMStar: multiple-choice questions that need the image.
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::choice::{self, Choice};
 use super::columns;
@@ -32,7 +33,7 @@ pub struct Item {
 }
 
 impl Benchmark for MmStar {
-    const NAME: &'static str = "MMStar";
+    const NAME: BenchmarkName = BenchmarkName::MmStar;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         Form {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::columns;
 use super::{Answered, Benchmark, Options, Sample};
@@ -31,7 +32,7 @@ pub struct Item {
 }
 
 impl Benchmark for MmVet {
-    const NAME: &'static str = "MMVet";
+    const NAME: BenchmarkName = BenchmarkName::MmVet;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         Form {

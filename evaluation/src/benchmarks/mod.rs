@@ -21,6 +21,7 @@ pub use crate::answered::Answered;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use stic_contract::evaluation::BenchmarkName;
 
 use crate::error::Result;
 use crate::judge::{Step, Template, Verdict};
@@ -46,7 +47,7 @@ pub struct Sample<I> {
 /// A published benchmark.
 pub trait Benchmark: Sized {
     /// Its name in manifests.
-    const NAME: &'static str;
+    const NAME: BenchmarkName;
     /// The most tokens of an answer.
     const MAX_NEW_TOKENS: u32;
     /// The forms in which it is published.

@@ -4,6 +4,7 @@
 //! the accuracy over all rows, VLMEvalKit the F1 over all rows.
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::columns;
 use super::yes_no::{Decided, Decision, Measure, mean_of_groups, of_group, pooled, yes_or_no_vlmevalkit};
@@ -54,7 +55,7 @@ pub struct Item {
 }
 
 impl Benchmark for Pope {
-    const NAME: &'static str = "POPE";
+    const NAME: BenchmarkName = BenchmarkName::Pope;
     const MAX_NEW_TOKENS: u32 = 128;
     const FORMS: &'static [Form] = &[
         Form {

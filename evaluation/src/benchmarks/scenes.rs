@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::{Answered, Benchmark, Options, Sample, columns};
 use crate::error::{Error, Result};
@@ -39,7 +40,7 @@ struct Scene {
 }
 
 impl Benchmark for Scenes {
-    const NAME: &'static str = "Scenes";
+    const NAME: BenchmarkName = BenchmarkName::Scenes;
     const MAX_NEW_TOKENS: u32 = 16;
     const FORMS: &'static [Form] = &[Form {
         kind: FormKind::Original,

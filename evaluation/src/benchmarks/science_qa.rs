@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::choice::{self, Choice};
 use super::{Answered, Benchmark, Options, Sample, columns};
@@ -44,7 +45,7 @@ pub struct Item {
 }
 
 impl Benchmark for ScienceQa {
-    const NAME: &'static str = "ScienceQA";
+    const NAME: BenchmarkName = BenchmarkName::ScienceQa;
     const MAX_NEW_TOKENS: u32 = 1024;
     const FORMS: &'static [Form] = &[
         Form {

@@ -8,9 +8,11 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 pub(crate) use self::normalize::without_punctuation_vlmevalkit;
 pub use self::normalize::{normalize, normalize_vlmevalkit};
+
 use super::{Answered, Benchmark, Options, Sample, columns};
 use crate::error::{Error, Result};
 use crate::metric::{Aggregate, Metric, Unit};
@@ -52,7 +54,7 @@ pub struct Item {
 }
 
 impl Benchmark for TextVqa {
-    const NAME: &'static str = "TextVQA";
+    const NAME: BenchmarkName = BenchmarkName::TextVqa;
     const MAX_NEW_TOKENS: u32 = 128;
     const FORMS: &'static [Form] = &[
         Form {

@@ -40,6 +40,10 @@ pub struct Summary {
     pub selected: usize,
     /// Different images of the selected questions.
     pub images: usize,
+    /// What is scored at once of the selected questions, see [`crate::benchmarks::Benchmark::unit`].
+    pub units: usize,
+    /// The images of the selected questions, and those questions that have none: see [`Entry::cluster`].
+    pub clusters: usize,
     /// Rows, images and files that cannot be used.
     pub problems: usize,
 }

@@ -67,6 +67,8 @@ pub fn read<B: Benchmark>(
     }
     summary.selected = entries.len();
     summary.images = entries.iter().filter_map(|entry| entry.image.as_ref()).collect::<HashSet<_>>().len();
+    summary.units = entries.iter().map(|entry| entry.unit.as_str()).collect::<HashSet<_>>().len();
+    summary.clusters = entries.iter().map(Entry::cluster).collect::<HashSet<_>>().len();
     number(&mut entries);
     Ok(Questions {
         benchmark,

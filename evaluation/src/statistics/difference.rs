@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, Evidence, Method, most};
 use super::limits::{Limits, tango};
@@ -11,7 +11,7 @@ use super::student::{NORMAL_975, t_975};
 use crate::metric::{Aggregate, Fractions, Metric};
 
 /// How much better a model scores than a baseline on the units that count for both.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// `None` if there is no pair, a denominator is 0, or the metrics are of different kinds.

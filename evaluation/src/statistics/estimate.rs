@@ -1,6 +1,6 @@
 //! A number with its 95% interval.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::linear::Variance;
@@ -8,7 +8,7 @@ use super::student::{NORMAL_975, t_975};
 use crate::metric::Aggregate;
 
 /// A score or a difference, in points (hundredths), with its 95% interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Estimate {
     pub points: f64,
@@ -25,7 +25,7 @@ pub struct Estimate {
 }
 
 /// How an interval was computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
     /// Independent units that are right or wrong: Wilson's interval of a score, Tango's of a difference.
     Score,

@@ -1,6 +1,7 @@
 //! What a comparison will be able to show, before any question is asked.
 
 use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::BenchmarkName;
 
 use super::difference::{Pair, Pairs};
 use super::linear::Variance;
@@ -40,26 +41,25 @@ pub struct Detectable {
 /// The correlation that [`Expectation::assumed`] takes.
 const ASSUMED_CORRELATION: f64 = 0.05;
 
-/// By the name of a benchmark. Models that differ by an adapter typically disagree on so many questions; nothing more exact
-/// is published.
-const ASSUMED: [(&str, Spread); 9] = [
-    ("ScienceQA", Spread::Discordant(0.12)),
-    ("TextVQA", Spread::Discordant(0.12)),
-    ("ChartQA", Spread::Discordant(0.15)),
-    ("MMBench", Spread::Discordant(0.10)),
-    ("MathVista", Spread::Discordant(0.20)),
-    ("LLaVABench", Spread::Deviation(20.0)),
-    ("MMVet", Spread::Deviation(35.0)),
-    ("POPE", Spread::Discordant(0.06)),
-    ("MMStar", Spread::Discordant(0.20)),
-];
-
 impl Expectation {
-    /// What we assume of a model and the same model with an adapter; `None` for a benchmark without an assumption.
+    /// What we assume of a model and the same model with an adapter; `None` for a benchmark without an assumption. Such models
+    /// typically disagree on so many questions; nothing more exact is published.
     #[must_use]
-    pub fn assumed(benchmark: &str) -> Option<Self> {
-        let (_, spread) = ASSUMED.iter().find(|(name, _)| *name == benchmark)?;
-        Some(Self { spread: *spread, correlation: ASSUMED_CORRELATION })
+    pub const fn assumed(benchmark: BenchmarkName) -> Option<Self> {
+        let spread = match benchmark {
+            BenchmarkName::ScienceQa | BenchmarkName::TextVqa => Spread::Discordant(0.12),
+            BenchmarkName::ChartQa => Spread::Discordant(0.15),
+            BenchmarkName::MmBench => Spread::Discordant(0.10),
+            BenchmarkName::MathVista | BenchmarkName::MmStar => Spread::Discordant(0.20),
+            BenchmarkName::LlavaBench => Spread::Deviation(20.0),
+            BenchmarkName::MmVet => Spread::Deviation(35.0),
+            BenchmarkName::Pope => Spread::Discordant(0.06),
+            BenchmarkName::HallusionBench
+            | BenchmarkName::Amber
+            | BenchmarkName::Chair
+            | BenchmarkName::Scenes => return None,
+        };
+        Some(Self { spread, correlation: ASSUMED_CORRELATION })
     }
 
     /// What earlier answers of two models show; `None` where the models do not differ, have nothing in common (see

@@ -1,6 +1,6 @@
 //! The score of one model.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, Evidence, Method, most};
 use super::limits::{Limits, wilson};
@@ -9,7 +9,7 @@ use super::student::{NORMAL_975, t_975};
 use crate::metric::{Aggregate, Fractions, Metric};
 
 /// A score with its uncertainty and what it counts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Score {
     /// `None` if the denominator is 0: nothing was counted.

@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
-use stic_contract::{Digest, ExitCode, StepName, pipeline};
+use stic_contract::{Digest, ExitCode, StepName};
 use stic_crds::volumes::AccessMode;
 
 use super::names::{self, LaunchId};
@@ -59,7 +59,7 @@ pub struct JobSettings {
 /// The Job of a launch. It is created once and never applied again.
 #[must_use]
 pub fn job(run: &Validated, launch: LaunchId, settings: &JobSettings) -> Job {
-    let sharded = pipeline::steps(run.run.kind).iter().any(|spec| spec.name == launch.step && spec.sharded);
+    let sharded = run.steps().any(|spec| spec.name == launch.step && spec.sharded);
     let shards = if sharded { run.shards } else { 1 };
     let limit = Some(i32::try_from(run.operation.backoff_limit).unwrap_or(i32::MAX));
     let shards_i32 = i32::try_from(shards).unwrap_or(i32::MAX);

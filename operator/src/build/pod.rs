@@ -4,25 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodSecurityContext, PodSpec,
-    PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    EnvVarSource, ImageVolumeSource, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodSecurityContext,
+    PodSpec, PodTemplateSpec, SeccompProfile, SecretKeySelector, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use stic_contract::evaluation::{JUDGE_API_KEY, JUDGE_PROMPTS};
 use stic_contract::progress::PROGRESS_PORT;
 use stic_contract::{StepName, VolumePath};
+use stic_crds::model::SecretKey;
 use stic_crds::pod::{self, PodSettings};
 
 use super::labels;
 use super::names::{self, LaunchId};
 use super::paths::{COMPILED_KERNELS, CONFIG_DIR, CONFIG_FILE, VOLUMES_DIR};
-use crate::validated::{MODEL_IMAGE, Validated};
+use crate::validated::{Judge, MODEL_IMAGE, Validated};
 
 /// The container of the trainer, beside which others may be injected.
 pub const TRAINER_CONTAINER: &str = "trainer";
 /// Where pods with several GPUs share memory.
 const SHARED_MEMORY: &str = "/dev/shm";
 /// The names of the volumes that pods have besides those of claims.
-pub(super) const OWN_VOLUMES: [&str; 4] = ["run-config", "tmp", "shm", MODEL_IMAGE];
+pub(super) const OWN_VOLUMES: [&str; 5] = ["run-config", "tmp", "shm", MODEL_IMAGE, JUDGE_PROMPTS];
 /// A user ID that owns no files.
 const NOBODY: i64 = 65_532;
 /// The training state of a 7B model at rank 128 is about 4 GB, and must reach the volume before the pod is killed.
@@ -146,6 +148,12 @@ fn environment(run: &Validated, step: StepName, given: Vec<EnvVar>) -> Vec<EnvVa
             [VOLUMES_DIR, volume, path, COMPILED_KERNELS].into_iter().filter(|part| !part.is_empty());
         own.push(variable("CUDA_CACHE_PATH", folder.collect::<Vec<_>>().join("/")));
     }
+    if let Some(SecretKey { name, key }) = judge(run, step).and_then(|judge| judge.api_key.as_ref()) {
+        let secret =
+            SecretKeySelector { name: name.clone(), key: key.clone(), ..SecretKeySelector::default() };
+        let source = EnvVarSource { secret_key_ref: Some(secret), ..EnvVarSource::default() };
+        own.push(EnvVar { name: JUDGE_API_KEY.into(), value: None, value_from: Some(source) });
+    }
     own.retain(|variable| !given.iter().any(|given| given.name == variable.name));
     own.into_iter().chain(given).collect()
 }
@@ -209,15 +217,30 @@ fn volumes(
         };
         add(volume, format!("{VOLUMES_DIR}/{claim}"), claim != output);
     }
-    if let Some(reference) = &run.model.image {
-        let source = ImageVolumeSource { reference: Some(reference.clone()), ..ImageVolumeSource::default() };
+    if let Some(reference) = run.model_image() {
+        let source =
+            ImageVolumeSource { reference: Some(reference.to_owned()), ..ImageVolumeSource::default() };
         add(
             Volume { name: MODEL_IMAGE.into(), image: Some(source), ..Volume::default() },
             format!("{VOLUMES_DIR}/{MODEL_IMAGE}"),
             true,
         );
     }
+    if let Some(judge) = judge(run, launch.step) {
+        let prompts =
+            ConfigMapVolumeSource { name: judge.prompts.clone(), ..ConfigMapVolumeSource::default() };
+        add(
+            Volume { name: JUDGE_PROMPTS.into(), config_map: Some(prompts), ..Volume::default() },
+            format!("{VOLUMES_DIR}/{JUDGE_PROMPTS}"),
+            true,
+        );
+    }
     (volumes, mounts)
+}
+
+/// The judge, for the pods that talk to it.
+fn judge(run: &Validated, step: StepName) -> Option<&Judge> {
+    run.work.evaluation()?.judge.as_ref().filter(|_| step == StepName::Judge)
 }
 
 fn empty(name: &str, medium: Option<&str>) -> Volume {

@@ -329,6 +329,7 @@ const fn manager(kind: RunKind) -> &'static str {
     match kind {
         RunKind::StageOneRun => "stic-operator/stageonerun",
         RunKind::StageTwoRun => "stic-operator/stagetworun",
+        RunKind::EvaluationRun => "stic-operator/evaluationrun",
     }
 }
 

@@ -22,13 +22,32 @@ use crate::run_key::RunKey;
 pub struct Triggers {
     pub stage_one: mpsc::UnboundedSender<RunKey>,
     pub stage_two: mpsc::UnboundedSender<RunKey>,
+    pub evaluation: mpsc::UnboundedSender<RunKey>,
+}
+
+/// The other ends of [`Triggers`].
+#[derive(Debug)]
+pub struct Triggered {
+    pub stage_one: mpsc::UnboundedReceiver<RunKey>,
+    pub stage_two: mpsc::UnboundedReceiver<RunKey>,
+    pub evaluation: mpsc::UnboundedReceiver<RunKey>,
 }
 
 impl Triggers {
+    #[must_use]
+    pub fn new() -> (Self, Triggered) {
+        let (stage_one, ones) = mpsc::unbounded_channel();
+        let (stage_two, twos) = mpsc::unbounded_channel();
+        let (evaluation, evaluations) = mpsc::unbounded_channel();
+        let triggered = Triggered { stage_one: ones, stage_two: twos, evaluation: evaluations };
+        (Self { stage_one, stage_two, evaluation }, triggered)
+    }
+
     pub fn send(&self, run: RunKey) {
         let to = match run.kind {
             RunKind::StageOneRun => &self.stage_one,
             RunKind::StageTwoRun => &self.stage_two,
+            RunKind::EvaluationRun => &self.evaluation,
         };
         // The receiver is dropped only when the process is shutting down.
         let _ = to.send(run);
@@ -194,9 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn children_follow_the_watch_and_a_new_list_removes_those_missing_from_it() {
-        let (stage_one, mut ones) = mpsc::unbounded_channel();
-        let (stage_two, mut twos) = mpsc::unbounded_channel();
-        let triggers = Triggers { stage_one, stage_two };
+        let (triggers, Triggered { stage_one: mut ones, stage_two: mut twos, .. }) = Triggers::new();
         let children = Children::default();
         let events = vec![
             Ok(Event::Init),

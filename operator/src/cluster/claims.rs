@@ -125,7 +125,6 @@ mod tests {
     use super::*;
     use serde_json::json;
     use stic_contract::RunKind;
-    use tokio::sync::mpsc;
 
     fn claim(name: &str, terminating: bool) -> PersistentVolumeClaim {
         let time = terminating.then_some("2026-11-26T12:00:00Z");
@@ -137,9 +136,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_triggers_a_subscribed_run_once_and_deletions_are_tracked() {
-        let (stage_one, mut ones) = mpsc::unbounded_channel();
-        let (stage_two, _twos) = mpsc::unbounded_channel();
-        let triggers = Triggers { stage_one, stage_two };
+        let (triggers, mut triggered) = Triggers::new();
+        let ones = &mut triggered.stage_one;
         let claims = Claims::default();
         let run = RunIdentity {
             kind: RunKind::StageOneRun,

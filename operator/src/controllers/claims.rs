@@ -179,17 +179,15 @@ fn name_taken(name: &str) -> Blocked {
     }
 }
 
-/// Keeps a claim that is deleted with its `StageOneRun` from being deleted while a `StageTwoRun` reads from it.
+/// Keeps a claim that is deleted with the run that it was created for from being deleted while another run reads from it.
 async fn share_with_upstream(
     context: &Context,
     run: &RunIdentity,
     claim: &PersistentVolumeClaim,
 ) -> kube::Result<()> {
     let owners = claim.owner_references();
-    let of_stage_one = owners
-        .iter()
-        .any(|owner| owner.controller == Some(true) && owner.kind == RunKind::StageOneRun.as_str());
-    if run.kind == RunKind::StageTwoRun && of_stage_one && !owners.iter().any(|owner| owner.uid == run.uid) {
+    let of_run = owners.iter().any(|owner| owner.controller == Some(true) && labels::is_run(owner));
+    if run.kind != RunKind::StageOneRun && of_run && !owners.iter().any(|owner| owner.uid == run.uid) {
         context.writer.share_claim(run, claim).await?;
     }
     Ok(())

@@ -1,20 +1,21 @@
 //! Gathers the snapshot of a run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::ObjectRef;
-use stic_contract::{Progress, RunIdentity, pipeline};
+use kube::runtime::reflector::{ObjectRef, Store};
+use stic_contract::{Progress, RunIdentity, RunKind, pipeline};
 use stic_crds::RunStatus;
 
 use super::error::Error;
 use super::observe::{self, Observation};
 use super::repetition;
 use super::run::Run;
-use super::stage_two::Upstream;
+use super::upstream::{Upstream, Upstreams};
 use super::validation::identity;
 use crate::build::job::{QUEUE_OF_RUN, SETTINGS, settings_digest};
 use crate::build::labels;
@@ -132,18 +133,47 @@ fn validate<K: Run>(
     run: &RunIdentity,
     previous: &RunStatus,
 ) -> Result<Validated, Refusal> {
-    let Some(name) = object.upstream() else { return object.validate(Upstream::Missing) };
+    let names = object.upstreams();
+    if names.is_empty() {
+        return object.validate(Upstreams::NONE);
+    }
     // Subscribe before reading, so that a change in between still triggers a reconciliation.
-    context.references.insert(&run.namespace, name, &run.name);
+    for (kind, name) in &names {
+        context.references.insert(RunKey::new(*kind, &run.namespace, name), run.into());
+    }
     if let RunStatus { steps, inputs: Some(inputs), .. } = previous
         && (steps.iter().any(|step| step.attempts > 0) || observe::has_started(context, run))
     {
-        return object.validate(Upstream::Pinned(inputs));
+        return object.validate(Upstreams {
+            stage_one: &|_| Upstream::Pinned(inputs),
+            stage_two: &|_| Upstream::Pinned(inputs),
+        });
     }
-    let found = context.stage_ones.get(&ObjectRef::new(name).within(&run.namespace));
-    match found.as_deref() {
-        Some(DeserializeGuard(Ok(upstream))) => object.validate(Upstream::Found(upstream)),
-        Some(DeserializeGuard(Err(_))) => object.validate(Upstream::Unreadable),
-        None => object.validate(Upstream::Missing),
+    let stage_ones = find(&context.stage_ones, run, &names);
+    let stage_twos = find(&context.stage_twos, run, &names);
+    object.validate(Upstreams {
+        stage_one: &|name| upstream(stage_ones.get(name)),
+        stage_two: &|name| upstream(stage_twos.get(name)),
+    })
+}
+
+type Stored<K> = Arc<DeserializeGuard<K>>;
+
+/// Those of `names` that are in a store, by name.
+fn find<K: Run>(
+    store: &Store<DeserializeGuard<K>>,
+    run: &RunIdentity,
+    names: &[(RunKind, &str)],
+) -> BTreeMap<String, Stored<K>> {
+    let of_kind = names.iter().filter(|(kind, _)| *kind == K::KIND);
+    let get = |name: &str| store.get(&ObjectRef::new(name).within(&run.namespace));
+    of_kind.filter_map(|(_, name)| Some(((*name).to_owned(), get(name)?))).collect()
+}
+
+fn upstream<K>(stored: Option<&Stored<K>>) -> Upstream<'_, K> {
+    match stored.map(|stored| &stored.0) {
+        Some(Ok(run)) => Upstream::Found(run),
+        Some(Err(_)) => Upstream::Unreadable,
+        None => Upstream::Missing,
     }
 }

@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use stic_contract::RunKind;
 use stic_crds::lifecycle::Retention;
 use stic_crds::volumes::Output;
-use stic_crds::{RunStatus, StageOneRun, StageTwoRun};
+use stic_crds::{EvaluationRun, RunStatus, StageOneRun, StageTwoRun};
 
-use super::stage_two::Upstream;
-use super::{stage_one, stage_two};
+use super::upstream::{Upstream, Upstreams};
+use super::{evaluation, stage_one, stage_two};
 use crate::refusal::Refusal;
 use crate::validated::{Hardware, Validated};
 
@@ -34,13 +34,13 @@ pub trait Run:
     fn retry(&self) -> u32;
     fn retention(&self) -> &Retention;
     fn output(&self) -> &Output;
-    /// The name of the `StageOneRun` that it starts from.
-    fn upstream(&self) -> Option<&str>;
+    /// The kinds and names of the runs that it starts from.
+    fn upstreams(&self) -> Vec<(RunKind, &str)>;
     /// Resolves the spec.
     ///
     /// # Errors
     /// The run cannot start, now or ever.
-    fn validate(&self, upstream: Upstream<'_>) -> Result<Validated, Refusal>;
+    fn validate(&self, upstreams: Upstreams<'_>) -> Result<Validated, Refusal>;
 }
 
 impl Run for StageOneRun {
@@ -66,11 +66,11 @@ impl Run for StageOneRun {
         &self.spec.output
     }
 
-    fn upstream(&self) -> Option<&str> {
-        None
+    fn upstreams(&self) -> Vec<(RunKind, &str)> {
+        Vec::new()
     }
 
-    fn validate(&self, _: Upstream<'_>) -> Result<Validated, Refusal> {
+    fn validate(&self, _: Upstreams<'_>) -> Result<Validated, Refusal> {
         stage_one::validate(self, Hardware::OfPods)
     }
 }
@@ -98,11 +98,50 @@ impl Run for StageTwoRun {
         &self.spec.output
     }
 
-    fn upstream(&self) -> Option<&str> {
-        self.spec.init_from.stage_one_run_ref.as_ref().map(|reference| reference.name.as_str())
+    fn upstreams(&self) -> Vec<(RunKind, &str)> {
+        let reference = self.spec.init_from.stage_one_run_ref.iter();
+        reference.map(|reference| (RunKind::StageOneRun, reference.name.as_str())).collect()
     }
 
-    fn validate(&self, upstream: Upstream<'_>) -> Result<Validated, Refusal> {
+    fn validate(&self, upstreams: Upstreams<'_>) -> Result<Validated, Refusal> {
+        let reference = self.spec.init_from.stage_one_run_ref.as_ref();
+        let upstream = reference.map_or(Upstream::Missing, |run| (upstreams.stage_one)(&run.name));
         stage_two::validate(self, upstream, Hardware::OfPods)
+    }
+}
+
+impl Run for EvaluationRun {
+    const KIND: RunKind = RunKind::EvaluationRun;
+
+    fn status(&self) -> Option<&RunStatus> {
+        self.status.as_ref()
+    }
+
+    fn rerun(&self) -> u32 {
+        self.spec.rerun
+    }
+
+    fn retry(&self) -> u32 {
+        self.spec.retry
+    }
+
+    fn retention(&self) -> &Retention {
+        &self.spec.retention
+    }
+
+    fn output(&self) -> &Output {
+        &self.spec.output
+    }
+
+    fn upstreams(&self) -> Vec<(RunKind, &str)> {
+        let subjects = self.spec.subjects.iter();
+        let ones = subjects.clone().filter_map(|subject| subject.stage_one_run_ref.as_ref());
+        let twos = subjects.filter_map(|subject| subject.stage_two_run_ref.as_ref());
+        let ones = ones.map(|run| (RunKind::StageOneRun, run.name.as_str()));
+        ones.chain(twos.map(|run| (RunKind::StageTwoRun, run.name.as_str()))).collect()
+    }
+
+    fn validate(&self, upstreams: Upstreams<'_>) -> Result<Validated, Refusal> {
+        evaluation::validate(self, upstreams, Hardware::OfPods)
     }
 }

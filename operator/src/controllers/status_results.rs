@@ -1,10 +1,10 @@
 //! The results of complete steps, rebuilt from the status, so that their Jobs and pods may be deleted.
 
 use stic_contract::config::ShardSet;
-use stic_contract::result::{InputDigests, ItemCounts};
+use stic_contract::result::{InputDigests, ItemCounts, SubjectDigests};
 use stic_contract::{Artifact, Digest, StepName, StepResult, VolumePath};
 use stic_crds::RunStatus;
-use stic_crds::status::{ArtifactState, ArtifactStatus, StepState};
+use stic_crds::status::{ArtifactState, ArtifactStatus, InputFolder, InputSubject, Inputs, StepState};
 
 /// The result of `step`, if the status says that it succeeded.
 #[must_use]
@@ -16,9 +16,10 @@ pub fn result(status: &RunStatus, step: StepName) -> Option<StepResult> {
         .filter(|artifact| reported_by(artifact) == step)
         .map(artifact)
         .collect::<Option<Vec<_>>>()?;
-    let inputs = match step {
-        StepName::Prepare => Some(inputs(status)?),
-        _ => None,
+    let (inputs, subjects) = match (step, &status.inputs) {
+        (StepName::Prepare, Some(found)) if !found.subjects.is_empty() => (None, subjects(found)?),
+        (StepName::Prepare, found) => (Some(inputs(found.as_ref()?)?), Vec::new()),
+        _ => (None, Vec::new()),
     };
     Some(StepResult {
         artifacts,
@@ -27,6 +28,7 @@ pub fn result(status: &RunStatus, step: StepName) -> Option<StepResult> {
             .as_ref()
             .map(|shards| ShardSet { folder: shards.folder.clone(), shards: shards.count }),
         inputs,
+        subjects,
         items: before.items.map(|items| ItemCounts {
             total: items.total,
             done: items.done,
@@ -56,17 +58,35 @@ fn artifact(status: &ArtifactStatus) -> Option<Artifact> {
     })
 }
 
-fn inputs(status: &RunStatus) -> Option<InputDigests> {
-    let inputs = status.inputs.as_ref()?;
+fn inputs(inputs: &Inputs) -> Option<InputDigests> {
     let items = inputs.images.as_ref().or(inputs.instructions.as_ref())?;
-    let adapter = match inputs.adapter.as_ref().and_then(|adapter| adapter.digest.as_ref()) {
-        Some(digest) => Some(digest.parse::<Digest>().ok()?),
-        None => None,
-    };
     Some(InputDigests {
-        model: inputs.model.as_ref()?.digest.as_ref()?.parse().ok()?,
-        adapter,
+        model: digest(inputs.model.as_ref()?)?,
+        adapter: optional_digest(inputs.adapter.as_ref())?,
         items: items.digest.parse().ok()?,
         item_count: items.count,
     })
+}
+
+fn subjects(inputs: &Inputs) -> Option<Vec<SubjectDigests>> {
+    let subject = |subject: &InputSubject| {
+        Some(SubjectDigests {
+            name: subject.name.clone(),
+            model: digest(&subject.model)?,
+            adapter: optional_digest(subject.adapter.as_ref())?,
+        })
+    };
+    inputs.subjects.iter().map(subject).collect()
+}
+
+fn digest(folder: &InputFolder) -> Option<Digest> {
+    folder.digest.as_ref()?.parse().ok()
+}
+
+/// `None` if there is a digest that is none.
+fn optional_digest(folder: Option<&InputFolder>) -> Option<Option<Digest>> {
+    match folder.and_then(|folder| folder.digest.as_ref()) {
+        Some(text) => Some(Some(text.parse().ok()?)),
+        None => Some(None),
+    }
 }

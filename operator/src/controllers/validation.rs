@@ -1,14 +1,14 @@
-//! Parts of a spec that both kinds validate in the same way.
+//! Parts of a spec that several kinds validate in the same way.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stic_contract::pipeline::Phase;
+use stic_contract::evaluation::JUDGE_PROMPTS;
 use stic_contract::recipe::Precision;
 use stic_contract::{RunIdentity, RunKind, StepName, VolumePath};
 use stic_crds::model::ModelSource;
-use stic_crds::pod::{Pod, PodSettings};
+use stic_crds::pod::{self, PodSections, PodSettings};
 use stic_crds::volumes::{AccessMode, Output as OutputSpec, VolumeFolder};
 use stic_crds::{Decimal, Reason, RunStatus, training};
 
@@ -114,22 +114,29 @@ pub(super) fn check_sharing(output: &Output, shards: u32, field: &str) -> Result
     Ok(())
 }
 
-/// Rejects a claim that would be mounted in the place of the model image.
+/// Rejects a claim that would be mounted in the place of the model image or of the judge's prompts.
 pub(super) fn check_mounts(run: &Validated) -> Result<(), Refusal> {
-    let taken = run.model.image.is_some()
-        && (run.output.location.volume == MODEL_IMAGE || run.input_claims().contains(MODEL_IMAGE));
-    if taken {
-        return Err(Refusal::invalid(
-            "spec.model.image",
-            format!("a claim of the run is named {MODEL_IMAGE}, which is where the image is mounted"),
-            "rename the claim",
-        ));
+    let has_judge = run.work.evaluation().is_some_and(|evaluation| evaluation.judge.is_some());
+    let image = (MODEL_IMAGE, "spec.model.image", "the image is mounted", run.model_image().is_some());
+    let prompts = (JUDGE_PROMPTS, "spec.judge", "the judge's prompts are mounted", has_judge);
+    for (name, field, what, is_mounted) in [image, prompts] {
+        if is_mounted && run.claims().any(|claim| claim == name) {
+            return Err(Refusal::invalid(
+                field,
+                format!("a claim of the run is named {name}, which is where {what}"),
+                "rename the claim",
+            ));
+        }
     }
     Ok(())
 }
 
 /// Rejects devices that the trainer cannot use. In a run that is under way the trainer itself refuses them.
-pub(super) fn check_devices(run: &Validated, pod: &Pod, status: Option<&RunStatus>) -> Result<(), Refusal> {
+pub(super) fn check_devices(
+    run: &Validated,
+    pod: &impl PodSections,
+    status: Option<&RunStatus>,
+) -> Result<(), Refusal> {
     if status.is_some_and(|status| status.resolved.is_some()) {
         return Ok(());
     }
@@ -154,25 +161,25 @@ pub(super) fn check_devices(run: &Validated, pod: &Pod, status: Option<&RunStatu
     Ok(())
 }
 
-/// The number format of a run, and why it is that.
+/// The number format of a run, which `field` of its spec requests, and why it is that.
 pub(super) fn precision(
-    requested: training::Precision,
+    (field, requested): (&str, training::Precision),
     pods: &BTreeMap<StepName, PodSettings>,
     hardware: Hardware,
 ) -> (Precision, String) {
-    let asked = |name: &str| format!("spec.training.precision is {name}");
+    let asked = |name: &str| format!("{field} is {name}");
     match (requested, hardware) {
         (training::Precision::F32, _) => (Precision::F32, asked("F32")),
         (training::Precision::Bf16, _) => (Precision::Bf16, asked("BF16")),
         (training::Precision::Auto, Hardware::Cpu) => {
             (Precision::F32, "this machine computes on its CPU".to_owned())
         }
-        (training::Precision::Auto, Hardware::OfPods) => precision_of_pods(pods),
+        (training::Precision::Auto, Hardware::OfPods) => precision_of_pods(field, pods),
     }
 }
 
 /// A run has one number format, so a single step without a GPU decides.
-fn precision_of_pods(pods: &BTreeMap<StepName, PodSettings>) -> (Precision, String) {
+fn precision_of_pods(field: &str, pods: &BTreeMap<StepName, PodSettings>) -> (Precision, String) {
     let mut by = String::new();
     for (step, pod) in computing_pods(pods) {
         let Some(gpu) = requested_gpu(pod) else {
@@ -181,7 +188,7 @@ fn precision_of_pods(pods: &BTreeMap<StepName, PodSettings>) -> (Precision, Stri
                 String::new()
             } else {
                 format!(
-                    ", as far as the names of its resource claims ({}) tell; set spec.training.precision to BF16 if one of them is a GPU",
+                    ", as far as the names of its resource claims ({}) tell; set {field} to BF16 if one of them is a GPU",
                     claims.join(", ")
                 )
             };
@@ -189,15 +196,17 @@ fn precision_of_pods(pods: &BTreeMap<StepName, PodSettings>) -> (Precision, Stri
         };
         by = gpu;
     }
-    (Precision::Bf16, format!("the pods of every step but prepare request a GPU ({by})"))
+    (Precision::Bf16, format!("the pods of every step that loads a model request a GPU ({by})"))
 }
 
-pub(super) fn pods(pod: &Pod, steps: impl IntoIterator<Item = StepName>) -> BTreeMap<StepName, PodSettings> {
+pub(super) fn pods(
+    pod: &impl PodSections,
+    steps: impl IntoIterator<Item = StepName>,
+) -> BTreeMap<StepName, PodSettings> {
     let none = PodSettings::default();
     let settings = |step: StepName| {
-        let phase = step.phase();
-        let own = pod.overrides(phase).1.unwrap_or(&none);
-        if phase == Phase::Preparing { own.or(&without_devices(&pod.all)) } else { own.or(&pod.all) }
+        let own = pod.overrides(step.phase()).unwrap_or(&none);
+        if step.computes() { own.or(pod.all()) } else { own.or(&without_devices(pod.all())) }
     };
     steps.into_iter().map(|step| (step, settings(step))).collect()
 }
@@ -205,7 +214,7 @@ pub(super) fn pods(pod: &Pod, steps: impl IntoIterator<Item = StepName>) -> BTre
 /// The field that holds the memory limit of each step, or that would hold it. The settings of a step replace `resources`
 /// as a whole.
 pub(super) fn memory_limits(
-    pod: &Pod,
+    pod: &impl PodSections,
     steps: impl IntoIterator<Item = StepName>,
 ) -> BTreeMap<StepName, String> {
     let of_step = |step: StepName| format!("{}.resources.limits.memory", section(pod, step));
@@ -213,13 +222,12 @@ pub(super) fn memory_limits(
 }
 
 /// The field that holds the resources of a step.
-fn section(pod: &Pod, step: StepName) -> String {
-    let (section, settings) = pod.overrides(step.phase());
-    let own = settings.is_some_and(|settings| settings.resources.is_some());
-    if own { format!("spec.pod.{section}") } else { "spec.pod".to_owned() }
+fn section(pod: &impl PodSections, step: StepName) -> String {
+    let own = pod.overrides(step.phase()).is_some_and(|settings| settings.resources.is_some());
+    if own { format!("spec.pod.{}", pod::section(step.phase())) } else { "spec.pod".to_owned() }
 }
 
-// `prepare` finds bad data before a GPU is allocated, so it must not request one itself.
+// A step that loads no model must not occupy a GPU.
 fn without_devices(pod: &PodSettings) -> PodSettings {
     let mut pod = pod.clone();
     pod.resource_claims = None;

@@ -1,4 +1,4 @@
-//! The watches and the controllers of both kinds.
+//! The watches and the controllers of every kind.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,8 +16,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use stic_contract::RunKind;
-use stic_crds::{StageOneRun, StageTwoRun};
+use stic_crds::{EvaluationRun, StageOneRun, StageTwoRun};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
 
@@ -44,14 +43,13 @@ type Guard<K> = DeserializeGuard<K>;
 pub(super) struct Stores {
     pub stage_one_writer: Writer<Guard<StageOneRun>>,
     pub stage_two_writer: Writer<Guard<StageTwoRun>>,
-    pub stage_twos: Store<Guard<StageTwoRun>>,
+    pub evaluation_writer: Writer<Guard<EvaluationRun>>,
+    pub evaluations: Store<Guard<EvaluationRun>>,
 }
 
-/// Runs both controllers until the signal to shut down, and completes what they have begun.
+/// Runs every controller until the signal to shut down, and completes what they have begun.
 pub(super) async fn run_controllers(context: Arc<Context>, stores: Stores, stop: channel::Receiver<bool>) {
-    let (stage_one, ones) = mpsc::unbounded_channel();
-    let (stage_two, twos) = mpsc::unbounded_channel();
-    let triggers = Triggers { stage_one, stage_two };
+    let (triggers, triggered) = Triggers::new();
     let watches = watch_dependents(&context, &triggers);
     // Without the lists of Jobs and pods, a run would look as if it had never started.
     let synced = async {
@@ -63,34 +61,52 @@ pub(super) async fn run_controllers(context: Arc<Context>, stores: Stores, stop:
         () = synced => {}
         () = stopped(&mut stopping) => return,
     }
-    let stage_ones = context.stage_ones.clone();
-    let upstreams = {
-        let context = context.clone();
-        // A StageTwoRun is reconciled when the StageOneRun that it starts from changes.
-        watch_runs::<StageOneRun>(&context.clone(), stores.stage_one_writer).inspect_ok(move |changed| {
-            for RunKey { namespace, name, .. } in changed {
-                for name in context.references.of(namespace, name) {
-                    triggers.send(RunKey::new(RunKind::StageTwoRun, namespace, &name));
-                }
-            }
-        })
-    };
-    let downstreams = watch_runs::<StageTwoRun>(&context, stores.stage_two_writer);
-    let listed = context.stage_ones.clone();
-    let stage_two = async {
-        let mut stopping = stop.clone();
-        tokio::select! {
-            // Without their list, each StageTwoRun would report that its StageOneRun does not exist.
-            _ = listed.wait_until_ready() => {
-                run_controller(context.clone(), downstreams, stores.stage_twos, twos, stop.clone()).await;
-            }
-            () = stopped(&mut stopping) => {}
+    // A run is reconciled when one that it starts from changes.
+    let announce = || {
+        let (context, triggers) = (context.clone(), triggers.clone());
+        move |changed: &Vec<RunKey>| {
+            let dependents = changed.iter().flat_map(|run| context.references.of(run));
+            dependents.for_each(|run| triggers.send(run));
         }
     };
-    tokio::join!(run_controller(context.clone(), upstreams, stage_ones, ones, stop.clone()), stage_two);
+    let one_changes = watch_runs(&context, stores.stage_one_writer).inspect_ok(announce());
+    let two_changes = watch_runs(&context, stores.stage_two_writer).inspect_ok(announce());
+    let evaluation_changes = watch_runs(&context, stores.evaluation_writer);
+    // Without the lists of the runs that it starts from, a run would report that they do not exist.
+    let ones_listed = async {
+        let _ = context.stage_ones.wait_until_ready().await;
+    };
+    let all_listed = async {
+        let _ = context.stage_ones.wait_until_ready().await;
+        let _ = context.stage_twos.wait_until_ready().await;
+    };
+    let run = |stop: &channel::Receiver<bool>| (context.clone(), stop.clone());
+    let (of_ones, of_twos, of_evaluations) = (run(&stop), run(&stop), run(&stop));
+    tokio::join!(
+        run_controller(of_ones, one_changes, context.stage_ones.clone(), triggered.stage_one),
+        after(ones_listed, stop.clone(), || {
+            run_controller(of_twos, two_changes, context.stage_twos.clone(), triggered.stage_two)
+        }),
+        after(all_listed, stop.clone(), || {
+            run_controller(of_evaluations, evaluation_changes, stores.evaluations, triggered.evaluation)
+        }),
+    );
     for watch in watches {
         watch.abort();
     }
+}
+
+/// Runs a controller once `listed` is complete, unless the process is shutting down by then.
+async fn after<C: Future<Output = ()>>(
+    listed: impl Future<Output = ()>,
+    mut stop: channel::Receiver<bool>,
+    controller: impl FnOnce() -> C,
+) {
+    tokio::select! {
+        () = listed => {}
+        () = stopped(&mut stop) => return,
+    }
+    controller().await;
 }
 
 /// Watches claims, Jobs and pods, whose changes trigger the runs that depend on them.
@@ -139,11 +155,10 @@ fn watch_runs<K: Run>(
 }
 
 async fn run_controller<K: Run>(
-    context: Arc<Context>,
+    (context, mut stop): (Arc<Context>, channel::Receiver<bool>),
     runs: impl Stream<Item = watcher::Result<Vec<RunKey>>> + Send + 'static,
     reader: Store<Guard<K>>,
     mut triggered: mpsc::UnboundedReceiver<RunKey>,
-    mut stop: channel::Receiver<bool>,
 ) {
     // Changes of a run and of its children arrive through one stream, so that they are coalesced.
     let (changes, mut changed) = mpsc::unbounded_channel();

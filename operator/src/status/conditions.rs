@@ -101,10 +101,8 @@ fn suspended(snapshot: &Snapshot) -> State {
 
 fn reconciling(snapshot: &Snapshot, verdict: &Verdict) -> State {
     let State { reason, message, .. } = succeeded(verdict);
-    let setting_up = !verdict.is_final()
-        && snapshot.steps.is_empty()
-        && !snapshot.is_suspended()
-        && reason != Reason::StageOneNotSucceeded;
+    let setting_up =
+        !verdict.is_final() && snapshot.steps.is_empty() && !snapshot.is_suspended() && !reason.awaits_run();
     // A run that waits for a person must not look healthy, and has not failed.
     let in_trouble = !verdict.is_final() && reason.classification().kind == ReasonKind::Trouble;
     let message = match verdict {

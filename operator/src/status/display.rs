@@ -49,6 +49,8 @@ pub(super) fn display(
             .filter(|_| !ended)
             .and_then(|progress| progress.estimated_remaining_seconds)
             .map(duration),
+        score: None,
+        difference: None,
     }
 }
 

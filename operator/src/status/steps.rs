@@ -94,10 +94,11 @@ fn limit(run: &Validated) -> Option<(&'static str, u64)> {
     let field = match run.run.kind {
         RunKind::StageOneRun => "spec.images.limit",
         RunKind::StageTwoRun => "spec.instructions.limit",
+        RunKind::EvaluationRun => return None,
     };
     let (ItemSource::Images { limit, .. }
     | ItemSource::Pairs { limit, .. }
-    | ItemSource::Instructions(Instructions { limit, .. })) = &run.items;
+    | ItemSource::Instructions(Instructions { limit, .. })) = &run.work.training()?.items;
     limit.map(|limit| (field, limit))
 }
 

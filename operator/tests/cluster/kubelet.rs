@@ -103,7 +103,8 @@ pub(crate) async fn end_pod(api: &Api<Pod>, pod: &Pod, code: i32, message: &str)
 
 /// The termination message of a trainer that succeeded. Its artifacts are on the output claim of the run, if it has one.
 pub(crate) fn success_message(pod: &Pod) -> String {
-    let mut result = crate::common::result(step(pod));
+    let kind = label(pod, "stic.dev/run-kind").parse().expect("a kind of run");
+    let mut result = crate::common::result_of(kind, step(pod));
     let own = format!("{}-output", label(pod, "stic.dev/run"));
     let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     if volumes

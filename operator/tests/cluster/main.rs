@@ -12,6 +12,7 @@ mod common;
 mod conflicts;
 mod crashes;
 mod deletions;
+mod evaluations;
 mod invariants;
 mod kstatus;
 mod kubelet;

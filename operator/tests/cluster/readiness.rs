@@ -30,8 +30,14 @@ async fn readiness_names_what_cannot_be_listed_until_the_rights_are_granted() {
     std::fs::write(&path, config.to_string()).expect("a file");
     env.setup.kubeconfig = path;
     env.start();
-    let everything =
-        ["stageoneruns.stic.dev", "stagetworuns.stic.dev", "jobs.batch", "pods", "persistentvolumeclaims"];
+    let everything = [
+        "stageoneruns.stic.dev",
+        "stagetworuns.stic.dev",
+        "evaluationruns.stic.dev",
+        "jobs.batch",
+        "pods",
+        "persistentvolumeclaims",
+    ];
     let body = until("not ready", async || {
         let (status, body) = env.operator().get("/readyz").await?;
         let named = |resource| {

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use stic_contract::StepName;
 use stic_crds::ConditionType;
 use stic_crds::status::RunStatus;
-use stic_crds::{StageOneRun, StageTwoRun};
+use stic_crds::{EvaluationRun, StageOneRun, StageTwoRun};
 
-use crate::common::{STAGE_ONE, STAGE_TWO};
+use crate::common::{EVALUATION, STAGE_ONE, STAGE_TWO};
 use crate::kubelet::{end_pod, failure_message, index, is_running, step, success_message};
 use crate::test_env::{PATIENCE, TestEnv, until};
 use crate::workloads::QUEUE;
@@ -68,6 +68,25 @@ impl TestEnv {
         let api: Api<StageTwoRun> = self.api();
         let spec = STAGE_TWO.replace("{name: coco-6k}", &format!("{{name: {from}}}"));
         apply(&api, "StageTwoRun", name, &format!("{spec}{extra}")).await;
+    }
+
+    /// Applies an EvaluationRun of the base, a StageOneRun and a StageTwoRun.
+    pub(crate) async fn evaluation(&self, name: &str, [one, two]: [&str; 2], extra: &str) {
+        let api: Api<EvaluationRun> = self.api();
+        let of = |field: &str, run: &str| format!("{field}: {{name: {run}}}");
+        let refers =
+            |spec: String, field: &str, run: &str| spec.replace(&of(field, "coco-6k"), &of(field, run));
+        let spec = refers(refers(EVALUATION.into(), "stageOneRunRef", one), "stageTwoRunRef", two);
+        apply(&api, "EvaluationRun", name, &format!("{spec}{extra}")).await;
+    }
+
+    pub(crate) async fn until_evaluation(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&RunStatus) -> bool,
+    ) -> RunStatus {
+        self.until_of::<EvaluationRun>(name, |run| run.status.clone(), what, wanted).await
     }
 
     pub(crate) async fn until_one(

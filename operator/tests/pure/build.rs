@@ -1,6 +1,6 @@
 //! Whole objects, as they go to the API server.
 
-use crate::common::{admitted, done, metadata, stage_one, stage_two};
+use crate::common::{admitted, done, metadata, stage_one, stage_two, training_mut};
 use insta::assert_yaml_snapshot;
 use serde_json::json;
 use stic_contract::{RunConfig, StepName};
@@ -269,10 +269,12 @@ fn run_configs_of_stage_two_from_an_adapter() {
         "model": {"volume": {"claimName": "models", "path": "llava"}},
     }}))
     .expect("it is one");
-    let run = two::validate(&object, two::Upstream::Missing, Hardware::OfPods).expect("it is valid");
+    let run =
+        two::validate(&object, stic_operator::controllers::upstream::Upstream::Missing, Hardware::OfPods)
+            .expect("it is valid");
     assert_yaml_snapshot!("stage-two-prepare", config(&run, Prepare, &[]));
     let mut run = run;
-    if let Some(adapter) = &mut run.adapter {
+    if let Some(adapter) = &mut training_mut(&mut run).adapter {
         adapter.digest = Some(stic_contract::Digest::of(b"adapter"));
     }
     assert_yaml_snapshot!("stage-two-describe", config(&run, Describe, &[Prepare]));

@@ -4,15 +4,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stic_contract::config::ShardSet;
-use stic_contract::result::{InputDigests, ItemCounts};
+use stic_contract::evaluation::{BenchmarkName, Prompting, Scorer};
+use stic_contract::result::{BenchmarkScores, InputDigests, ItemCounts, SubjectDigests, SubjectScore};
 use stic_contract::{
     Artifact, ArtifactKind, Digest, ExitCode, RunKind, StepName, StepResult, VolumePath, pipeline,
 };
 use stic_crds::admission::Admission;
 use stic_crds::{RunStatus, StageOneRun, StageTwoRun};
+use stic_operator::Validated;
 use stic_operator::controllers::stage_one as one;
 use stic_operator::snapshot::{Facts, Snapshot, StepOutcome, StepSnapshot, Steps};
-use stic_operator::validated::Hardware;
+use stic_operator::validated::{Hardware, Training, Work};
 
 pub(crate) const UID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
@@ -44,6 +46,28 @@ pub(crate) const STAGE_TWO: &str = "
   output: {volume: {claimName: stic, path: coco-6k}}
 ";
 
+pub(crate) const EVALUATION: &str = "
+  subjects:
+  - {name: base, model: {volume: {claimName: models, path: llava}}}
+  - {name: stage-1, stageOneRunRef: {name: coco-6k}}
+  - {name: stic, stageTwoRunRef: {name: coco-6k}}
+  benchmarks:
+  - {name: ScienceQA, data: {volume: {claimName: coco, path: scienceqa}}}
+  - {name: MMVet, data: {volume: {claimName: coco, path: mm-vet}}, limit: 100}
+  chatTemplate: VicunaV1
+  output: {volume: {claimName: stic, path: evaluations}}
+";
+
+/// A judge for [`EVALUATION`].
+pub(crate) const JUDGE: &str = "
+  judge:
+    url: https://judge.example.com/v1/
+    model: gpt
+    promptsConfigMapRef: {name: prompts}
+    apiKeySecretRef: {name: judge, key: token}
+    maxRequests: 500
+";
+
 pub(crate) fn stage_one(extra: &str) -> StageOneRun {
     admitted("StageOneRun", &format!("{STAGE_ONE}{extra}"), &metadata())
 }
@@ -66,31 +90,70 @@ pub(crate) fn artifact(kind: ArtifactKind, step: StepName) -> Artifact {
     }
 }
 
-/// The result of `step`. It follows from the pipeline: whoever consumes shards merges them.
+/// The result of `step` in the first kind of run that has it.
 pub(crate) fn result(step: StepName) -> StepResult {
     let kind = RunKind::ALL.into_iter().find(|kind| pipeline::step(*kind, step).is_some());
-    let steps = pipeline::steps(kind.expect("some kind of run has the step"));
+    result_of(kind.expect("some kind of run has the step"), step)
+}
+
+/// The result of `step` in a run of `kind`. It follows from the pipeline: whoever consumes shards merges them.
+pub(crate) fn result_of(kind: RunKind, step: StepName) -> StepResult {
+    let steps = pipeline::steps(kind);
     let spec = steps.iter().find(|spec| spec.name == step).expect("it has the step");
     let is_first = spec.consumes.is_empty();
+    let evaluates = kind == RunKind::EvaluationRun;
     let empty = StepResult {
         items: (is_first || spec.sharded).then_some(ItemCounts { total: 6000, done: 5998, skipped: 2 }),
         ..StepResult::new(step)
     };
     if spec.sharded {
         let folder = format!("{}-0123", spec.produces.folder_prefix());
-        return StepResult { shards: Some(ShardSet { folder, shards: 1 }), ..empty };
+        let shards = (!evaluates).then_some(ShardSet { folder, shards: 1 });
+        return StepResult { shards, ..empty };
     }
     let merged = steps.iter().filter(|other| other.sharded && spec.consumes.contains(&other.produces));
+    let merged = merged.filter(|_| step != StepName::Judge);
     StepResult {
         artifacts: merged.chain([spec]).map(|spec| artifact(spec.produces, spec.name)).collect(),
-        inputs: is_first.then(|| InputDigests {
+        inputs: (is_first && !evaluates).then(|| InputDigests {
             model: Digest::of(b"model"),
             adapter: None,
             items: Digest::of(b"items"),
             item_count: 5998,
         }),
+        subjects: if is_first && evaluates { subjects() } else { Vec::new() },
+        scores: if step == StepName::Score { scores() } else { Vec::new() },
         ..empty
     }
+}
+
+/// What `prepare` finds the models of [`EVALUATION`] to be.
+fn subjects() -> Vec<SubjectDigests> {
+    let adapter = Some(artifact(ArtifactKind::Adapter, StepName::Train).digest);
+    let subject = |name: &str, adapter: Option<Digest>| SubjectDigests {
+        name: name.into(),
+        model: Digest::of(b"model"),
+        adapter,
+    };
+    vec![subject("base", None), subject("stage-1", adapter.clone()), subject("stic", adapter)]
+}
+
+/// The scores of [`EVALUATION`] on one benchmark.
+fn scores() -> Vec<BenchmarkScores> {
+    let score = |points: &str, difference: Option<[&str; 3]>| SubjectScore {
+        points: Some(points.into()),
+        counted: 2017,
+        unresolved: 3,
+        difference: difference.map(|bounds| bounds.map(Into::into)),
+        ..SubjectScore::default()
+    };
+    let of = vec![
+        score("68.9", None),
+        score("70.1", Some(["+1.2", "-0.2", "+2.6"])),
+        score("75.3", Some(["+6.4", "+4.9", "+7.9"])),
+    ];
+    let (benchmark, scorer) = (BenchmarkName::ScienceQa, Scorer::Llava);
+    vec![BenchmarkScores { benchmark, prompting: Prompting::DescribeAndRespond, scorer, of }]
 }
 
 /// Steps that are complete.
@@ -116,4 +179,14 @@ pub(crate) fn snapshot(extra: &str) -> Snapshot {
 
 pub(crate) fn at(time: &str) -> Time {
     Time(time.parse().expect("a time"))
+}
+
+/// The training that a run does.
+pub(crate) fn training(run: &Validated) -> &Training {
+    run.work.training().expect("the run trains")
+}
+
+pub(crate) fn training_mut(run: &mut Validated) -> &mut Training {
+    let Work::Training(training) = &mut run.work else { panic!("the run trains") };
+    training
 }

@@ -14,7 +14,7 @@ use stic_operator::decision::{Cleanup, Decision, JobChanges, JobDeadline, Needed
 use stic_operator::requeue;
 use stic_operator::snapshot::{Facts, JobRef, OpenJob, Snapshot, StepOutcome, StepSnapshot, Steps};
 
-use crate::common::{NOW, at, done, failed, snapshot};
+use crate::common::{NOW, at, done, failed, snapshot, training};
 
 /// A decision without its details.
 #[derive(Debug, PartialEq)]
@@ -376,7 +376,7 @@ fn a_run_that_is_under_way_keeps_what_it_started_with() {
     assert_ne!(template(&second), unpinned);
     // How often the training state is saved may change.
     let saves = |snapshot: &Snapshot| match decide(snapshot) {
-        Ok(Decision::Launch(launch)) => launch.run.train.save_steps,
+        Ok(Decision::Launch(launch)) => training(&launch.run).train.save_steps,
         other => panic!("{other:?}"),
     };
     let often = Snapshot { facts: second.facts.clone(), ..snapshot("  training: {saveSteps: 7}\n") };

@@ -4,6 +4,7 @@
 mod build;
 mod common;
 mod decide;
+mod evaluation;
 mod job_state;
 mod next_step;
 mod status;

@@ -7,7 +7,7 @@ use stic_operator::decide::decide;
 use stic_operator::decision::{Decision, Launch, Verdict};
 use stic_operator::snapshot::{Snapshot, StepOutcome, StepSnapshot, Steps, merge};
 
-use crate::common::{artifact, done, failed, result, snapshot};
+use crate::common::{artifact, done, failed, result, snapshot, training_mut};
 
 fn decided(run: &str, steps: Steps) -> Decision {
     decide(&Snapshot { steps, ..snapshot(run) }).expect("every fact is known")
@@ -68,7 +68,7 @@ fn a_run_waits_while_a_step_is_running() {
 fn a_model_other_than_that_of_the_adapter_is_rejected() {
     let mut snapshot = Snapshot { steps: done(&[StepName::Prepare]), ..snapshot("") };
     let run = snapshot.validated.as_mut().unwrap().as_mut().expect("it is valid");
-    run.model.digest = Some(stic_contract::Digest::of(b"another"));
+    training_mut(run).model.digest = Some(stic_contract::Digest::of(b"another"));
     let Ok(Decision::Report { verdict: Verdict::Failed { reason, message }, .. }) = decide(&snapshot) else {
         panic!("the run has not failed")
     };

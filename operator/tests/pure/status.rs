@@ -183,7 +183,7 @@ fn a_failed_run_is_stalled_and_a_step_whose_artifact_existed_is_reused() {
 
 #[test]
 fn a_run_that_waits_for_its_upstream_reports_that() {
-    let upstream = stic_operator::controllers::stage_two::Upstream::Missing;
+    let upstream = stic_operator::controllers::upstream::Upstream::Missing;
     let validated =
         stic_operator::controllers::stage_two::validate(&stage_two(""), upstream, Hardware::OfPods);
     let run = stic_contract::RunIdentity { kind: stic_contract::RunKind::StageTwoRun, ..snapshot("").run };

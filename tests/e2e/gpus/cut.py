@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Cuts runs to a toy: reads manifests as JSON, as kubectl prints them, and writes a List for kubectl apply.
 
-All else stays as it was written, so that the manifests are what is tested: models, volumes, profile, recipe and pods. The
-volumes hold the toy in place of the data.
+All else stays as it was written, so that the manifests are what is tested: models, volumes, references, profile, recipe and
+pods. The volumes hold the toy in place of the data.
 """
 
 import json
@@ -21,6 +21,12 @@ def documents(text):
 
 def cut(run):
     spec = run["spec"]
+    if run["kind"] == "EvaluationRun":
+        # The toy cannot read: its own questions stand for those of the benchmarks.
+        scenes = {"volume": {"claimName": "benchmarks", "path": "scenes"}}
+        spec["benchmarks"] = [{"name": "Scenes", "data": scenes, "limit": LIMIT}]
+        spec.setdefault("description", {})["maxNewTokens"] = MAX_NEW_TOKENS
+        return run
     training = spec.setdefault("training", {})
     training["globalBatchSize"] = BATCH
     if run["kind"] == "StageOneRun":

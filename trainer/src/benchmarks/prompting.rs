@@ -1,44 +1,33 @@
-//! The ways of asking a question.
+//! The prompt of a question under each way of asking.
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use stic_contract::evaluation::Prompting;
 use stic_contract::prompts::INFUSION;
 use stic_evaluation::registry::Question;
 
 use crate::algorithm::infusion::infuse;
 
-/// A way of asking a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
-pub enum Prompting {
-    /// The image and the question.
-    Direct,
-    /// After the model's own description of the image, which goes into the prompt. A question without an image is asked
-    /// directly.
-    DescribeAndRespond,
-    /// As the released code of STIC does it: the description is made without the image, so it is the same for all questions.
-    DescribeAndRespondAsReleased,
+/// The descriptions that may go into a prompt.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Descriptions<'a> {
+    /// The model's own of the image.
+    pub(super) of_image: Option<&'a str>,
+    /// The one that it made without an image.
+    pub(super) without_image: Option<&'a str>,
 }
 
-impl Prompting {
-    /// Its name in results.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "Direct",
-            Self::DescribeAndRespond => "DescribeAndRespond",
-            Self::DescribeAndRespondAsReleased => "DescribeAndRespondAsReleased",
+impl<'a> Descriptions<'a> {
+    /// The one that belongs to this way of asking.
+    pub(super) const fn of(self, prompting: Prompting) -> Option<&'a str> {
+        match prompting {
+            Prompting::Direct => None,
+            Prompting::DescribeAndRespond => self.of_image,
+            Prompting::DescribeAndRespondAsReleased => self.without_image,
         }
     }
 
-    /// The prompt of `question`. `own` is the model's description of the image, `blind` the one that it made without an
-    /// image.
-    pub(super) fn prompt(self, question: &Question, own: Option<&str>, blind: Option<&str>) -> String {
-        let description = match self {
-            Self::Direct => None,
-            Self::DescribeAndRespond => own,
-            Self::DescribeAndRespondAsReleased => blind,
-        };
-        match description {
+    /// The prompt of `question`.
+    pub(super) fn prompt(self, question: &Question, prompting: Prompting) -> String {
+        match self.of(prompting) {
             Some(description) if question.image.is_some() => infuse(INFUSION, description, &question.prompt),
             _ => question.prompt.clone(),
         }

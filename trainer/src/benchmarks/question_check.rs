@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use serde::{Deserialize, Serialize};
 use stic_contract::Digest;
+use stic_contract::evaluation::{AskingRecipe, Prompting};
 use stic_contract::prompts::INFUSION;
 use stic_evaluation::questions::LoadedImage;
 use stic_evaluation::registry::Question;
@@ -14,29 +16,54 @@ use crate::data::image::{self, ImageLimits};
 use crate::data::template::Turn;
 use crate::inference::ModelFiles;
 
-/// The largest of each among all questions.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LargestQuestion {
+/// The largest of each among all questions, and descriptions.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LargestQuestion {
     /// Tokens of a prompt, without its image.
-    pub(super) prompt_tokens: usize,
-    pub(super) max_new_tokens: u32,
+    pub prompt_tokens: usize,
+    /// Tokens of a response.
+    pub max_new_tokens: u32,
+}
+
+impl LargestQuestion {
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            prompt_tokens: self.prompt_tokens.max(other.prompt_tokens),
+            max_new_tokens: self.max_new_tokens.max(other.max_new_tokens),
+        }
+    }
 }
 
 /// Checks questions while they are read: what a model cannot be asked is known before hours of answering, not after.
-pub(super) struct QuestionCheck<'a> {
-    pub(super) files: &'a ModelFiles,
-    pub(super) encoder: &'a Encoder,
+pub struct QuestionCheck<'a> {
+    /// How messages call the model.
+    model: String,
+    files: &'a ModelFiles,
+    encoder: &'a Encoder,
     /// Tokens of the description that goes into a prompt; `None` if every question is asked directly.
-    pub(super) description_tokens: Option<u32>,
-    pub(super) largest: LargestQuestion,
+    description_tokens: Option<u32>,
+    /// Of the questions that can be asked.
+    pub largest: LargestQuestion,
     /// The tokens of each image, or why it cannot be used.
-    pub(super) images: HashMap<Digest, Result<usize, String>>,
+    images: HashMap<Digest, Result<usize, String>>,
 }
 
-impl QuestionCheck<'_> {
+impl<'a> QuestionCheck<'a> {
+    #[must_use]
+    pub fn new(model: String, files: &'a ModelFiles, encoder: &'a Encoder, recipe: &AskingRecipe) -> Self {
+        let describes = recipe.prompting.iter().any(|prompting| *prompting != Prompting::Direct);
+        let description_tokens = describes.then_some(recipe.max_description_tokens);
+        let largest =
+            LargestQuestion { prompt_tokens: 0, max_new_tokens: description_tokens.unwrap_or_default() };
+        Self { model, files, encoder, description_tokens, largest, images: HashMap::new() }
+    }
+
     /// # Errors
     /// Why the question cannot be asked, and how to fix it.
-    pub(super) fn check(&mut self, question: &Question, image: Option<&LoadedImage>) -> Result<(), String> {
+    pub fn check(&mut self, question: &Question, image: Option<&LoadedImage>) -> Result<(), String> {
         let image_tokens = image.map(|image| self.image_tokens(image)).transpose()?;
         let mut tokens = self.prompt_tokens(&question.prompt, image_tokens)?;
         if let (Some(description), Some(_)) = (self.description_tokens, image_tokens) {
@@ -46,12 +73,13 @@ impl QuestionCheck<'_> {
         let (limit, of_image) = (self.files.max_tokens(), image_tokens.unwrap_or(0));
         if tokens >= limit {
             return Err(format!(
-                "its question needs {tokens} tokens, {of_image} of them for the image, but the model is limited to {limit}; shorten it or remove the row"
+                "its question needs {tokens} tokens, {of_image} of them for the image, but {} is limited to {limit}; shorten it or remove the row",
+                self.model
             ));
         }
-        let LargestQuestion { prompt_tokens, max_new_tokens } = &mut self.largest;
-        *prompt_tokens = (*prompt_tokens).max(tokens - of_image);
-        *max_new_tokens = (*max_new_tokens).max(question.max_new_tokens);
+        let prompt_tokens = tokens - of_image;
+        let max_new_tokens = question.max_new_tokens;
+        self.largest = self.largest.max(LargestQuestion { prompt_tokens, max_new_tokens });
         Ok(())
     }
 

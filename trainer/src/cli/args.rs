@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::benchmarks::Prompting;
 use crate::checkpoint::adapter::{AdapterNames, TrainedProjector};
 use clap::{Parser, Subcommand, ValueEnum};
+use stic_contract::evaluation::{Prompting, Scorer};
 use stic_contract::recipe::{ActivationCheckpointing, ChatTemplate, OnUnreadable, Precision};
-use stic_evaluation::scorer::Scorer;
 
 /// Generation, LoRA DPO and LoRA SFT of STIC on candle.
 ///
-/// Exit codes: 0 success; 64 the configuration or the model cannot be used; 65 the data cannot be used; 74 storage
-/// failed; 75 interrupted, run the same command again to resume; anything else is a bug.
+/// Exit codes: 0 success; 64 the configuration or the model cannot be used; 65 the data cannot be used; 68 the judge does
+/// not answer; 74 storage failed; 75 interrupted, run the same command again to resume; 77 the judge refuses requests;
+/// anything else is a bug.
 #[derive(Debug, Parser)]
 #[command(version, about, long_about)]
 pub(crate) struct Args {
@@ -251,7 +251,7 @@ pub(crate) struct EvaluateArgs {
     pub ocr_tokens: bool,
     /// The ways of asking.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "direct,describe-and-respond")]
-    pub prompting: Vec<Prompting>,
+    pub prompting: Vec<PromptingArg>,
     /// The programs whose rules score the answers.
     #[arg(long = "scorer", value_enum, value_delimiter = ',', default_value = "llava")]
     pub scorers: Vec<ScorerArg>,
@@ -288,6 +288,27 @@ impl From<OnUnreadableArg> for OnUnreadable {
         match on_unreadable {
             OnUnreadableArg::Skip => Self::Skip,
             OnUnreadableArg::Fail => Self::Fail,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PromptingArg {
+    /// The image and the question.
+    Direct,
+    /// After the model's own description of the image, which goes into the prompt. A question without an image is asked
+    /// directly.
+    DescribeAndRespond,
+    /// As the released code of STIC does it: the description is made without the image, so it is the same for all questions.
+    DescribeAndRespondAsReleased,
+}
+
+impl From<PromptingArg> for Prompting {
+    fn from(prompting: PromptingArg) -> Self {
+        match prompting {
+            PromptingArg::Direct => Self::Direct,
+            PromptingArg::DescribeAndRespond => Self::DescribeAndRespond,
+            PromptingArg::DescribeAndRespondAsReleased => Self::DescribeAndRespondAsReleased,
         }
     }
 }

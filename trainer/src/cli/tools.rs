@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::benchmarks::{BASE, Evaluation};
+use crate::benchmarks::{BASE, BenchmarkFolder, Evaluation};
 use crate::cancellation::CancellationToken;
 use crate::checkpoint::{adapter, export};
 use crate::device;
@@ -13,9 +13,10 @@ use crate::io::{artifact, atomic};
 use crate::model::lora::LoraAdapter;
 use crate::scoring::Scorer;
 use crate::serving::{self, ServeOptions};
+use stic_contract::evaluation::{AskingRecipe, BenchmarkName};
 use stic_contract::recipe::ImageLayout;
 use stic_evaluation::benchmarks::Options;
-use stic_evaluation::registry::{BENCHMARKS, RegisteredBenchmark, Selection};
+use stic_evaluation::registry::{BENCHMARKS, Selection};
 use stic_evaluation::results;
 
 use super::args::{EvaluateArgs, ExportArgs, ExportKind, InspectArgs, ScoreArgs, ScoredPolicy, ServeArgs};
@@ -103,18 +104,20 @@ pub(super) fn export(args: &ExportArgs) -> Result<()> {
 
 pub(super) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     let cancellation = CancellationToken::on_signals()?;
+    let selection = Selection { options: Options { ocr_tokens: args.ocr_tokens }, limit: args.limit };
     let evaluation = Evaluation {
-        benchmarks: &named_benchmarks(&args.benchmarks)?,
-        selection: Selection { options: Options { ocr_tokens: args.ocr_tokens }, limit: args.limit },
+        benchmarks: &named_benchmarks(&args.benchmarks, selection)?,
         on_unreadable: args.on_unreadable.into(),
-        prompting: &unique(args.prompting.iter().copied()),
+        recipe: AskingRecipe {
+            prompting: unique(args.prompting.iter().map(|prompting| (*prompting).into())),
+            chat_template: args.chat_template.into(),
+            max_description_tokens: args.max_description_tokens,
+            precision: args.precision.into(),
+        },
         scorers: &unique(args.scorers.iter().map(|scorer| (*scorer).into())),
         model: &args.model,
         adapters: &named_adapters(&args.adapters)?,
         output: &args.output,
-        chat_template: args.chat_template.into(),
-        precision: args.precision.into(),
-        max_description_tokens: args.max_description_tokens,
         cancellation: &cancellation,
     };
     print(results::table(&evaluation.run()?).as_bytes())
@@ -130,23 +133,23 @@ fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     })
 }
 
-fn named_benchmarks(args: &[String]) -> Result<Vec<(&'static RegisteredBenchmark, PathBuf)>> {
-    let mut benchmarks: Vec<(&'static RegisteredBenchmark, PathBuf)> = Vec::new();
+fn named_benchmarks(args: &[String], selection: Selection) -> Result<Vec<BenchmarkFolder>> {
+    let mut benchmarks: Vec<BenchmarkFolder> = Vec::new();
     for arg in args {
         let Some((name, dir)) = arg.split_once('=') else {
             return Err(Error::Config(format!("--benchmark {arg:?}: expected NAME=DIR")));
         };
-        let Some(benchmark) = RegisteredBenchmark::find(name) else {
-            let names: Vec<_> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
+        let Some(benchmark) = BENCHMARKS.iter().find(|benchmark| benchmark.name.as_str() == name) else {
+            let names = BenchmarkName::ALL.map(BenchmarkName::as_str);
             return Err(Error::Config(format!(
                 "--benchmark {name}: unknown; choose one of {}",
                 names.join(", ")
             )));
         };
-        if benchmarks.iter().any(|(other, _)| other.name == benchmark.name) {
+        if benchmarks.iter().any(|other| other.benchmark.name == benchmark.name) {
             return Err(Error::Config(format!("--benchmark {name}: named twice; remove one")));
         }
-        benchmarks.push((benchmark, dir.into()));
+        benchmarks.push(BenchmarkFolder { benchmark, folder: dir.into(), selection });
     }
     Ok(benchmarks)
 }

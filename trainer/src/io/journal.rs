@@ -3,20 +3,21 @@
 //! Only one row is in memory at a time.
 
 mod indexed;
+mod lookup;
 mod row;
 mod row_cursor;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 pub use self::indexed::Indexed;
+pub use self::lookup::RowLookup;
 pub use self::row::Row;
-use self::row_cursor::RowCursor;
+use self::row_cursor::{RowCursor, RowLocation};
 use super::atomic;
 use crate::error::{Error, Result};
 
@@ -107,14 +108,6 @@ pub fn write_row(out: &mut impl Write, path: &Path, row: &impl Serialize) -> Res
     written.and_then(|()| out.write_all(b"\n")).map_err(Error::storage(path))
 }
 
-/// The place of an item's row in the shards. It takes 16 bytes, also as an [`Option`].
-#[derive(Debug, Clone, Copy)]
-struct RowLocation {
-    start: u64,
-    shard: u32,
-    length: NonZeroU32,
-}
-
 /// Merges `shards` into `path`, with one row for each of `items`, in their order. Rows are copied as bytes, so the
 /// result does not depend on which shard holds them. If two shards have a row for an item, the later one is used.
 ///
@@ -126,14 +119,7 @@ pub fn seal<R: Row, I: Row>(shards: &[PathBuf], path: &Path, items: &Indexed<I>)
         let mut cursor = RowCursor::open(file)?;
         while cursor.advance()? {
             let index = items.index_of(cursor.row::<R>()?.id()).map_err(|e| e.in_row(&cursor.place()))?;
-            let length = u32::try_from(cursor.end() - cursor.start()).ok().and_then(NonZeroU32::new);
-            let length = length.ok_or_else(|| {
-                Error::Data(format!(
-                    "{}: is longer than 4 GiB; delete the file and run the step again",
-                    cursor.place()
-                ))
-            })?;
-            locations[index] = Some(RowLocation { start: cursor.start(), shard, length });
+            locations[index] = Some(cursor.location(shard)?);
         }
     }
     if let Some(missing) = locations.iter().position(Option::is_none) {
@@ -152,7 +138,7 @@ pub fn seal<R: Row, I: Row>(shards: &[PathBuf], path: &Path, items: &Indexed<I>)
         let mut out = BufWriter::new(file);
         let mut row = Vec::new();
         for location in locations.iter().flatten() {
-            let (shard, source) = &sources[location.shard as usize];
+            let (shard, source) = &sources[location.file as usize];
             row.resize(location.length.get() as usize, 0);
             source.read_exact_at(&mut row, location.start).map_err(Error::storage(shard))?;
             out.write_all(&row).map_err(Error::storage(path))?;
@@ -169,7 +155,7 @@ mod tests {
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     pub(super) struct Line {
-        id: String,
+        pub(super) id: String,
         n: u32,
     }
 

@@ -16,6 +16,10 @@ use crate::training::checkpoint_policy::KEPT;
 /// A token in a journal: an id and a few characters of text.
 const JOURNAL_BYTES_PER_TOKEN: u64 = 12;
 const JOURNAL_BYTES_PER_RECORD: u64 = 1024;
+/// An answer's id and field names.
+const ANSWER_BYTES: u64 = 256;
+/// A few characters of text.
+const ANSWER_BYTES_PER_TOKEN: u64 = 8;
 /// An item's size, digest and field names.
 const ITEM_BYTES: u64 = 256;
 /// A pair's id and its log-probabilities under the reference policy.
@@ -45,6 +49,12 @@ impl Requirement {
     /// Of the data generated for `items` items.
     pub(super) fn of_data(recipe: &DataRecipe, items: u64) -> Self {
         Self::default().and("generated data", record_bytes(recipe) * items)
+    }
+
+    /// Of `answers` answers of an evaluation, which have at most `tokens` tokens in all with their descriptions.
+    pub(super) fn of_answers(answers: u64, tokens: u64) -> Self {
+        let bytes = answers * ANSWER_BYTES + tokens.saturating_mul(ANSWER_BYTES_PER_TOKEN);
+        Self::default().and("answers", bytes)
     }
 
     /// Adds training an adapter of `adapter` bytes of whose training states `saved` bytes exist already: the adapter, the

@@ -3,6 +3,7 @@
 mod context;
 mod describe;
 pub(crate) mod disk_space;
+mod evaluation;
 mod generate;
 mod inputs;
 mod items;
@@ -68,6 +69,10 @@ pub fn run(config: &RunConfig, context: &StepContext) -> Result<StepResult> {
             Task::Generate(task) => generate::run(task, execution),
             Task::Describe(task) => describe::run(task, execution),
             Task::Train(task) => train::run(task, execution),
+            Task::PrepareEvaluation(task) => evaluation::prepare(task, execution),
+            Task::Answer(task) => evaluation::answer(task, execution),
+            Task::Judge(task) => evaluation::judge(task, execution),
+            Task::Score(task) => evaluation::score(task, execution),
         }
     };
     let result = match execute(context) {

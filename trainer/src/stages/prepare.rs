@@ -12,10 +12,9 @@ mod selection;
 
 use std::path::PathBuf;
 
-use candle_core::Device;
 use serde_json::json;
-use stic_contract::artifact::SKIPPED_FILE;
-use stic_contract::config::{AdapterLocation, DataRecipe, ModelInput, Prepare};
+use stic_contract::artifact::{AdapterLocation, SKIPPED_FILE};
+use stic_contract::config::{DataRecipe, ModelInput, Prepare};
 use stic_contract::result::{InputDigests, ItemCounts};
 use stic_contract::{Artifact, ArtifactKind, Digest, StepName, StepResult};
 
@@ -23,8 +22,9 @@ use self::check::Checker;
 use self::item_files::{CheckSummary, ItemFiles};
 use super::context::{Execution, StepContext};
 use super::disk_space::Requirement;
+use super::inputs::check_adapter;
 use super::shards::data_key;
-use crate::checkpoint::adapter::{self, TrainedProjector};
+use crate::checkpoint::adapter;
 use crate::device::{self, dtype};
 use crate::error::{Error, Result};
 use crate::inference::ModelFiles;
@@ -195,15 +195,5 @@ fn digest_model(files: &ModelFiles, context: &StepContext, reporter: &mut Report
 fn digest_adapter(task: &Prepare, context: &StepContext, files: &ModelFiles) -> Result<Option<Digest>> {
     let Some(location) = &task.adapter else { return Ok(None) };
     let dir = adapter_dir(location, &context.volumes)?;
-    adapter::load(&dir, &files.config.text, &Device::Cpu, TrainedProjector::Refuse)?;
-    let Some(recorded) = &location.digest else { return adapter::digest(&dir).map(Some) };
-    let path = dir.join(adapter::WEIGHTS_FILE);
-    let found = file_digest(&path)?;
-    if *recorded == found {
-        return Ok(Some(found));
-    }
-    Err(Error::Data(format!(
-        "{}: has digest {found}, but the run that trained it recorded {recorded}; the adapter was changed, restore it or run that run again with a raised rerun",
-        path.display()
-    )))
+    check_adapter(&dir, location.digest.as_ref(), files).map(Some)
 }

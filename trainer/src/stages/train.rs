@@ -46,6 +46,9 @@ pub(super) fn run(task: &Train, execution: Execution<'_>) -> Result<StepResult> 
     match execution.config.run.kind {
         RunKind::StageOneRun => train_on::<PreferenceRecord>(task, execution),
         RunKind::StageTwoRun => train_on::<DescriptionRecord>(task, execution),
+        RunKind::EvaluationRun => Err(Error::Config(
+            "run.kind: an EvaluationRun has no step train; use the run config of a StageOneRun or StageTwoRun".into(),
+        )),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Resolves the spec of a `StageOneRun`.
 
-use stic_contract::config::{AdapterLocation, DataRecipe, Instructions, ItemSource};
+use stic_contract::artifact::AdapterLocation;
+use stic_contract::config::{DataRecipe, Instructions, ItemSource};
 use stic_contract::recipe::{
     Corruption, Dpo, Negatives, Objective, Order, PreferenceRecipe, PreferenceSource, RejectedTerm,
     TrainRecipe, WeightedCorruption,
@@ -17,7 +18,7 @@ use super::super::{recipes, validation};
 use super::ineffective::ineffective;
 use crate::controllers::validation::{folder, max_skipped_share, number};
 use crate::refusal::Refusal;
-use crate::validated::{Hardware, Operation, Validated};
+use crate::validated::{Hardware, Operation, Training, Validated, Work};
 
 /// The length at which the released code truncates sequences in stage 1.
 const RELEASED_MAX_LENGTH: u32 = 1048;
@@ -47,31 +48,36 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
     let run = validation::identity(RunKind::StageOneRun, &object.metadata, *rerun)?;
     let model = validation::model(model, "spec.model")?;
     let templates = recipes::templates(*profile, model.chat_template);
-    let pods = validation::pods(pod, pipeline::steps(RunKind::StageOneRun).iter().map(|step| step.name));
+    let pods =
+        validation::pods(pod.as_ref(), pipeline::steps(RunKind::StageOneRun).iter().map(|step| step.name));
     let output = validation::output(output, &run)?;
     validation::check_sharing(&output, preferences.shards, "spec.preferences.shards")?;
     let location = folder(&images.volume);
     let items = items(images, preferences)?;
-    let (precision, precision_reason) = validation::precision(training.precision, &pods, hardware);
-    let run = Validated {
-        run,
+    let (precision, precision_reason) =
+        validation::precision(("spec.training.precision", training.precision), &pods, hardware);
+    let work = Training {
         profile: *profile,
-        seed: *seed,
         adapter: init_from
             .as_ref()
             .map(|init| AdapterLocation { location: folder(&init.adapter.volume), digest: None }),
         items,
         images: location,
         data: DataRecipe::Preferences(recipe(*profile, preferences, templates.generation)?),
-        shards: preferences.shards,
         train: training_recipe(*profile, preferences, training, init_from.is_some(), templates.training)?,
         layouts: recipes::layouts(*profile),
+        model,
+    };
+    let run = Validated {
+        run,
+        seed: *seed,
+        work: Work::Training(Box::new(work)),
+        shards: preferences.shards,
         precision,
         precision_reason,
-        model,
         output,
         operation: Operation {
-            memory_limits: validation::memory_limits(pod, pods.keys().copied()),
+            memory_limits: validation::memory_limits(pod.as_ref(), pods.keys().copied()),
             pods,
             backoff_limit: backoff.limit,
             active_deadline_seconds: *active_deadline_seconds,
@@ -85,7 +91,7 @@ pub fn validate(object: &StageOneRun, hardware: Hardware) -> Result<Validated, R
         ineffective: ineffective(*profile, preferences),
     };
     validation::check_mounts(&run)?;
-    validation::check_devices(&run, pod, object.status.as_ref())?;
+    validation::check_devices(&run, pod.as_ref(), object.status.as_ref())?;
     Ok(run)
 }
 

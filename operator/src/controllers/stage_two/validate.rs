@@ -1,18 +1,19 @@
 //! Resolves the spec of a `StageTwoRun`.
 
-use stic_contract::config::{AdapterLocation, DataRecipe, Instructions, ItemSource};
+use stic_contract::artifact::AdapterLocation;
+use stic_contract::config::{DataRecipe, Instructions, ItemSource};
 use stic_contract::recipe::{ChatTemplate, DescriptionRecipe, Objective, TrainRecipe};
 use stic_contract::{RunKind, pipeline};
 use stic_crds::lifecycle::Profile;
 use stic_crds::stage_two::{Infusion, StageTwoInit};
 use stic_crds::training::{StageTwoMethod, StageTwoTraining};
-use stic_crds::{StageTwoRun, StageTwoRunSpec};
+use stic_crds::{StageOneRun, StageTwoRun, StageTwoRunSpec};
 
+use super::super::upstream::{Inherited, Upstream, inherit};
 use super::super::{recipes, validation};
-use super::upstream::{Inherited, Upstream, inherit};
 use crate::controllers::validation::{folder, max_skipped_share};
 use crate::refusal::Refusal;
-use crate::validated::{Hardware, Model, Operation, Validated};
+use crate::validated::{Hardware, Model, Operation, Training, Validated, Work};
 
 /// The length at which the released code truncates sequences in stage 2.
 const RELEASED_MAX_LENGTH: u32 = 2048;
@@ -24,7 +25,7 @@ const RELEASED_MAX_LENGTH: u32 = 2048;
 /// The run cannot start, now or ever.
 pub fn validate(
     object: &StageTwoRun,
-    upstream: Upstream<'_>,
+    upstream: Upstream<'_, StageOneRun>,
     hardware: Hardware,
 ) -> Result<Validated, Refusal> {
     let StageTwoRunSpec {
@@ -48,15 +49,15 @@ pub fn validate(
     let run = validation::identity(RunKind::StageTwoRun, &object.metadata, *rerun)?;
     let (model, adapter) = start(init_from, upstream)?;
     let templates = recipes::templates(*profile, model.chat_template);
-    let pods = validation::pods(pod, pipeline::steps(RunKind::StageTwoRun).iter().map(|step| step.name));
+    let pods =
+        validation::pods(pod.as_ref(), pipeline::steps(RunKind::StageTwoRun).iter().map(|step| step.name));
     let output = validation::output(output, &run)?;
     validation::check_sharing(&output, description.shards, "spec.description.shards")?;
     let location = folder(&images.volume);
-    let (precision, precision_reason) = validation::precision(training.precision, &pods, hardware);
-    let run = Validated {
-        run,
+    let (precision, precision_reason) =
+        validation::precision(("spec.training.precision", training.precision), &pods, hardware);
+    let work = Training {
         profile: *profile,
-        seed: *seed,
         items: ItemSource::Instructions(Instructions {
             location: folder(&instructions.volume),
             file: instructions.file.clone(),
@@ -72,16 +73,21 @@ pub fn validate(
             sampling: recipes::sampling(&description.sampling, "spec.description.sampling")?,
             chat_template: templates.generation,
         }),
-        shards: description.shards,
         train: training_recipe(*profile, infusion, training, adapter.is_some(), templates.training)?,
         layouts: recipes::layouts(*profile),
-        precision,
-        precision_reason,
         model,
         adapter,
+    };
+    let run = Validated {
+        run,
+        seed: *seed,
+        work: Work::Training(Box::new(work)),
+        shards: description.shards,
+        precision,
+        precision_reason,
         output,
         operation: Operation {
-            memory_limits: validation::memory_limits(pod, pods.keys().copied()),
+            memory_limits: validation::memory_limits(pod.as_ref(), pods.keys().copied()),
             pods,
             backoff_limit: backoff.limit,
             active_deadline_seconds: *active_deadline_seconds,
@@ -95,11 +101,14 @@ pub fn validate(
         ineffective: Vec::new(),
     };
     validation::check_mounts(&run)?;
-    validation::check_devices(&run, pod, object.status.as_ref())?;
+    validation::check_devices(&run, pod.as_ref(), object.status.as_ref())?;
     Ok(run)
 }
 
-fn start(init: &StageTwoInit, upstream: Upstream<'_>) -> Result<(Model, Option<AdapterLocation>), Refusal> {
+fn start(
+    init: &StageTwoInit,
+    upstream: Upstream<'_, StageOneRun>,
+) -> Result<(Model, Option<AdapterLocation>), Refusal> {
     match (&init.stage_one_run_ref, &init.adapter, &init.base_model) {
         (Some(reference), None, None) => {
             let Inherited { model, adapter } = inherit(&reference.name, upstream)?;

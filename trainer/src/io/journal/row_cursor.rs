@@ -2,12 +2,22 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use super::row::Row;
+use serde::de::DeserializeOwned;
+
 use crate::error::{Error, Result};
 
 const BUFFER: usize = 64 << 10;
+
+/// The place of a row in one of several files. It takes 16 bytes, also as an [`Option`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowLocation {
+    pub(super) start: u64,
+    pub(super) file: u32,
+    pub(super) length: NonZeroU32,
+}
 
 /// Walks over the complete lines of a file. A last line without line break, which a killed process left, is ignored.
 pub(super) struct RowCursor {
@@ -48,7 +58,7 @@ impl RowCursor {
     }
 
     /// The row on the current line.
-    pub(super) fn row<R: Row>(&self) -> Result<R> {
+    pub(super) fn row<R: DeserializeOwned>(&self) -> Result<R> {
         serde_json::from_slice(&self.line).map_err(|e| {
             Error::Data(format!(
                 "{}: {e}; the file was edited or damaged, delete it and run the step again",
@@ -60,6 +70,18 @@ impl RowCursor {
     /// File and line number, for messages.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.line_number)
+    }
+
+    /// Where the line is, in file `file` of several.
+    pub(super) fn location(&self, file: u32) -> Result<RowLocation> {
+        let length = u32::try_from(self.end - self.start).ok().and_then(NonZeroU32::new);
+        let length = length.ok_or_else(|| {
+            Error::Data(format!(
+                "{}: is longer than 4 GiB; delete the file and run the step again",
+                self.place()
+            ))
+        })?;
+        Ok(RowLocation { start: self.start, file, length })
     }
 
     /// The offset of the line in the file.

@@ -35,7 +35,10 @@ impl ModelCard<'_> {
             (RunKind::StageOneRun, Objective::Sft { .. }) => {
                 ("stage 1", "SFT on self-generated descriptions")
             }
-            (RunKind::StageTwoRun, _) => ("stage 2", "SFT on description-infused instructions"),
+            // An evaluation does not train.
+            (RunKind::StageTwoRun | RunKind::EvaluationRun, _) => {
+                ("stage 2", "SFT on description-infused instructions")
+            }
         };
         let tag = if stage == "stage 1" && matches!(self.task.recipe.objective, Objective::Dpo(_)) {
             "dpo"

@@ -1,0 +1,5 @@
+//! `EvaluationRun`.
+
+pub mod validate;
+
+pub use validate::validate;
