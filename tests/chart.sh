@@ -33,9 +33,9 @@ for name in default all; do
 done
 # An explicit list: a template that renders to nothing would pass every other check.
 kinds() { sed -n 's/^kind: //p' "$work/$1.yaml" | sort | tr '\n' ' '; }
-[ "$(kinds default)" = "ClusterRole ClusterRole ClusterRole ClusterRoleBinding CustomResourceDefinition CustomResourceDefinition Deployment PodDisruptionBudget Role RoleBinding Service ServiceAccount " ] ||
+[ "$(kinds default)" = "ClusterRole ClusterRole ClusterRole ClusterRoleBinding CustomResourceDefinition CustomResourceDefinition CustomResourceDefinition Deployment PodDisruptionBudget Role RoleBinding Service ServiceAccount " ] ||
   die "default values render $(kinds default)"
-[ "$(kinds all)" = "ConfigMap CustomResourceDefinition CustomResourceDefinition Deployment Role Role Role RoleBinding RoleBinding RoleBinding Service ServiceAccount " ] ||
+[ "$(kinds all)" = "ConfigMap CustomResourceDefinition CustomResourceDefinition CustomResourceDefinition Deployment Role Role Role RoleBinding RoleBinding RoleBinding Service ServiceAccount " ] ||
   die "all values render $(kinds all)"
 pass "default and all values render every object, and Kubernetes' schemas know every field"
 
