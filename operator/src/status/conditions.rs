@@ -1,7 +1,7 @@
 //! The conditions of a run.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use stic_contract::StepName;
+use stic_contract::{ArtifactKind, StepName};
 use stic_crds::conditions::{InputState, ReasonKind};
 use stic_crds::{ConditionType, Reason};
 
@@ -67,7 +67,10 @@ fn succeeded(verdict: &Verdict) -> State {
         Verdict::Succeeded { artifacts } => {
             let message = artifacts.last().map_or_else(
                 || "every step is complete".to_owned(),
-                |last| format!("the {} is at {}", last.kind.folder_prefix(), last.location),
+                |last| {
+                    let verb = if last.kind == ArtifactKind::Results { "are" } else { "is" };
+                    format!("the {} {verb} at {}", last.kind.folder_prefix(), last.location)
+                },
             );
             State::new("True", Reason::Succeeded, message)
         }

@@ -26,7 +26,7 @@ for run in stageonerun/scenes stagetworun/scenes; do
   fi
   echo "$run: $there on both"
 done
-here=$(sha256sum "$("$STIC_BIN/kubectl-stic" artifact evaluationrun/scenes --kind results --work-dir "$work")/results.json")
+here=$(sha256sum "$("$STIC_BIN/kubectl-stic" artifact evaluationrun/scenes results --work-dir "$work")/results.json")
 there=$(artifact evaluationrun/scenes Results digest)
 if [ "$there" != "sha256:${here%% *}" ]; then
   die "evaluationrun/scenes: the results are $there on the cluster and sha256:${here%% *} with kubectl-stic run"
